@@ -1,0 +1,299 @@
+//! The batch contract between agents and functions: manifest, facts, acknowledgement,
+//! quarantine. JSON, versioned; manifests of the previous contract version are accepted.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::dataset::Mode;
+use crate::decimal::ExactDecimal;
+use crate::error::{Error, Result};
+use crate::ids::{BatchId, Month, Unit};
+
+/// The contract version this build writes.
+pub const CONTRACT_VERSION: u32 = 1;
+
+/// Rows and sums of some rows: of a file, or counted by the source itself. Sums are by the
+/// dataset's audit columns; NULL counts as nothing; without rows every sum is 0.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Facts {
+    pub rows: u64,
+    #[serde(default)]
+    pub sums: BTreeMap<String, ExactDecimal>,
+}
+
+impl Facts {
+    /// Equal rows, and equal sums where a sum that is absent counts as 0.
+    pub fn agrees_with(&self, other: &Self) -> bool {
+        let of = |facts: &Self, name: &str| facts.sums.get(name).copied().unwrap_or(ExactDecimal::ZERO);
+        self.rows == other.rows
+            && self.sums.keys().chain(other.sums.keys()).all(|name| of(self, name) == of(other, name))
+    }
+
+    /// Adds `other` to this; an error when a sum overflows 38 digits.
+    pub fn add(&mut self, other: &Self) -> Result<()> {
+        self.rows += other.rows;
+        for (name, sum) in &other.sums {
+            let total = self.sums.entry(name.clone()).or_insert(ExactDecimal::ZERO);
+            *total = total
+                .checked_add(*sum)
+                .ok_or_else(|| Error::reject(format!("sum of {name}: does not fit 38 digits")))?;
+        }
+        Ok(())
+    }
+}
+
+/// What a batch says of one unit (see [`Unit`]): most often one business day.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UnitFacts {
+    pub unit: Unit,
+    /// Of the file's rows. A unit without rows is a fact too.
+    pub file: Facts,
+    /// Counted by the source in separate queries, equal before and after the extraction; `None`
+    /// when the source would not hold still or could not be asked: the unit is "not proven".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<Facts>,
+    /// The day was over at the source (by its own clock and the dataset's rule) when extracted.
+    pub closed: bool,
+    /// When the rows were read, by the agent's clock. For people only: never compared.
+    pub extracted_at: Timestamp,
+}
+
+impl UnitFacts {
+    /// The source's own audit equals the file, on a closed unit.
+    pub fn is_proven(&self) -> bool {
+        self.closed && self.audit.as_ref().is_some_and(|audit| audit.agrees_with(&self.file))
+    }
+}
+
+/// The data file of a batch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileFacts {
+    pub path: String,
+    pub bytes: u64,
+    /// Hexadecimal, lower case.
+    pub sha256: String,
+    pub rows: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ManifestKind {
+    /// Carries a data file.
+    Batch,
+    /// Closes a sequence number that can no longer be sent.
+    Void,
+}
+
+/// The small object in `inbox/` that makes a batch exist. Put only if absent, after the file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    pub contract: u32,
+    pub kind: ManifestKind,
+    pub batch: BatchId,
+    pub dataset_version: u32,
+    pub mode: Mode,
+    /// The month all units lie in; `None` for a whole dimension table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub month: Option<Month>,
+    /// `None` for a void.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<FileFacts>,
+    /// In order of `unit`, without repeats; the file's rows are in the same order.
+    #[serde(default)]
+    pub units: Vec<UnitFacts>,
+    /// This batch opens its epoch with everything the source has for its units.
+    #[serde(default)]
+    pub opens_epoch: bool,
+    pub agent: AgentFacts,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgentFacts {
+    pub version: String,
+    /// Random, made with the journal: tells a cloned or restored journal from the first.
+    pub journal_id: String,
+    pub extraction_started_at: Timestamp,
+    pub extraction_finished_at: Timestamp,
+}
+
+impl Manifest {
+    /// Reads and checks what can be checked without the dataset or the file.
+    pub fn from_json(bytes: &[u8]) -> Result<Self> {
+        if bytes.len() > MANIFEST_BYTES_MAX {
+            return Err(Error::reject(format!(
+                "manifest: must be at most {MANIFEST_BYTES_MAX} bytes, got {}",
+                bytes.len()
+            )));
+        }
+        let manifest: Self =
+            serde_json::from_slice(bytes).map_err(|error| Error::reject(format!("manifest: {error}")))?;
+        manifest.validate()?;
+        Ok(manifest)
+    }
+
+    pub fn to_json(&self) -> Result<Vec<u8>> {
+        serde_json::to_vec(self).map_err(|error| Error::bug("manifest does not serialise").with_source(error))
+    }
+
+    pub fn validate(&self) -> Result<()> {
+        let bad =
+            |field: &str, rule: &str, got: String| Err(Error::reject(format!("manifest: {field}: {rule}, got {got}")));
+        if self.contract == 0 || self.contract > CONTRACT_VERSION {
+            return bad("contract", &format!("must be 1 to {CONTRACT_VERSION}"), self.contract.to_string());
+        }
+        if (self.kind == ManifestKind::Batch) != self.file.is_some() {
+            return bad("file", "must be there for a batch and absent for a void", format!("{:?}", self.kind));
+        }
+        if self.kind == ManifestKind::Void {
+            return match self.units.first() {
+                Some(first) => bad("units", "must be empty in a void", first.unit.to_string()),
+                None => Ok(()),
+            };
+        }
+        if self.units.is_empty() {
+            return bad("units", "must not be empty", "none".into());
+        }
+        if let Some(pair) = self.units.windows(2).find(|pair| pair[0].unit >= pair[1].unit) {
+            return bad(
+                "units",
+                "must be in order and without repeats",
+                format!("{} then {}", pair[0].unit, pair[1].unit),
+            );
+        }
+        for facts in &self.units {
+            if facts.unit.date().map(Month::of) != self.month {
+                return bad(
+                    "units",
+                    &format!("must lie in month {:?}", self.month.map(String::from)),
+                    facts.unit.to_string(),
+                );
+            }
+        }
+        let rows = self.units.iter().map(|facts| facts.file.rows).sum::<u64>();
+        match &self.file {
+            Some(file) if file.rows != rows => {
+                bad("file.rows", &format!("must be the units' total {rows}"), file.rows.to_string())
+            }
+            Some(file) if file.sha256.len() != 64 || !file.sha256.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
+                bad("file.sha256", "must be 64 hexadecimal digits", format!("{:?}", file.sha256))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Larger than the manifest of any month of days with 20 audit sums.
+pub const MANIFEST_BYTES_MAX: usize = 1 << 20;
+
+/// What became of a batch, in `acks/`; written once it is committed or quarantined.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ack {
+    pub batch: BatchId,
+    /// SHA-256 of the manifest as it was received.
+    pub manifest_sha256: String,
+    pub outcome: AckOutcome,
+    pub acknowledged_at: Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum AckOutcome {
+    /// In the lake since `version`; what the lake holds of each unit, for the agent to compare.
+    Committed {
+        version: u64,
+        rows: u64,
+        units: Vec<(Unit, Facts)>,
+    },
+    /// Every unit had been won already by a higher position.
+    Superseded,
+    /// A void: the number is closed.
+    Voided,
+    Quarantined {
+        reason: QuarantineReason,
+        detail: String,
+    },
+}
+
+/// Why a batch was refused. Stable: shown by commands, counted by alerts, known to agents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum QuarantineReason {
+    /// The manifest is not JSON of the contract, or contradicts itself.
+    ManifestInvalid,
+    /// The manifest names another store, dataset or position than its path.
+    ManifestMisplaced,
+    /// The data file did not arrive within 15 minutes of its manifest.
+    FileAbsent,
+    /// Bytes or SHA-256 differ from the manifest.
+    FileHashMismatch,
+    /// Not readable as Parquet (damaged, truncated, empty, something else).
+    FileUnreadable,
+    /// Decodes to more than the limits allow.
+    LimitExceeded,
+    UnknownStore,
+    UnknownDataset,
+    UnknownDatasetVersion,
+    /// A column is absent, unknown or of another type.
+    SchemaMismatch,
+    NullInKey,
+    DuplicateKey,
+    /// A row's business date lies outside the batch's units, or rows are out of order.
+    DateOutsideBatch,
+    /// A row names another store than the sender.
+    StoreMismatch,
+    RowsMismatch,
+    SumsMismatch,
+    /// A `reject` check of the dataset failed.
+    CheckFailed,
+    /// The same position was accepted before with another content: the agent takes a new epoch.
+    ClonedJournal,
+}
+
+impl QuarantineReason {
+    /// The stable text form, such as `file_absent`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ManifestInvalid => "manifest_invalid",
+            Self::ManifestMisplaced => "manifest_misplaced",
+            Self::FileAbsent => "file_absent",
+            Self::FileHashMismatch => "file_hash_mismatch",
+            Self::FileUnreadable => "file_unreadable",
+            Self::LimitExceeded => "limit_exceeded",
+            Self::UnknownStore => "unknown_store",
+            Self::UnknownDataset => "unknown_dataset",
+            Self::UnknownDatasetVersion => "unknown_dataset_version",
+            Self::SchemaMismatch => "schema_mismatch",
+            Self::NullInKey => "null_in_key",
+            Self::DuplicateKey => "duplicate_key",
+            Self::DateOutsideBatch => "date_outside_batch",
+            Self::StoreMismatch => "store_mismatch",
+            Self::RowsMismatch => "rows_mismatch",
+            Self::SumsMismatch => "sums_mismatch",
+            Self::CheckFailed => "check_failed",
+            Self::ClonedJournal => "cloned_journal",
+        }
+    }
+}
+
+/// One object in `quarantine/` per rejected batch. The data file stays in `landing/`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuarantineRecord {
+    pub reason: QuarantineReason,
+    /// What was found, naming field, rule and value.
+    pub detail: String,
+    /// The inbox path of the manifest.
+    pub manifest_path: String,
+    /// The manifest as received, cut at 64 KiB when it is not readable.
+    pub manifest: String,
+    /// The units it would have covered, as far as they could be read.
+    #[serde(default)]
+    pub units: Vec<Unit>,
+    pub quarantined_at: Timestamp,
+}

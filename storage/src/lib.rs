@@ -1,0 +1,24 @@
+//! What every part of Ribera agrees on: dataset and store definitions, the batch contract, the
+//! object-store trait with its backends, the Delta log, the ledger, and (feature `engine`,
+//! native only) the DuckDB engine.
+//!
+//! Nothing here knows a trigger, a host or a source database.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+// Futures of stores carry no `Send` bound: WASM clients are not Send.
+#![allow(async_fn_in_trait)]
+
+pub mod batch;
+pub mod dataset;
+pub mod decimal;
+pub mod error;
+pub mod ids;
+pub mod object;
+pub mod paths;
+pub mod ports;
+pub mod secret;
+pub mod store;
+
+pub use decimal::ExactDecimal;
+pub use error::{Error, ErrorKind, Result};
+pub use ids::{BatchId, DatasetName, Month, StoreId, TableName, Unit};
+pub use object::ObjectStore;

@@ -1,0 +1,261 @@
+//! An object store in a folder of a local or network disk. It also runs in WASI over a
+//! preopened folder, where renames overwrite silently and file locks do not exist: put-if-absent
+//! is a temporary file, fsync, hard link, unlink.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind as Io, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use super::{ObjectMeta, ObjectPath, ObjectStore, PutBody, PutOutcome};
+use crate::error::{Error, Result};
+
+/// Unfinished writes; no object's path can begin like this.
+const TEMPORARY: &str = ".tmp";
+
+#[derive(Debug, Clone)]
+pub struct FolderStore {
+    root: PathBuf,
+    /// Tells this store's temporary files from those of other processes.
+    token: String,
+    durable: bool,
+}
+
+impl FolderStore {
+    /// `token` must be unique among all processes and instances that write to the folder (a
+    /// fresh random name).
+    pub fn open(root: impl Into<PathBuf>, token: impl Into<String>) -> Result<Self> {
+        let root = root.into();
+        fs::create_dir_all(root.join(TEMPORARY)).map_err(|error| {
+            Error::config(format!("object store folder {}: cannot be written", root.display())).with_source(error)
+        })?;
+        Ok(Self { root, token: token.into(), durable: true })
+    }
+
+    /// Leaves out fsync: quicker, and nothing survives a power cut for certain.
+    #[must_use]
+    pub fn without_sync(mut self) -> Self {
+        self.durable = false;
+        self
+    }
+
+    /// Whether the folder keeps the promise of put-if-absent; an error that says so otherwise.
+    pub async fn probe(&self) -> Result<()> {
+        let path = ObjectPath::new(format!("state/probe/{}-{}", self.token, next_number()))?;
+        let first = self.put_if_absent(&path, Bytes::from_static(b"1").into()).await?;
+        let second = self.put_if_absent(&path, Bytes::from_static(b"2").into()).await?;
+        let kept = self.get(&path).await?;
+        self.delete(&path).await?;
+        let promised = first == PutOutcome::Created && second == PutOutcome::Exists && kept.as_deref() == Some(b"1");
+        if promised {
+            return Ok(());
+        }
+        Err(Error::config(format!(
+            "object store folder {}: its file system does not keep put-if-absent (hard links that fail when the name exists); use a local disk",
+            self.root.display()
+        )))
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn file(&self, path: &ObjectPath) -> PathBuf {
+        self.root.join(path.as_str())
+    }
+
+    /// Writes `body` to a synced temporary file.
+    fn write_temporary(&self, body: PutBody) -> Result<PathBuf> {
+        let path = self.root.join(TEMPORARY).join(format!("{}-{}", self.token, next_number()));
+        let written = (|| {
+            let mut file = OpenOptions::new().write(true).create_new(true).open(&path)?;
+            match body {
+                PutBody::Bytes(bytes) => file.write_all(&bytes)?,
+                PutBody::File { path, .. } => {
+                    std::io::copy(&mut File::open(path)?, &mut file)?;
+                }
+            }
+            if self.durable { file.sync_all() } else { Ok(()) }
+        })();
+        written.map(|()| path.clone()).map_err(|error: std::io::Error| {
+            // The write failed: what is left of it is of no use, and its removal may fail as well.
+            let _ = fs::remove_file(&path);
+            Error::from(error).context("object store")
+        })
+    }
+
+    fn ensure_folder(&self, file: &Path) -> Result<()> {
+        match file.parent() {
+            Some(parent) if !parent.is_dir() => Ok(fs::create_dir_all(parent)?),
+            _ => Ok(()),
+        }
+    }
+
+    fn sync_folder(&self, file: &Path) -> Result<()> {
+        #[cfg(unix)]
+        if self.durable
+            && let Some(parent) = file.parent()
+        {
+            File::open(parent)?.sync_all()?;
+        }
+        let _ = file;
+        Ok(())
+    }
+
+    fn walk(&self, folder: &Path, relative: &str, listing: &mut Listing<'_>) -> Result<()> {
+        let entries = match fs::read_dir(folder) {
+            Err(error) if matches!(error.kind(), Io::NotFound | Io::NotADirectory) => return Ok(()),
+            entries => entries?,
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().into_string() else {
+                continue;
+            };
+            let kind = match entry.file_type() {
+                Err(error) if error.kind() == Io::NotFound => continue,
+                kind => kind?,
+            };
+            // A folder sorts as its objects do: with the slash behind its name.
+            names.push(if kind.is_dir() { format!("{relative}{name}/") } else { format!("{relative}{name}") });
+        }
+        names.sort_unstable();
+        for name in names {
+            if listing.found.len() >= listing.limit {
+                return Ok(());
+            }
+            if name.ends_with('/') {
+                if listing.wants_folder(&name) {
+                    self.walk(&self.root.join(name.trim_end_matches('/')), &name, listing)?;
+                }
+            } else if listing.wants(&name)
+                && let Ok(path) = ObjectPath::new(name)
+                && let Some(meta) = self.meta(&path)?
+            {
+                listing.found.push(meta);
+            }
+        }
+        Ok(())
+    }
+
+    fn meta(&self, path: &ObjectPath) -> Result<Option<ObjectMeta>> {
+        let metadata = match fs::metadata(self.file(path)) {
+            Err(error) if is_absent(&error) => return Ok(None),
+            metadata => metadata?,
+        };
+        if !metadata.is_file() {
+            return Ok(None);
+        }
+        let since = metadata.modified()?.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        let modified = Timestamp::from_nanosecond(i128::try_from(since.as_nanos()).unwrap_or(0)).unwrap_or_default();
+        Ok(Some(ObjectMeta { path: path.clone(), bytes: metadata.len(), modified }))
+    }
+}
+
+struct Listing<'a> {
+    prefix: &'a str,
+    start_after: Option<&'a str>,
+    limit: usize,
+    found: Vec<ObjectMeta>,
+}
+
+impl Listing<'_> {
+    fn wants(&self, name: &str) -> bool {
+        name.starts_with(self.prefix) && self.start_after.is_none_or(|after| name > after)
+    }
+
+    fn wants_folder(&self, name: &str) -> bool {
+        let shorter = name.len().min(self.prefix.len());
+        let on_the_way = name.as_bytes()[..shorter] == self.prefix.as_bytes()[..shorter];
+        // Every object below sorts after `name`; those of a folder wholly before the start do not count.
+        on_the_way
+            && !name.starts_with(TEMPORARY)
+            && self.start_after.is_none_or(|after| name > after || after.starts_with(name))
+    }
+}
+
+impl ObjectStore for FolderStore {
+    async fn get(&self, path: &ObjectPath) -> Result<Option<Bytes>> {
+        match fs::read(self.file(path)) {
+            Ok(bytes) => Ok(Some(bytes.into())),
+            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) => Err(Error::from(error).context(path)),
+        }
+    }
+
+    async fn get_range(&self, path: &ObjectPath, range: Range<u64>) -> Result<Option<Bytes>> {
+        let mut file = match File::open(self.file(path)) {
+            Err(error) if is_absent(&error) => return Ok(None),
+            file => file?,
+        };
+        let mut bytes = Vec::new();
+        file.seek(SeekFrom::Start(range.start))?;
+        file.take(range.end.saturating_sub(range.start)).read_to_end(&mut bytes)?;
+        Ok(Some(bytes.into()))
+    }
+
+    async fn put(&self, path: &ObjectPath, body: PutBody) -> Result<()> {
+        let file = self.file(path);
+        let temporary = self.write_temporary(body)?;
+        self.ensure_folder(&file)?;
+        fs::rename(&temporary, &file).map_err(|error| Error::from(error).context(path))?;
+        self.sync_folder(&file)
+    }
+
+    async fn put_if_absent(&self, path: &ObjectPath, body: PutBody) -> Result<PutOutcome> {
+        let file = self.file(path);
+        if file.exists() {
+            return Ok(PutOutcome::Exists);
+        }
+        let temporary = self.write_temporary(body)?;
+        self.ensure_folder(&file)?;
+        let linked = fs::hard_link(&temporary, &file);
+        fs::remove_file(&temporary)?;
+        match linked {
+            Ok(()) => {
+                self.sync_folder(&file)?;
+                Ok(PutOutcome::Created)
+            }
+            Err(error) if error.kind() == Io::AlreadyExists => Ok(PutOutcome::Exists),
+            Err(error) => Err(Error::from(error).context(path)),
+        }
+    }
+
+    async fn list(&self, prefix: &str, start_after: Option<&str>, limit: usize) -> Result<Vec<ObjectMeta>> {
+        let mut listing = Listing { prefix, start_after, limit, found: Vec::new() };
+        // Begin at the deepest folder that the prefix names whole.
+        let folder = prefix.rfind('/').map_or("", |slash| &prefix[..=slash]);
+        if folder.split('/').any(|segment| segment == ".." || segment == ".") || folder.starts_with('/') {
+            return Err(Error::reject(format!("list: prefix: must hold no . or .. segment, got {prefix:?}")));
+        }
+        self.walk(&self.root.join(folder.trim_end_matches('/')), folder, &mut listing)?;
+        Ok(listing.found)
+    }
+
+    async fn head(&self, path: &ObjectPath) -> Result<Option<ObjectMeta>> {
+        self.meta(path)
+    }
+
+    async fn delete(&self, path: &ObjectPath) -> Result<()> {
+        match fs::remove_file(self.file(path)) {
+            Err(error) if !is_absent(&error) => Err(Error::from(error).context(path)),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn is_absent(error: &std::io::Error) -> bool {
+    matches!(error.kind(), Io::NotFound | Io::NotADirectory)
+}
+
+/// Unique within the process.
+fn next_number() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}

@@ -1,0 +1,159 @@
+//! The object store: everything that the parts of Ribera share.
+//!
+//! The trait is small enough to fake. Put-if-absent is its only atomic primitive; everything
+//! else is built so that a lost, doubled or late call does no harm.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use crate::error::{Error, Result};
+
+pub mod folder;
+pub mod memory;
+
+pub use folder::FolderStore;
+pub use memory::MemoryStore;
+
+/// The key of an object: segments of `[A-Za-z0-9._=+~-]` joined by `/`, none of them empty,
+/// `.` or `..`, 512 bytes at most. Checked when made, so that no key escapes a folder.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectPath(String);
+
+impl ObjectPath {
+    pub fn new(text: impl Into<String>) -> Result<Self> {
+        let text = text.into();
+        let segment_fits = |segment: &str| {
+            !segment.is_empty()
+                && segment != "."
+                && segment != ".."
+                && segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._=+~-".contains(&byte))
+        };
+        if text.len() > 512 || !text.split('/').all(segment_fits) {
+            return Err(Error::reject(format!(
+                "object path: expected segments of A-Z a-z 0-9 . _ = + ~ - joined by /, 512 bytes at most, got {text:?}"
+            )));
+        }
+        Ok(Self(text))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The last segment.
+    pub fn file_name(&self) -> &str {
+        self.0.rsplit('/').next().unwrap_or(&self.0)
+    }
+}
+
+impl fmt::Display for ObjectPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a listing or `head` tells of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectMeta {
+    pub path: ObjectPath,
+    pub bytes: u64,
+    /// By the store's own clock.
+    pub modified: Timestamp,
+}
+
+/// What is put: bytes in memory, or a local file that is streamed.
+#[derive(Debug, Clone)]
+pub enum PutBody {
+    Bytes(Bytes),
+    File { path: PathBuf, bytes: u64 },
+}
+
+impl From<Bytes> for PutBody {
+    fn from(bytes: Bytes) -> Self {
+        Self::Bytes(bytes)
+    }
+}
+
+impl From<Vec<u8>> for PutBody {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::Bytes(bytes.into())
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PutOutcome {
+    Created,
+    /// Nothing was written: the object was there already.
+    Exists,
+}
+
+/// An object store. Every call may fail with [`crate::ErrorKind::Retry`] and may have had its
+/// effect all the same: after any error of a write, read back and compare.
+pub trait ObjectStore {
+    /// The whole object, or `None` when there is none.
+    async fn get(&self, path: &ObjectPath) -> Result<Option<Bytes>>;
+
+    /// The bytes of `range` cut to the object's length, or `None` when there is no object.
+    async fn get_range(&self, path: &ObjectPath, range: Range<u64>) -> Result<Option<Bytes>>;
+
+    /// Writes whole, over whatever was there. Readers see the old or the new object.
+    async fn put(&self, path: &ObjectPath, body: PutBody) -> Result<()>;
+
+    /// Writes whole only if no object is there: of many callers exactly one gets `Created`.
+    async fn put_if_absent(&self, path: &ObjectPath, body: PutBody) -> Result<PutOutcome>;
+
+    /// At most `limit` objects whose path begins with `prefix` (plain text, not a folder), in
+    /// byte order of their paths, beginning after `start_after`.
+    async fn list(&self, prefix: &str, start_after: Option<&str>, limit: usize) -> Result<Vec<ObjectMeta>>;
+
+    async fn head(&self, path: &ObjectPath) -> Result<Option<ObjectMeta>>;
+
+    /// Deletes the object; it is no error when there is none.
+    async fn delete(&self, path: &ObjectPath) -> Result<()>;
+}
+
+/// A page of a listing as S3 gives it.
+pub const LIST_PAGE: usize = 1000;
+
+/// Every object under `prefix` in order, page by page.
+pub async fn list_all<S: ObjectStore>(store: &S, prefix: &str, start_after: Option<&str>) -> Result<Vec<ObjectMeta>> {
+    let mut all = Vec::new();
+    let mut after = start_after.map(str::to_owned);
+    loop {
+        let page = store.list(prefix, after.as_deref(), LIST_PAGE).await?;
+        let full = page.len() >= LIST_PAGE;
+        after = page.last().map(|meta| meta.path.as_str().to_owned());
+        all.extend(page);
+        if !full {
+            return Ok(all);
+        }
+    }
+}
+
+impl<T: ObjectStore> ObjectStore for &T {
+    async fn get(&self, path: &ObjectPath) -> Result<Option<Bytes>> {
+        (**self).get(path).await
+    }
+    async fn get_range(&self, path: &ObjectPath, range: Range<u64>) -> Result<Option<Bytes>> {
+        (**self).get_range(path, range).await
+    }
+    async fn put(&self, path: &ObjectPath, body: PutBody) -> Result<()> {
+        (**self).put(path, body).await
+    }
+    async fn put_if_absent(&self, path: &ObjectPath, body: PutBody) -> Result<PutOutcome> {
+        (**self).put_if_absent(path, body).await
+    }
+    async fn list(&self, prefix: &str, start_after: Option<&str>, limit: usize) -> Result<Vec<ObjectMeta>> {
+        (**self).list(prefix, start_after, limit).await
+    }
+    async fn head(&self, path: &ObjectPath) -> Result<Option<ObjectMeta>> {
+        (**self).head(path).await
+    }
+    async fn delete(&self, path: &ObjectPath) -> Result<()> {
+        (**self).delete(path).await
+    }
+}
