@@ -1,0 +1,180 @@
+//! Coverage: for each dataset, store and business date whether the data is complete. "Complete"
+//! is never said without the source's own audit.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use jiff::civil::Date;
+use ribera_storage::ports::{Clock, Random};
+use ribera_storage::{DatasetName, Error, Month, ObjectStore, Result, StoreId};
+use serde::{Deserialize, Serialize};
+
+use crate::Deps;
+
+mod types;
+
+pub use types::{Calendar, DayState, Light, StateCounts};
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CoverageSettings {
+    /// A store at or above this share of complete due days is yellow, below it red.
+    pub yellow_percent: u8,
+}
+
+impl Default for CoverageSettings {
+    fn default() -> Self {
+        Self { yellow_percent: 80 }
+    }
+}
+
+/// A run of business dates, both inclusive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Period {
+    pub from: Date,
+    pub to: Date,
+}
+
+/// Coverage of one dataset in all its stores.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Coverage {
+    pub dataset: DatasetName,
+    /// The table version it was computed from; `None` before the first commit.
+    pub table_version: Option<u64>,
+    pub computed_at: Timestamp,
+    /// In order of store id.
+    pub stores: Vec<StoreCoverage>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StoreCoverage {
+    pub store: StoreId,
+    pub name: String,
+    pub active: bool,
+    /// Held out of automatic repair.
+    pub hold_repair: bool,
+    pub calendar: Calendar,
+    /// Rows in the lake by month of the business date.
+    pub rows_by_month: BTreeMap<Month, u64>,
+    /// When the newest proof of a complete day was taken, by the agent's clock.
+    pub proven_at: Option<Timestamp>,
+}
+
+/// One line of `ribera coverage --summary` and of the status page.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StoreSummary {
+    pub store: StoreId,
+    pub name: String,
+    pub active: bool,
+    pub rows: u64,
+    pub days: StateCounts,
+    /// Complete of due days, 0 to 100 with two decimals, rounded down: 100 means all.
+    pub day_percent: f64,
+    /// Months without a missing or partial due day, of months with a due day; likewise.
+    pub month_percent: f64,
+    /// Months with a missing or partial day. Names: `Lang::month_name`.
+    pub missing_months: Vec<Month>,
+    /// First expected day, for a store that opened within the period.
+    pub since: Option<Date>,
+    pub light: Light,
+    pub proven_at: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    pub dataset: DatasetName,
+    pub period: Option<Period>,
+    pub computed_at: Timestamp,
+    pub table_version: Option<u64>,
+    pub stores: Vec<StoreSummary>,
+    pub totals: Totals,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Totals {
+    pub rows: u64,
+    pub days: StateCounts,
+    pub stores_configured: u64,
+    pub stores_active: u64,
+    /// Rows by months of the period that have rows; `None` without any.
+    pub rows_per_month_mean: Option<f64>,
+    pub lights: BTreeMap<Light, u64>,
+}
+
+/// Store-days behind an answer that are not complete.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AnswerCoverage {
+    pub dataset: DatasetName,
+    pub days: StateCounts,
+    /// Runs of missing and partial days, in order of store and date.
+    pub gaps: Vec<GapRun>,
+}
+
+/// A run of days of one store and month that are all missing or partial: what to extract anew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GapRun {
+    pub dataset: DatasetName,
+    pub store: StoreId,
+    pub from: Date,
+    /// Inclusive; in the month of `from`.
+    pub to: Date,
+    pub missing: u32,
+    pub partial: u32,
+    /// The store is held out of automatic repair.
+    pub hold_repair: bool,
+}
+
+/// Which store-days an answer rests on; `None` means all.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Touched {
+    pub stores: Option<Vec<StoreId>>,
+    pub from: Option<Date>,
+    pub to: Option<Date>,
+}
+
+/// Computes coverage of a dataset from the lake as it is now. Store-days in quarantine that no
+/// later batch superseded count as partial.
+pub async fn compute<S: ObjectStore, C: Clock, R: Random>(
+    _deps: &Deps<S, C, R>,
+    _dataset: &DatasetName,
+) -> Result<Coverage> {
+    Err(Error::bug("coverage: not built yet"))
+}
+
+/// Computes and persists coverage of every dataset with a change since it was last computed.
+pub async fn refresh<S: ObjectStore, C: Clock, R: Random>(
+    _deps: &Deps<S, C, R>,
+    _settings: &CoverageSettings,
+) -> Result<Vec<Summary>> {
+    Err(Error::bug("coverage: not built yet"))
+}
+
+/// The coverage persisted last, or `None`.
+pub async fn load<S: ObjectStore>(_store: &S, _dataset: &DatasetName) -> Result<Option<Coverage>> {
+    Err(Error::bug("coverage: not built yet"))
+}
+
+impl Coverage {
+    /// Percentages, lights and totals over `period` (by default from the first expected day to
+    /// the last). Inactive stores stand outside unless `with_inactive`.
+    pub fn summary(&self, _settings: &CoverageSettings, period: Option<Period>, _with_inactive: bool) -> Summary {
+        Summary {
+            dataset: self.dataset.clone(),
+            period,
+            computed_at: self.computed_at,
+            table_version: self.table_version,
+            stores: Vec::new(),
+            totals: Totals::default(),
+        }
+    }
+
+    /// Exactly the missing and partial days, in runs by store and month.
+    pub fn gap_plan(&self, _touched: &Touched) -> Vec<GapRun> {
+        Vec::new()
+    }
+
+    /// What is not complete behind an answer.
+    pub fn behind(&self, _touched: &Touched) -> AnswerCoverage {
+        AnswerCoverage { dataset: self.dataset.clone(), days: StateCounts::default(), gaps: Vec::new() }
+    }
+}
