@@ -1,1 +1,7 @@
-#![doc = "Ribera."]
+//! The `ribera` command: the one-machine host of the functions, SQL, maintenance and operator
+//! commands. One verb, one file in [`commands`].
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod cli;
+pub mod commands;
+pub mod ports;

@@ -1,1 +1,7 @@
-fn main() {}
+//! The `ribera` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ribera::cli::main()
+}
