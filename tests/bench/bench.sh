@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# Runs the benchmarks: bench.sh [NAME...]. Without a name: all of them, one after another.
+# Peers and measured data stay in a cache folder outside the repository (RIBERA_BENCH_CACHE).
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+exec python3 -B "$here/bench.py" "$@"

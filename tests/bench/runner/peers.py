@@ -1,0 +1,77 @@
+"""The peers: a venv of theirs, and one extraction by each, run as a program of its own.
+
+`python peers.py NAME URI OUT.parquet COLUMNS` with the venv's Python does one extraction. All
+write zstd at level 3, DuckDB's and our own default.
+"""
+
+import glob
+import os
+import subprocess
+import sys
+
+PACKAGES = ["duckdb==1.5.5", "duckdb-extension-mysql-scanner==1.5.5", "connectorx==0.4.6", "pyarrow==26.0.1"]
+DUCKDB, CONNECTORX = "DuckDB 1.5.5 mysql scanner", "connectorx 0.4.6"
+ZSTD_LEVEL = 3
+
+
+def python(cache):
+    """The venv's Python; the venv is made when it is not there."""
+    venv = os.path.join(cache, "peers")
+    mark = os.path.join(venv, "installed")
+    wanted = "\n".join(PACKAGES)
+    if not os.path.exists(mark) or open(mark, encoding="utf-8").read() != wanted:
+        subprocess.run([sys.executable, "-m", "venv", venv], check=True)
+        subprocess.run([f"{venv}/bin/pip", "install", "-q", "--disable-pip-version-check", *PACKAGES], check=True)
+        with open(mark, "w", encoding="utf-8") as file:
+            file.write(wanted)
+    return f"{venv}/bin/python"
+
+
+def command(cache, name, uri, out, columns):
+    return [python(cache), os.path.abspath(__file__), name, uri, out, columns]
+
+
+def by_duckdb(uri, out, columns):
+    import duckdb
+    from urllib.parse import urlparse
+
+    at = urlparse(uri)
+    connection = duckdb.connect(config={"allow_unsigned_extensions": "true"})
+    connection.execute(f"LOAD '{scanner()}'")
+    connection.execute(
+        f"ATTACH 'host={at.hostname} port={at.port} user={at.username} password={at.password} "
+        f"database={at.path[1:]}' AS pos (TYPE mysql, READ_ONLY)"
+    )
+    connection.execute(
+        f"COPY (SELECT {columns} FROM pos.ventas_detalle) TO '{out}' "
+        f"(FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL {ZSTD_LEVEL})"
+    )
+
+
+def scanner():
+    import duckdb_extension_mysql_scanner as package
+
+    folder = os.path.dirname(package.__file__)
+    found = glob.glob(f"{folder}/**/*.duckdb_extension", recursive=True)
+    return found[0]
+
+
+def by_connectorx(uri, out, columns):
+    import connectorx
+    from pyarrow.parquet import ParquetWriter
+
+    batches = connectorx.read_sql(
+        uri, f"SELECT {columns} FROM ventas_detalle", return_type="arrow_stream", batch_size=50000
+    )
+    with ParquetWriter(out, batches.schema, compression="zstd", compression_level=ZSTD_LEVEL) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+
+
+def main():
+    name, uri, out, columns = sys.argv[1:5]
+    {DUCKDB: by_duckdb, CONNECTORX: by_connectorx}[name](uri, out, columns)
+
+
+if __name__ == "__main__":
+    main()
