@@ -8,10 +8,14 @@
 #![allow(async_fn_in_trait)]
 
 pub mod batch;
+pub mod control;
 pub mod dataset;
 pub mod decimal;
+pub mod delta;
 pub mod error;
 pub mod ids;
+pub mod ledger;
+pub mod numbered;
 pub mod object;
 pub mod paths;
 pub mod ports;

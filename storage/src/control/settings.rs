@@ -1,0 +1,108 @@
+//! The settings of a lake: numbered TOML in `control/settings/`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::ids::{DatasetName, StoreId, TableName};
+use crate::numbered::{self, Published};
+use crate::object::ObjectStore;
+
+const SETTINGS: &str = "control/settings";
+
+/// Settings that hold for every store. An absent key has its default; an unknown key is an error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Coverage from this percentage up, but below 100, is a yellow light; below it a red one.
+    /// 0 to 100, default 80.
+    pub yellow_percent: u8,
+    /// Gaps are not repaired automatically anywhere. (A store has its own `hold_repair`.)
+    pub hold_repair: bool,
+    /// Per dataset: shard name to the stores whose rows lie in that shard's table. A store in no
+    /// list lies in the table named as the dataset. About 100 stores to a shard keep commits
+    /// quick; a store that has data must not change its shard.
+    pub shards: BTreeMap<DatasetName, BTreeMap<String, Vec<StoreId>>>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { yellow_percent: 80, hold_repair: false, shards: BTreeMap::new() }
+    }
+}
+
+impl Settings {
+    /// Reads and validates; the error names field, rule and value got.
+    pub fn from_toml(text: &str) -> Result<Self> {
+        let settings: Self = toml::from_str(text)
+            .map_err(|error| Error::config(format!("settings: {}", error.to_string().trim_end())))?;
+        settings.validate()?;
+        Ok(settings)
+    }
+
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string(self).map_err(|error| Error::bug("the settings do not serialise").with_source(error))
+    }
+
+    pub fn validate(&self) -> Result<()> {
+        if self.yellow_percent > 100 {
+            let got = self.yellow_percent;
+            return Err(Error::config(format!("settings: yellow_percent: must be 0 to 100, got {got}")));
+        }
+        for (dataset, shards) in &self.shards {
+            let mut seen = BTreeSet::new();
+            for (shard, stores) in shards {
+                shard_table(dataset, shard)?;
+                if let Some(store) = stores.iter().find(|store| !seen.insert(*store)) {
+                    return Err(Error::config(format!(
+                        "settings: shards.{dataset}.{shard}: a store must be in one shard only, got {store} twice"
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The table that holds a store's rows of a dataset.
+    pub fn table(&self, dataset: &DatasetName, store: &StoreId) -> Result<TableName> {
+        let shards = self.shards.get(dataset).into_iter().flatten();
+        match shards.into_iter().find(|(_, stores)| stores.contains(store)) {
+            Some((shard, _)) => shard_table(dataset, shard),
+            None => Ok(TableName::from(dataset)),
+        }
+    }
+
+    /// Every table a dataset may have: the one named as the dataset, then its shards.
+    pub fn tables(&self, dataset: &DatasetName) -> Result<Vec<TableName>> {
+        let shards = self.shards.get(dataset).into_iter().flatten();
+        std::iter::once(Ok(TableName::from(dataset)))
+            .chain(shards.map(|(shard, _)| shard_table(dataset, shard)))
+            .collect()
+    }
+}
+
+/// The latest settings; the defaults when none were published.
+pub async fn load_settings<S: ObjectStore>(objects: &S) -> Result<Settings> {
+    let Some(latest) = numbered::latest(objects, SETTINGS).await? else { return Ok(Settings::default()) };
+    let text = std::str::from_utf8(&latest.bytes)
+        .map_err(|error| Error::config(format!("{}: is not UTF-8", latest.path)).with_source(error))?;
+    Settings::from_toml(text).map_err(|error| error.context(&latest.path))
+}
+
+/// Validates and publishes; writes nothing when they stand already.
+pub async fn publish_settings<S: ObjectStore>(objects: &S, settings: &Settings) -> Result<Published> {
+    settings.validate()?;
+    numbered::publish(objects, SETTINGS, "toml", settings.to_toml()?.into()).await
+}
+
+fn shard_table(dataset: &DatasetName, shard: &str) -> Result<TableName> {
+    let fits = (1..=15).contains(&shard.len())
+        && shard.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
+    if !fits {
+        return Err(Error::config(format!(
+            "settings: shards.{dataset}: a shard's name must be 1 to 15 characters of a-z, 0-9 and _, got {shard:?}"
+        )));
+    }
+    format!("{dataset}.{shard}").parse()
+}

@@ -1,0 +1,216 @@
+//! Which changes of a dataset a table can take, and at what price.
+//!
+//! The tables use no table features, so a reader expects every file to hold the types of the
+//! schema. Independent readers fill an absent nullable column with NULL, and read a narrower type
+//! of the same physical Parquet type (`int16` as `int32`; a decimal of the same scale whose
+//! precision stays within 9, or within 18 digits). Every other widening changes the physical
+//! type, which older readers refuse or, worse, misread: those files are written anew by
+//! [`Table::migrate`](super::Table::migrate) in the entry that changes the schema.
+
+use serde::{Deserialize, Serialize};
+
+use crate::dataset::{ColumnType, DatasetDefinition};
+use crate::error::{Error, Result};
+
+/// What a table must do before it takes files of a changed definition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Evolution {
+    /// The same columns.
+    None,
+    /// A new `metaData` action in the same entry; old files stay as they are.
+    Metadata,
+    /// Old files must be written anew with the wider types.
+    Rewrite,
+}
+
+/// A column of a table as its schema string tells it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SchemaField {
+    pub name: String,
+    #[serde(rename = "type")]
+    pub delta_type: String,
+    pub nullable: bool,
+}
+
+/// What it takes to go from `old` to `new`; an error names the column and its types.
+pub fn between(old: &DatasetDefinition, new: &DatasetDefinition) -> Result<Evolution> {
+    let same = |field: &str, left: String, right: String| match left == right {
+        true => Ok(()),
+        false => Err(refused(new, &format!("{field}: must stay {left}, got {right}"))),
+    };
+    same("kind", format!("{:?}", old.kind), format!("{:?}", new.kind))?;
+    same("mode", format!("{:?}", old.mode), format!("{:?}", new.mode))?;
+    same("business_date", format!("{:?}", old.business_date), format!("{:?}", new.business_date))?;
+    same("moment", format!("{:?}", old.moment), format!("{:?}", new.moment))?;
+    of_table(&old.delta_schema(), &old.partition_columns(), new)
+}
+
+/// What a table of `schema` (Delta's schema string) must do to take files of `new`.
+pub fn of_table(schema: &str, partition_columns: &[String], new: &DatasetDefinition) -> Result<Evolution> {
+    if partition_columns != new.partition_columns() {
+        return Err(refused(
+            new,
+            &format!(
+                "grain: must stay with partition columns {partition_columns:?}, got {:?}",
+                new.partition_columns()
+            ),
+        ));
+    }
+    let wanted = fields(&new.delta_schema())?;
+    let standing = fields(schema)?;
+    let mut evolution = if wanted == standing { Evolution::None } else { Evolution::Metadata };
+    for field in &wanted {
+        let step = match standing.iter().find(|old| old.name == field.name) {
+            Some(old) => column(new, old, field)?,
+            None if field.nullable => Evolution::Metadata,
+            None => return Err(refused(new, &format!("column {}: an added column must be nullable", field.name))),
+        };
+        evolution = evolution.max(step);
+    }
+    if let Some(gone) = standing.iter().find(|old| !wanted.iter().any(|field| field.name == old.name)) {
+        let (name, kind) = (&gone.name, &gone.delta_type);
+        return Err(refused(new, &format!("column {name}: must stay (it is {kind} in the table), got none")));
+    }
+    Ok(evolution)
+}
+
+/// The columns of a Delta schema string, partition columns among them.
+pub fn fields(schema: &str) -> Result<Vec<SchemaField>> {
+    #[derive(Deserialize)]
+    struct Struct {
+        fields: Vec<SchemaField>,
+    }
+    serde_json::from_str::<Struct>(schema).map(|parsed| parsed.fields).map_err(|error| {
+        Error::data(format!("table schema: expected a struct of plain columns, got {schema}")).with_source(error)
+    })
+}
+
+fn column(dataset: &DatasetDefinition, old: &SchemaField, new: &SchemaField) -> Result<Evolution> {
+    if old.nullable && !new.nullable {
+        return Err(refused(dataset, &format!("column {}: must stay nullable, got not nullable", new.name)));
+    }
+    if old.delta_type == new.delta_type {
+        return Ok(if old.nullable == new.nullable { Evolution::None } else { Evolution::Metadata });
+    }
+    let types = (column_type(&old.delta_type), column_type(&new.delta_type));
+    if let (Some(from), Some(to)) = types
+        && let Some(evolution) = widening(from, to)
+    {
+        return Ok(evolution);
+    }
+    let shown = |kind: Option<ColumnType>, text: &str| kind.map_or_else(|| text.to_owned(), |kind| kind.to_string());
+    Err(refused(
+        dataset,
+        &format!(
+            "column {}: {} can only be widened (int16 to int32 to int64, a decimal to more digits), got {}",
+            new.name,
+            shown(types.0, &old.delta_type),
+            shown(types.1, &new.delta_type)
+        ),
+    ))
+}
+
+fn widening(from: ColumnType, to: ColumnType) -> Option<Evolution> {
+    use ColumnType::{Decimal, Int16, Int32, Int64};
+    match (from, to) {
+        (Int16, Int32) => Some(Evolution::Metadata),
+        (Int16 | Int32, Int64) => Some(Evolution::Rewrite),
+        (Decimal { precision, scale }, Decimal { precision: wider, scale: finer }) => {
+            let room = i16::from(wider) - i16::from(finer) >= i16::from(precision) - i16::from(scale);
+            let physical = |precision: u8| (precision > 9, precision > 18, if precision > 18 { precision } else { 0 });
+            match (wider >= precision && finer >= scale && room, finer == scale) {
+                (false, _) => None,
+                (true, true) if physical(precision) == physical(wider) => Some(Evolution::Metadata),
+                (true, _) => Some(Evolution::Rewrite),
+            }
+        }
+        _ => None,
+    }
+}
+
+/// The column type of a Delta type name, for the types that Ribera writes.
+pub fn column_type(delta_type: &str) -> Option<ColumnType> {
+    Some(match delta_type {
+        "boolean" => ColumnType::Bool,
+        "short" => ColumnType::Int16,
+        "integer" => ColumnType::Int32,
+        "long" => ColumnType::Int64,
+        "date" => ColumnType::Date,
+        "timestamp" => ColumnType::Timestamp,
+        "string" => ColumnType::Text,
+        "binary" => ColumnType::Binary,
+        "double" => ColumnType::Float64,
+        decimal if decimal.starts_with("decimal(") => decimal.parse().ok()?,
+        _ => return None,
+    })
+}
+
+fn refused(dataset: &DatasetDefinition, what: &str) -> Error {
+    Error::config(format!(
+        "dataset {}: {what}; a change that is no widening needs a dataset of another name",
+        dataset.name
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataset::{Column, shipped};
+
+    fn changed(change: impl FnOnce(&mut DatasetDefinition)) -> Result<Evolution> {
+        let old = shipped("ventas").unwrap().unwrap();
+        let mut new = old.clone();
+        change(&mut new);
+        between(&old, &new)
+    }
+
+    fn retyped(column: &str, from: &str, to: &str) -> Result<Evolution> {
+        let mut old = shipped("ventas").unwrap().unwrap();
+        let index = old.columns.iter().position(|one| one.name == column).unwrap();
+        old.columns[index].column_type = from.parse().unwrap();
+        let mut new = old.clone();
+        new.columns[index].column_type = to.parse().unwrap();
+        between(&old, &new)
+    }
+
+    #[test]
+    fn an_added_nullable_column_and_a_widening_within_one_physical_type_need_metadata_only() {
+        assert_eq!(changed(|_| {}).unwrap(), Evolution::None);
+        let extra = |nullable| Column {
+            name: "caja".into(),
+            nullable,
+            ..shipped("ventas").unwrap().unwrap().columns[6].clone()
+        };
+        assert_eq!(changed(|new| new.columns.push(extra(true))).unwrap(), Evolution::Metadata);
+        assert!(changed(|new| new.columns.push(extra(false))).unwrap_err().message().contains("caja"));
+        assert_eq!(retyped("linea", "int16", "int32").unwrap(), Evolution::Metadata);
+        assert_eq!(retyped("total", "decimal(12,2)", "decimal(18,2)").unwrap(), Evolution::Metadata);
+    }
+
+    #[test]
+    fn a_widening_to_another_physical_type_needs_a_rewrite() {
+        for (from, to) in [
+            ("int32", "int64"),
+            ("decimal(9,2)", "decimal(10,2)"),
+            ("decimal(18,2)", "decimal(19,2)"),
+            ("decimal(20,2)", "decimal(21,2)"),
+            ("decimal(10,2)", "decimal(12,4)"),
+        ] {
+            assert_eq!(retyped("total", from, to).unwrap(), Evolution::Rewrite, "{from} to {to}");
+        }
+    }
+
+    #[test]
+    fn other_changes_are_refused_naming_column_and_types() {
+        for (from, to) in [("int64", "int32"), ("decimal(18,2)", "decimal(18,3)"), ("int32", "decimal(18,0)")] {
+            let error = retyped("total", from, to).unwrap_err();
+            assert_eq!(error.kind(), crate::ErrorKind::Config);
+            for word in ["total", from, to] {
+                assert!(error.message().contains(word), "{error}");
+            }
+        }
+        assert!(changed(|new| drop(new.columns.remove(6))).unwrap_err().message().contains("cliente_id"));
+        assert!(changed(|new| new.grain = crate::dataset::Grain::Year).unwrap_err().message().contains("year"));
+        assert!(changed(|new| new.columns[4].nullable = false).unwrap_err().message().contains("vendido_en"));
+    }
+}

@@ -1,0 +1,87 @@
+//! Paths of data files: relative to the table, percent-encoded in the log as Delta asks.
+
+use std::fmt::Write;
+
+use crate::dataset::PartitionColumn;
+use crate::error::{Error, Result};
+use crate::ids::TableName;
+use crate::object::ObjectPath;
+use crate::paths;
+
+/// `store_id=S/month=YYYY-MM`: the folder of a partition and its key within a table.
+pub fn partition_key(partition: &[PartitionColumn]) -> String {
+    let parts: Vec<String> = partition.iter().map(|(column, value)| format!("{column}={value}")).collect();
+    parts.join("/")
+}
+
+/// A fresh data file's path in the log.
+pub fn data_file(partition: &[PartitionColumn], fresh_name: &str) -> String {
+    encode(&format!("{}/part-{fresh_name}.parquet", partition_key(partition)))
+}
+
+/// Where the file named by a log path lies in the object store.
+pub fn object_path(table: &TableName, log_path: &str) -> Result<ObjectPath> {
+    let decoded = decode(log_path)
+        .ok_or_else(|| Error::data(format!("table {table}: path is not percent-encoded text: {log_path:?}")))?;
+    ObjectPath::new(format!("{}/{decoded}", paths::table_root(table))).map_err(|error| {
+        Error::data(format!("table {table}: names a file outside itself or of a strange name")).with_source(error)
+    })
+}
+
+/// Percent-encodes what is not unreserved in a URI, `/` and `=` apart.
+pub fn encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~/=".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            // Writing to a string cannot fail.
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    encoded
+}
+
+/// The inverse of [`encode`]; `None` when the text is no such encoding.
+pub fn decode(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'%' => {
+                let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
+                u8::try_from(digit(rest.next())? * 16 + digit(rest.next())?).ok()?
+            }
+            byte => byte,
+        });
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_text_survives_percent_encoding(text in ".*") {
+            let encoded = encode(&text);
+            prop_assert!(encoded.is_ascii());
+            prop_assert_eq!(decode(&encoded), Some(text));
+        }
+    }
+
+    #[test]
+    fn a_log_path_that_leaves_the_table_is_refused() {
+        let table: TableName = "ventas".parse().unwrap();
+        assert_eq!(
+            object_path(&table, "store_id=s1/month=2026-01/part-0.parquet").unwrap().as_str(),
+            "lake/ventas/store_id=s1/month=2026-01/part-0.parquet"
+        );
+        for path in ["../other/x.parquet", "%2e%2e/x", "s3://bucket/x", "a%2", "/etc/passwd"] {
+            assert_eq!(object_path(&table, path).unwrap_err().kind(), crate::ErrorKind::Data, "{path}");
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Ready records: batches that are re-encoded as lake files and wait for whichever call commits
+//! them first.
+
+use futures::{StreamExt, stream};
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::action::AddFile;
+use super::tags::{self, UnitTag};
+use super::{CONCURRENCY, Table, path};
+use crate::batch::{Manifest, ManifestKind};
+use crate::dataset::{DatasetDefinition, Mode, PartitionColumn};
+use crate::error::{Error, Result};
+use crate::ids::{BatchId, TableName, Unit};
+use crate::object::{ObjectMeta, ObjectPath, ObjectStore, list_all};
+use crate::paths;
+
+/// No commit references a file older than this: vacuum spares seven days, so a commit that was
+/// planned from this record, however slowly it ends, is safe. An older record has expired; its
+/// batch is re-encoded from `landing/`.
+pub const READY_AGE_MAX: SignedDuration = SignedDuration::from_hours(24);
+
+/// Ready records read for one commit beside the caller's own. Bounds the requests of a call in a
+/// burst; every commit still settles up to this many batches.
+pub const READY_READ_MAX: usize = 128;
+
+/// What a commit needs to know of a batch, so that it opens no file in the usual case.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReadyRecord {
+    pub batch: BatchId,
+    pub table: TableName,
+    pub manifest_sha256: String,
+    pub kind: ManifestKind,
+    pub mode: Mode,
+    /// The stream's order matters (the dataset's mode is `upsert`).
+    pub ordered: bool,
+    pub opens_epoch: bool,
+    /// Of every unit of the batch; a batch lies in one partition.
+    pub partition: Vec<PartitionColumn>,
+    /// [`super::evolution`] differs between the file's schema and the table's when this differs.
+    pub schema_hash: String,
+    /// Already written under fresh names. Empty for a void. The files of an upsert or delete are
+    /// read by the commit, and never enter the table themselves.
+    pub files: Vec<AddFile>,
+    pub rows: u64,
+    /// When the files were written, by the writer's clock.
+    pub ready_at: Timestamp,
+    /// The units of all files: [`tags::encode`]d.
+    pub units: String,
+}
+
+impl ReadyRecord {
+    /// The record of a batch whose `files` are in the table's folder (see [`Table::put_file`]).
+    pub fn new(
+        table: &TableName,
+        dataset: &DatasetDefinition,
+        manifest: &Manifest,
+        manifest_sha256: impl Into<String>,
+        files: Vec<AddFile>,
+        ready_at: Timestamp,
+    ) -> Self {
+        let units: Vec<UnitTag> =
+            manifest.units.iter().map(|facts| UnitTag::new(manifest.batch.position, facts)).collect();
+        Self {
+            batch: manifest.batch.clone(),
+            table: table.clone(),
+            manifest_sha256: manifest_sha256.into(),
+            kind: manifest.kind,
+            mode: manifest.mode,
+            ordered: dataset.mode == Mode::Upsert,
+            opens_epoch: manifest.opens_epoch,
+            partition: dataset.partition(&manifest.batch.store, manifest.month),
+            schema_hash: super::schema_hash(dataset),
+            files,
+            rows: manifest.file.as_ref().map_or(0, |file| file.rows),
+            ready_at,
+            units: tags::encode(&units),
+        }
+    }
+
+    /// Closes the number of a void manifest, or of a quarantined batch, in a stream whose order
+    /// matters. (Where order does not matter a void needs no record.)
+    pub fn void(
+        table: &TableName,
+        dataset: &DatasetDefinition,
+        batch: &BatchId,
+        manifest_sha256: impl Into<String>,
+        ready_at: Timestamp,
+    ) -> Self {
+        Self {
+            batch: batch.clone(),
+            table: table.clone(),
+            manifest_sha256: manifest_sha256.into(),
+            kind: ManifestKind::Void,
+            mode: Mode::Replace,
+            ordered: dataset.mode == Mode::Upsert,
+            opens_epoch: false,
+            partition: dataset.partition(&batch.store, None),
+            schema_hash: super::schema_hash(dataset),
+            files: Vec::new(),
+            rows: 0,
+            ready_at,
+            units: String::new(),
+        }
+    }
+
+    pub fn units(&self) -> Result<Vec<UnitTag>> {
+        tags::decode(&self.units).map_err(|error| error.context(&self.batch))
+    }
+
+    pub(super) fn unit_list(&self) -> Result<Vec<Unit>> {
+        Ok(tags::decode_positions(&self.units)?.into_iter().map(|(unit, _)| unit).collect())
+    }
+
+    pub(super) fn partition_key(&self) -> String {
+        path::partition_key(&self.partition)
+    }
+
+    pub(super) fn has_expired(&self, now: Timestamp) -> bool {
+        now.duration_since(self.ready_at) > READY_AGE_MAX
+    }
+}
+
+impl<S: ObjectStore> Table<'_, S> {
+    /// Puts the record; from now on any commit of the table may settle the batch. A record of the
+    /// same batch is replaced: its files become orphans that vacuum takes.
+    pub async fn put_ready(&self, record: &ReadyRecord) -> Result<()> {
+        let bytes = serde_json::to_vec(record)
+            .map_err(|error| Error::bug("a ready record does not serialise").with_source(error))?;
+        self.objects.put(&paths::ready(&self.name, &record.batch)?, bytes.into()).await
+    }
+
+    /// Every ready record's object, without reading it.
+    pub async fn list_ready(&self) -> Result<Vec<ObjectMeta>> {
+        list_all(self.objects, &paths::ready_prefix(&self.name), None).await
+    }
+
+    /// The record of one batch, if it waits.
+    pub async fn load_ready(&self, batch: &BatchId) -> Result<Option<ReadyRecord>> {
+        self.read_ready(&paths::ready(&self.name, batch)?).await
+    }
+
+    /// Deletes the record of a settled batch; no error when it is gone.
+    pub async fn delete_ready(&self, batch: &BatchId) -> Result<()> {
+        self.objects.delete(&paths::ready(&self.name, batch)?).await
+    }
+
+    /// The records of `own` first, then of others up to [`READY_READ_MAX`], oldest object first.
+    /// One that vanished meanwhile is passed over; one that does not parse is an error of kind
+    /// `Data` in its place.
+    pub(super) async fn read_ready_records(&self, own: &[BatchId]) -> Result<Vec<Result<ReadyRecord>>> {
+        let mut wanted = Vec::new();
+        for batch in own {
+            wanted.push(paths::ready(&self.name, batch)?);
+        }
+        let mut listed = self.list_ready().await?;
+        listed.sort_by_key(|meta| meta.modified);
+        let others = listed.into_iter().map(|meta| meta.path).filter(|path| !wanted.contains(path));
+        let others: Vec<ObjectPath> = others.take(READY_READ_MAX).collect();
+        wanted.extend(others);
+        let read: Vec<_> =
+            stream::iter(&wanted).map(|path| self.read_ready(path)).buffered(CONCURRENCY).collect().await;
+        read.into_iter()
+            .filter_map(Result::transpose)
+            .map(|record| match record {
+                Err(error) if error.is_retry() => Err(error),
+                record => Ok(record),
+            })
+            .collect()
+    }
+
+    async fn read_ready(&self, path: &ObjectPath) -> Result<Option<ReadyRecord>> {
+        let Some(bytes) = self.objects.get(path).await? else { return Ok(None) };
+        let record: ReadyRecord = serde_json::from_slice(&bytes)
+            .map_err(|error| Error::data(format!("{path}: is not a ready record")).with_source(error))?;
+        if record.table != self.name || paths::ready(&self.name, &record.batch)? != *path {
+            return Err(Error::data(format!("{path}: holds the record of {} in {}", record.batch, record.table)));
+        }
+        Ok(Some(record))
+    }
+}
