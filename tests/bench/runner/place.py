@@ -32,3 +32,17 @@ def program(package, binary):
         cwd=REPOSITORY, check=True, stdout=sys.stderr,
     )
     return os.path.join(TARGET, "release", binary)
+
+
+def bench_program():
+    return program("ribera-tests", "ribera-bench")
+
+
+def host_program():
+    """`ribera` with the WASM components beside it, where it looks for them."""
+    components = [word for name in ("ingest", "coverage", "status") for word in ("-p", f"ribera-spin-{name}")]
+    subprocess.run(
+        ["cargo", "build", "--release", "--locked", "--quiet", "--target", "wasm32-wasip2", *components],
+        cwd=REPOSITORY, check=True, stdout=sys.stderr,
+    )
+    return program("ribera", "ribera")

@@ -1,0 +1,369 @@
+//! Generated batches of the shipped dataset `ventas`, by the contract: data file, then manifest.
+//! The same parameters give the same rows.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use arrow_array::builder::{
+    Date32Builder, Decimal128Builder, Int32Builder, StringBuilder, TimestampMicrosecondBuilder,
+};
+use arrow_array::{ArrayRef, RecordBatch};
+use jiff::Timestamp;
+use jiff::civil::Date;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::WriterProperties;
+use ribera_storage::batch::{AgentFacts, CONTRACT_VERSION, Facts, FileFacts, Manifest, ManifestKind, UnitFacts};
+use ribera_storage::dataset::{DatasetDefinition, Mode, shipped};
+use ribera_storage::decimal::ExactDecimal;
+use ribera_storage::ids::{BatchId, Month, Position, Unit};
+use ribera_storage::object::{FolderStore, ObjectStore};
+use ribera_storage::store::StoreDefinition;
+use ribera_storage::{Error, Result, paths};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::options::Options;
+use crate::ports::{SplitMix, mix};
+
+const PRODUCTS: u64 = 20_000;
+const CUSTOMERS: u64 = 60_000;
+const LINES_PER_TICKET_MEAN: f64 = 4.5;
+/// Rows handed to the Parquet writer at once.
+const CHUNK_ROWS: usize = 65_536;
+
+/// What to generate.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub store: String,
+    pub position: Position,
+    pub days: Vec<Date>,
+    /// Spread evenly over the days.
+    pub rows: u64,
+    pub closed: bool,
+}
+
+/// A batch as an agent would upload it.
+pub struct Generated {
+    pub manifest: Manifest,
+    pub file: Vec<u8>,
+}
+
+pub fn dataset() -> Result<DatasetDefinition> {
+    shipped("ventas").ok_or_else(|| Error::bug("ventas is not shipped"))?
+}
+
+/// Puts the definition of a store that may send batches.
+pub async fn put_store_definition<S: ObjectStore>(objects: &S, store: &str) -> Result<()> {
+    let text = format!("id = \"{store}\"\nname = \"Tienda {store}\"\ntime_zone = \"Europe/Madrid\"\n");
+    let definition = StoreDefinition::from_toml(&text)?;
+    let path = paths::numbered(&paths::store_definitions(&definition.id), 1, "toml")?;
+    objects.put_if_absent(&path, definition.to_toml()?.into_bytes().into()).await?;
+    Ok(())
+}
+
+/// Uploads `batch`: the file, then the manifest.
+pub async fn upload<S: ObjectStore>(objects: &S, batch: Generated) -> Result<()> {
+    let file = batch.manifest.file.as_ref().ok_or_else(|| Error::bug("a generated batch has a file"))?;
+    let path = ribera_storage::object::ObjectPath::new(file.path.clone())?;
+    objects.put(&path, batch.file.into()).await?;
+    let inbox = paths::inbox(&batch.manifest.batch)?;
+    objects.put_if_absent(&inbox, batch.manifest.to_json()?.into()).await?;
+    Ok(())
+}
+
+/// Fills a folder store: `--folder --stores=17 --first=2025-01 --months=13 --rows=82300000`.
+pub fn into_folder(options: &Options) -> Result<Value> {
+    let folder = PathBuf::from(options.required("folder")?);
+    let stores: u64 = options.get("stores", 17)?;
+    let months: usize = options.get("months", 13)?;
+    let rows: u64 = options.get("rows", 82_300_000)?;
+    let plans = history(stores, options.get("first", Month::of(jiff::civil::date(2025, 1, 1)))?, months, rows)?;
+    let objects = FolderStore::open(&folder, "generate")?.without_sync();
+    let (next, bytes) = (AtomicUsize::new(0), AtomicU64::new(0));
+    let work = || -> Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .map_err(|error| Error::bug("no runtime").with_source(error))?;
+        while let Some(plan) = plans.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let batch = generate(plan)?;
+            bytes.fetch_add(batch.file.len() as u64, Ordering::Relaxed);
+            runtime.block_on(async {
+                put_store_definition(&objects, &plan.store).await?;
+                upload(&objects, batch).await
+            })?;
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..cores()).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| Err(Error::bug("generator died"))))
+    })?;
+    Ok(json!({"batches": plans.len(), "rows": plans.iter().map(|plan| plan.rows).sum::<u64>(),
+        "bytes": bytes.into_inner()}))
+}
+
+/// One batch per store and month.
+fn history(stores: u64, first: Month, months: usize, rows: u64) -> Result<Vec<Plan>> {
+    let mut plans = Vec::new();
+    let batches = stores * months as u64;
+    let mut month = first;
+    for at in 0..months {
+        for store in 0..stores {
+            let index = plans.len() as u64;
+            plans.push(Plan {
+                store: format!("t{:03}", store + 1),
+                position: Position { epoch: 0, sequence: at as u64 + 1 },
+                days: month.days().collect(),
+                rows: rows * (index + 1) / batches - rows * index / batches,
+                closed: true,
+            });
+        }
+        let next = month.last_day().tomorrow().map_err(|error| Error::config("--months").with_source(error))?;
+        month = Month::of(next);
+    }
+    Ok(plans)
+}
+
+pub fn generate(plan: &Plan) -> Result<Generated> {
+    let dataset = dataset()?;
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(3).map_err(parquet_error)?))
+        .build();
+    let mut writer =
+        ArrowWriter::try_new(Vec::new(), dataset.arrow_schema(), Some(properties)).map_err(parquet_error)?;
+    let mut units = Vec::with_capacity(plan.days.len());
+    let mut lines = Lines::new(plan);
+    let days = plan.days.len() as u64;
+    for (at, day) in plan.days.iter().enumerate() {
+        let rows = plan.rows * (at as u64 + 1) / days - plan.rows * at as u64 / days;
+        let facts = lines.write_day(&dataset, *day, rows, &mut writer)?;
+        units.push(UnitFacts {
+            unit: Unit::Day(*day),
+            audit: Some(facts.clone()),
+            file: facts,
+            closed: plan.closed,
+            extracted_at: extracted_at(*day)?,
+        });
+    }
+    let file = writer.into_inner().map_err(parquet_error)?;
+    let manifest = manifest(plan, &dataset, units, &file)?;
+    Ok(Generated { manifest, file })
+}
+
+fn manifest(plan: &Plan, dataset: &DatasetDefinition, units: Vec<UnitFacts>, file: &[u8]) -> Result<Manifest> {
+    let batch = BatchId { store: plan.store.parse()?, dataset: dataset.name.clone(), position: plan.position };
+    let month = plan.days.first().map(|day| Month::of(*day));
+    let sha256: String = Sha256::digest(file).iter().map(|byte| format!("{byte:02x}")).collect();
+    let first = plan.days.first().copied().unwrap_or_default();
+    Ok(Manifest {
+        contract: CONTRACT_VERSION,
+        kind: ManifestKind::Batch,
+        dataset_version: dataset.version,
+        mode: Mode::Replace,
+        month,
+        file: Some(FileFacts {
+            path: paths::landing(&batch, month, &sha256)?.to_string(),
+            bytes: file.len() as u64,
+            sha256,
+            rows: plan.rows,
+        }),
+        batch,
+        units,
+        opens_epoch: false,
+        agent: AgentFacts {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            journal_id: format!("bench-{}", plan.store),
+            extraction_started_at: extracted_at(first)?,
+            extraction_finished_at: extracted_at(first)?,
+        },
+    })
+}
+
+/// The lines of a store, ticket after ticket.
+struct Lines {
+    random: SplitMix,
+    store: String,
+    ticket: u64,
+}
+
+impl Lines {
+    fn new(plan: &Plan) -> Self {
+        let seed = plan.store.bytes().fold(plan.position.sequence, |seed, byte| mix(seed ^ u64::from(byte)));
+        // Tickets are numbered on from month to month.
+        Self { random: SplitMix::seeded(seed), store: plan.store.clone(), ticket: plan.position.sequence * 10_000_000 }
+    }
+
+    fn write_day(
+        &mut self,
+        dataset: &DatasetDefinition,
+        day: Date,
+        rows: u64,
+        writer: &mut ArrowWriter<Vec<u8>>,
+    ) -> Result<Facts> {
+        let mut columns = Columns::new(dataset);
+        let (mut quantity, mut amount) = (0_i128, 0_i128);
+        let mut left_in_ticket = 0;
+        let (mut line, mut customer) = (0, None);
+        let opening = midnight(day)?.as_microsecond() + 9 * 3_600_000_000;
+        for row in 0..rows {
+            if left_in_ticket == 0 {
+                self.ticket += 1;
+                left_in_ticket = 1 + (-(LINES_PER_TICKET_MEAN - 1.0) * (1.0 - self.random.unit()).ln()) as u64;
+                line = 0;
+                customer = (self.random.unit() < 0.42).then(|| self.random.below(CUSTOMERS));
+            }
+            left_in_ticket -= 1;
+            line += 1;
+            let at = opening + (row as i64) * (43_200_000_000 / rows as i64) / 1_000_000 * 1_000_000;
+            let sale = Sale::draw(&self.random);
+            quantity += sale.quantity;
+            amount += sale.amount;
+            columns.push(day, &self.store, self.ticket, line, at, customer, &sale);
+            if columns.rows >= CHUNK_ROWS {
+                writer.write(&columns.finish(dataset)?).map_err(parquet_error)?;
+            }
+        }
+        writer.write(&columns.finish(dataset)?).map_err(parquet_error)?;
+        Ok(Facts {
+            rows,
+            sums: BTreeMap::from([
+                ("cantidad".to_owned(), ExactDecimal::new(quantity, 3)),
+                ("total".to_owned(), ExactDecimal::new(amount, 2)),
+            ]),
+        })
+    }
+}
+
+/// What is sold on one line, in units of the columns' scales.
+struct Sale {
+    product: u64,
+    quantity: i128,
+    price: i128,
+    discount: Option<i128>,
+    amount: i128,
+}
+
+impl Sale {
+    fn draw(random: &SplitMix) -> Self {
+        // Few products sell much.
+        let product = (PRODUCTS as f64 * random.unit().powi(3)) as u64;
+        let cents = 29 + i128::from(mix(product) % 300) * i128::from(mix(product + 1) % 40) / 4 * 5;
+        let weighed = mix(product ^ 0x77) % 100 < 12;
+        let quantity = match random.unit() {
+            part if weighed => 80 + (2_400.0 * part * part) as i128,
+            part if part < 0.81 => 1_000,
+            _ => 1_000 * (2 + i128::from(random.below(5))),
+        };
+        let discount = (random.unit() < 0.12).then(|| 5 * (1 + i128::from(random.below(12))));
+        let amount = (quantity * cents + 500) / 1_000 - discount.unwrap_or(0);
+        Self { product, quantity, price: cents * 100, discount, amount }
+    }
+}
+
+struct Columns {
+    rows: usize,
+    date: Date32Builder,
+    store: StringBuilder,
+    ticket: StringBuilder,
+    line: Int32Builder,
+    at: TimestampMicrosecondBuilder,
+    product: StringBuilder,
+    customer: StringBuilder,
+    numbers: [Decimal128Builder; 4],
+}
+
+impl Columns {
+    fn new(dataset: &DatasetDefinition) -> Self {
+        let decimal = |name: &str| {
+            let kind = dataset.column(name).map(|column| column.column_type.arrow());
+            kind.map_or_else(Decimal128Builder::new, |kind| Decimal128Builder::new().with_data_type(kind))
+        };
+        Self {
+            rows: 0,
+            date: Date32Builder::new(),
+            store: StringBuilder::new(),
+            ticket: StringBuilder::new(),
+            line: Int32Builder::new(),
+            at: TimestampMicrosecondBuilder::new().with_timezone("UTC"),
+            product: StringBuilder::new(),
+            customer: StringBuilder::new(),
+            numbers: ["cantidad", "precio_unitario", "descuento", "total"].map(decimal),
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn push(&mut self, day: Date, store: &str, ticket: u64, line: i32, at: i64, customer: Option<u64>, sale: &Sale) {
+        use std::fmt::Write as _;
+        self.rows += 1;
+        self.date.append_value(days_since_epoch(day));
+        self.store.append_value(store);
+        // Writing to a string builder cannot fail.
+        let _ = write!(self.ticket, "{:02}-{ticket:09}", 1 + ticket % 8);
+        self.ticket.append_value("");
+        self.line.append_value(line);
+        self.at.append_value(at);
+        let _ = write!(self.product, "84{:011}", (sale.product * 7_919 + 104_729) % 100_000_000_000);
+        self.product.append_value("");
+        match customer {
+            Some(number) => {
+                let _ = write!(self.customer, "C{number:07}");
+                self.customer.append_value("");
+            }
+            None => self.customer.append_null(),
+        }
+        let [quantity, price, discount, amount] = &mut self.numbers;
+        quantity.append_value(sale.quantity);
+        price.append_value(sale.price);
+        discount.append_option(sale.discount);
+        amount.append_value(sale.amount);
+    }
+
+    fn finish(&mut self, dataset: &DatasetDefinition) -> Result<RecordBatch> {
+        self.rows = 0;
+        let [quantity, price, discount, amount] = &mut self.numbers;
+        let mut by_name: BTreeMap<&str, ArrayRef> = BTreeMap::from([
+            ("fecha", Arc::new(self.date.finish()) as ArrayRef),
+            ("ubicacion_id", Arc::new(self.store.finish())),
+            ("ticket_id", Arc::new(self.ticket.finish())),
+            ("linea", Arc::new(self.line.finish())),
+            ("vendido_en", Arc::new(self.at.finish())),
+            ("producto_id", Arc::new(self.product.finish())),
+            ("cliente_id", Arc::new(self.customer.finish())),
+            ("cantidad", Arc::new(quantity.finish())),
+            ("precio_unitario", Arc::new(price.finish())),
+            ("descuento", Arc::new(discount.finish())),
+            ("total", Arc::new(amount.finish())),
+        ]);
+        let column = |column: &ribera_storage::dataset::Column| {
+            by_name.remove(column.name.as_str()).ok_or_else(|| Error::bug(format!("no values for {}", column.name)))
+        };
+        let arrays = dataset.columns.iter().map(column).collect::<Result<Vec<_>>>()?;
+        RecordBatch::try_new(dataset.arrow_schema(), arrays).map_err(|error| Error::bug("columns").with_source(error))
+    }
+}
+
+fn days_since_epoch(day: Date) -> i32 {
+    let epoch = jiff::civil::date(1970, 1, 1);
+    day.since(epoch).map_or(0, |span| span.get_days())
+}
+
+fn midnight(day: Date) -> Result<Timestamp> {
+    let zoned = day.to_zoned(jiff::tz::TimeZone::UTC);
+    zoned.map(|zoned| zoned.timestamp()).map_err(|error| Error::bug("midnight").with_source(error))
+}
+
+/// Four in the morning of the next day.
+fn extracted_at(day: Date) -> Result<Timestamp> {
+    Ok(midnight(day)? + jiff::SignedDuration::from_hours(28))
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn parquet_error(error: parquet::errors::ParquetError) -> Error {
+    Error::bug("generated Parquet").with_source(error)
+}

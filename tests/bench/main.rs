@@ -1,0 +1,44 @@
+//! The part of the benchmarks that must be inside the process it measures: generated batches, the
+//! native ingest, and the commit burst over a store with simulated latencies. Each command ends
+//! with one JSON object on standard output; `bench.py` judges it.
+#![allow(async_fn_in_trait)]
+
+mod commit;
+mod generate;
+mod ingest;
+mod latency;
+mod options;
+mod ports;
+
+use std::process::ExitCode;
+
+use options::Options;
+use ribera_storage::{Error, Result};
+
+const USAGE: &str = "ribera-bench burst|hourly|generate|sweep [--name=value ...]";
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(answer) => {
+            println!("{answer}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("ribera-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<serde_json::Value> {
+    let mut arguments = std::env::args().skip(1);
+    let command = arguments.next().unwrap_or_default();
+    let options = Options::parse(arguments)?;
+    match command.as_str() {
+        "burst" => commit::burst(&options),
+        "hourly" => commit::hourly(&options),
+        "generate" => generate::into_folder(&options),
+        "sweep" => ingest::sweep_folder(&options),
+        _ => Err(Error::config(format!("command: must be one of {USAGE}, got {command:?}"))),
+    }
+}

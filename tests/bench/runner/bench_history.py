@@ -1,0 +1,73 @@
+"""`bench history`: 13 months of 17 stores, landing to lake, native and through WASM; then the
+total by store and month through `ribera sql`."""
+
+import json
+import os
+import shutil
+import statistics
+import tempfile
+
+from . import bench_ingest, measure, place
+
+ROWS = int(os.environ.get("RIBERA_BENCH_HISTORY_ROWS", "82300000"))
+STORES, MONTHS = 17, 13
+NATIVE_S_MAX, WASM_S_MAX, QUERY_S_MAX = 120, 300, 1.0
+QUERY = (
+    "SELECT ubicacion_id, date_trunc('month', fecha) AS mes, count(*) AS lineas, sum(total) AS total "
+    "FROM ventas GROUP BY ALL ORDER BY ALL"
+)
+DISK_BYTES_NEEDED = 10 * 2**30
+
+
+def run(report):
+    bench, host = place.bench_program(), place.host_program()
+    scratch = place.cache("scratch")
+    if shutil.disk_usage(scratch).free < DISK_BYTES_NEEDED:
+        raise RuntimeError(f"needs {DISK_BYTES_NEEDED >> 30} GB free in {scratch}")
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        lake, landed = os.path.join(folder, "lake"), os.path.join(folder, "landed")
+        made = measure.run(
+            [bench, "generate", f"--folder={landed}", f"--stores={STORES}", f"--months={MONTHS}", f"--rows={ROWS}"]
+        )
+        print(f"  generated {made.last_json['batches']} batches, {made.last_json['bytes'] / 2**20:.0f} MB "
+              f"in {made.wall_s:.0f} s", flush=True)
+        native = ingest(landed, lake, [bench, "sweep", f"--folder={lake}"])
+        judge(report, "native", native, NATIVE_S_MAX)
+        shutil.rmtree(lake)
+        wasm = ingest(landed, lake, [host, "--lake", lake, "--json", "sweep"])
+        judge(report, "WASM", wasm, WASM_S_MAX)
+        report.add("WASM beside native", wasm.wall_s, "s", peer="native", peer_value=native.wall_s)
+        query(report, host, lake)
+        report.add("lake on disk", folder_bytes(lake, "lake"), "bytes",
+                   peer="bytes landed", peer_value=made.last_json["bytes"])
+
+
+def ingest(landed, lake, command):
+    """Hard links instead of copies: landed files are only read."""
+    shutil.copytree(landed, lake, copy_function=os.link)
+    one = measure.run(command, timeout_s=3600)
+    bench_ingest.require_clean(lake)
+    return one
+
+
+def judge(report, name, one, seconds_max):
+    print(f"  {name}: {one.wall_s:.0f} s, {one.cpu_s:.0f} CPU-s, {one.rss_bytes / 2**20:.0f} MB resident", flush=True)
+    report.add(f"{name}: {ROWS} rows landing to lake", one.wall_s, "s", f"<= {seconds_max}")
+    report.add(f"{name}: CPU", one.cpu_s, "CPU-s")
+    report.add(f"{name}: resident memory", one.rss_bytes / 2**20, "MB")
+
+
+def query(report, host, lake):
+    runs = [measure.run([host, "--lake", lake, "--json", "sql", QUERY]) for _ in range(place.TIMES + 1)]
+    answer = json.loads(runs[-1].output)
+    report.add("total by store and month through `ribera sql`, first run", runs[0].wall_s, "s", f"< {QUERY_S_MAX}")
+    warm = runs[1:]
+    report.add("the same, median of later runs", statistics.median(one.wall_s for one in warm), "s", f"< {QUERY_S_MAX}")
+    rows = answer.get("rows", [])
+    report.add("groups in the answer", len(rows), "rows", f"= {STORES * MONTHS}")
+
+
+def folder_bytes(lake, name):
+    return sum(
+        os.path.getsize(os.path.join(at, file)) for at, _, files in os.walk(os.path.join(lake, name)) for file in files
+    )
