@@ -1,0 +1,128 @@
+#!/usr/bin/env bash
+# Installs what is missing on a bare Debian 12 machine; says nothing and ends at once when
+# everything is there. Safe to run twice at once: every download is moved into place whole.
+set -euo pipefail
+ROOT=${ROOT:-$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)}
+# shellcheck source=env.sh
+source "$ROOT/infra/dev/env.sh"
+
+# The library inside the npm package; elsewhere than on x86-64 set DUCKDB_LIB_DIR by hand.
+DUCKDB_PACKAGE=@duckdb/node-bindings-linux-x64@$DUCKDB_VERSION-r.1
+DUCKDB_SHA256=3f4962cdd266eab2b479a5b5a4a6d063d279b2954ae814ed00385d553b747633
+
+main() {
+  mkdir -p "$RIBERA_CACHE"
+  system_packages
+  rust
+  duckdb_library
+  python_environment
+}
+
+# What must be there, and the Debian package that brings it.
+system_packages() {
+  local missing=()
+  need() { command -v "$1" >/dev/null 2>&1 || missing+=("$2"); }
+  need cc build-essential
+  need pkg-config pkg-config
+  need git git
+  need clang-19 clang-19
+  need llvm-ar-19 llvm-19
+  need mold mold
+  need python3 python3
+  # The server program only: no service is installed or started.
+  [ -x /usr/sbin/mariadbd ] || command -v mariadbd >/dev/null 2>&1 || missing+=(mariadb-server-core mariadb-client-core)
+  [ -d /usr/include/wasm32-wasi ] || missing+=(wasi-libc)
+  python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+  [ -f "$DUCKDB_LIB_DIR/libduckdb.so" ] || need npm npm
+  [ ${#missing[@]} -eq 0 ] || install_packages "${missing[@]}"
+}
+
+install_packages() {
+  say "apt: $*"
+  local sudo=()
+  if [ "$(id -u)" -ne 0 ]; then
+    command -v sudo >/dev/null 2>&1 || fail "run as root: apt-get install $*"
+    sudo=(sudo)
+  fi
+  "${sudo[@]}" apt-get update -qq >&2
+  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2 \
+    || fail "try: apt-get install $*"
+}
+
+# The pinned toolchain: as installed, through rustup, or under another name of the same version.
+rust() {
+  command -v cargo >/dev/null 2>&1 || bootstrap_rust
+  rust_works && return
+  say "rust $RUST_VERSION"
+  if command -v rustup >/dev/null 2>&1; then
+    rustup toolchain install "$RUST_VERSION" --profile minimal -c clippy -c rustfmt -t wasm32-wasip2 >&2 || true
+    rust_works && return
+    local other
+    for other in $(rustup toolchain list | awk '{print $1}'); do
+      [ "$(rustc "+$other" --version | cut -d' ' -f2)" = "$RUST_VERSION" ] || continue
+      export RUSTUP_TOOLCHAIN=$other
+      rustup target add --toolchain "$other" wasm32-wasip2 >&2 || true
+      rust_works && { echo "$other" >"$RIBERA_CACHE/toolchain" && return; }
+    done
+  fi
+  fail "Rust $RUST_VERSION with target wasm32-wasip2 is needed; try: rustup toolchain install $RUST_VERSION -t wasm32-wasip2"
+}
+
+rust_works() {
+  [ "$(rustc --version 2>/dev/null | cut -d' ' -f2)" = "$RUST_VERSION" ] \
+    && [ -d "$(rustc --print target-libdir --target wasm32-wasip2 2>/dev/null)" ]
+}
+
+# A machine without any Rust: rustup, brought by a Python package into the cache folder.
+bootstrap_rust() {
+  say "rustup"
+  local tools=$RIBERA_CACHE/rust-bootstrap
+  python3 -m venv "$tools" && "$tools/bin/pip" install -q puccinialin==0.1.14 >&2
+  XDG_CACHE_HOME=$RIBERA_CACHE "$tools/bin/python" -m puccinialin --info-json "$tools/rust.json" >&2
+  python3 - "$tools/rust.json" >"$RIBERA_CACHE/rust.env.new" <<'PY'
+import json, sys
+env = json.load(open(sys.argv[1]))["env"]
+print(f'export RUSTUP_HOME="{env["RUSTUP_HOME"]}" CARGO_HOME="{env["CARGO_HOME"]}"')
+print(f'PATH="{env["CARGO_HOME"]}/bin:$PATH"')
+PY
+  mv "$RIBERA_CACHE/rust.env.new" "$RIBERA_CACHE/rust.env"
+  # shellcheck disable=SC1091
+  source "$RIBERA_CACHE/rust.env"
+  export PATH
+}
+
+# DuckDB as a shared library: building it from source takes over an hour.
+duckdb_library() {
+  [ -f "$DUCKDB_LIB_DIR/libduckdb.so" ] && return
+  [ "$(uname -m)" = x86_64 ] || fail "set DUCKDB_LIB_DIR to a folder with libduckdb.so $DUCKDB_VERSION for $(uname -m)"
+  say "DuckDB $DUCKDB_VERSION"
+  local work
+  work=$(mktemp -d "$RIBERA_CACHE/.duckdb.XXXXXX")
+  (cd "$work" && npm pack --silent "$DUCKDB_PACKAGE" >/dev/null && tar -xzf ./*.tgz package/libduckdb.so) \
+    || { rm -rf "$work"; fail "$DUCKDB_PACKAGE cannot be fetched"; }
+  echo "$DUCKDB_SHA256  $work/package/libduckdb.so" | sha256sum --check --quiet >&2 \
+    || { rm -rf "$work"; fail "libduckdb.so differs from its pinned SHA-256: not used"; }
+  mkdir -p "$DUCKDB_LIB_DIR"
+  mv "$work/package/libduckdb.so" "$DUCKDB_LIB_DIR/libduckdb.so"
+  rm -rf "$work"
+}
+
+# The independent readers, in a virtual environment named after its requirements.
+python_environment() {
+  [ -f "$VENV/.complete" ] && return
+  say "python: deltalake, polars, duckdb, pyarrow"
+  (
+    flock 9
+    [ -f "$VENV/.complete" ] && exit
+    python3 -m venv --clear "$VENV"
+    "$VENV/bin/pip" install -q --disable-pip-version-check --no-deps -r "$ROOT/tests/requirements.txt" >&2
+    touch "$VENV/.complete"
+  ) 9>"$RIBERA_CACHE/.venv.lock"
+}
+
+fail() {
+  say "setup: $*"
+  exit 1
+}
+
+main
