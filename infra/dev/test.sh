@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# test.sh test|soak [--list | SUITE...]: every suite, or those named; seconds of each at the end.
+# `test` has reduced counts, `soak` the full ones. RIBERA_SEED repeats a random run.
+set -uo pipefail
+ROOT=${ROOT:-$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)}
+# shellcheck source=env.sh
+source "$ROOT/infra/dev/env.sh"
+cd "$ROOT"
+
+SUITES=(lint unit build sim judge e2e kill)
+case ${1:-test} in
+  test) KILLS=20 SEEDS=20 STORES=6 ;;
+  soak) KILLS=200 SEEDS=200 STORES=20 ;;
+  *) echo "test.sh: test or soak, got $1" >&2; exit 2 ;;
+esac
+shift
+
+lint() { infra/dev/lint.sh; }
+
+unit() {
+  if cargo nextest --version >/dev/null 2>&1; then
+    cargo nextest run --locked --no-fail-fast --status-level fail --final-status-level fail
+  else
+    cargo test --locked --quiet --no-fail-fast
+  fi
+}
+
+build() { infra/dev/build.sh; }
+
+sim() { cargo run --locked --quiet -p ribera-tests --bin ribera-sim -- --seeds "$SEEDS"; }
+
+judge() { python tests/judge/judge_test.py; }
+
+e2e() { python tests/e2e/run.py --stores "$STORES"; }
+
+kill() { python tests/e2e/kill.py --kills "$KILLS" --stores "$STORES"; }
+
+python() { "$VENV/bin/python" -B "$@"; }
+
+main() {
+  local suite failed=() report=()
+  for suite in "$@"; do
+    say "== $suite"
+    local begin=$SECONDS verdict=ok
+    "$suite" || { verdict=FAILED; failed+=("$suite"); }
+    report+=("$(printf '%-8s %6d s  %s' "$suite" $((SECONDS - begin)) "$verdict")")
+    # Nothing later can run without the programs.
+    [ "$suite/$verdict" = build/FAILED ] && break
+  done
+  say "== seconds per suite"
+  printf '%s\n' "${report[@]}"
+  [ ${#failed[@]} -eq 0 ] || { say "failed: ${failed[*]}"; exit 1; }
+}
+
+if [ "${1:-}" = --list ]; then
+  printf '%s\n' "${SUITES[@]}"
+  exit
+fi
+for suite in "$@"; do
+  [[ " ${SUITES[*]} " == *" $suite "* ]] || { echo "no such suite: $suite; there are: ${SUITES[*]}" >&2; exit 2; }
+done
+if [ $# -eq 0 ]; then main "${SUITES[@]}"; else main "$@"; fi
