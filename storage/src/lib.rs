@@ -12,6 +12,8 @@ pub mod control;
 pub mod dataset;
 pub mod decimal;
 pub mod delta;
+#[cfg(feature = "engine")]
+pub mod engine;
 pub mod error;
 pub mod ids;
 pub mod ledger;

@@ -383,10 +383,18 @@ mod tests {
             ("optional: store_id IN ('s0', 's1')", true, true),
             ("(store_id NOT IN ('s1', 's3'))", false, false),
             ("store_id!='s1'", false, false),
-            ("(((fecha >= '2017-01-01'::DATE) AND (fecha <= '2017-01-31'::DATE)) OR (fecha = '2018-01-01'::DATE))", true, false),
+            (
+                "(((fecha >= '2017-01-01'::DATE) AND (fecha <= '2017-01-31'::DATE)) OR (fecha = '2018-01-01'::DATE))",
+                true,
+                false,
+            ),
             ("(\"year\"(fecha) = 2018)", false, false),
             ("(CAST(fecha AS TIMESTAMP) < '2017-01-05 10:00:00'::TIMESTAMP)", true, false),
-            ("fecha>'2016-01-01'::DATE AND optional: fecha='2017-01-05'::DATE OR fecha='2017-03-03'::DATE", true, false),
+            (
+                "fecha>'2016-01-01'::DATE AND optional: fecha='2017-01-05'::DATE OR fecha='2017-03-03'::DATE",
+                true,
+                false,
+            ),
             ("fecha='2017-03-01'::DATE AND (fecha IS NOT NULL)", false, true),
         ];
         for (text, january, march) in cases {

@@ -1,0 +1,142 @@
+//! The DuckDB engine: SQL over resolved lake files. Native only.
+//!
+//! DuckDB is given lake files alone, which this project wrote itself, never bytes that a store
+//! sent. It runs without extensions, without network, and can open nothing outside the folders it
+//! is given.
+
+use std::path::PathBuf;
+
+use duckdb::types::ValueRef;
+use duckdb::{Config, Connection};
+
+use crate::dataset::DatasetDefinition;
+use crate::error::{Error, Result};
+
+mod predicate;
+mod query;
+mod scans;
+mod view;
+
+#[cfg(test)]
+mod tests;
+
+pub use predicate::{Bounds, Literal};
+pub use query::{Answer, AnswerColumn, Planner};
+pub use scans::{Scan, Scans};
+pub use view::{
+    StoreZones, ViewColumn, ViewFile, month_of, quote_name, quote_text, select_sql, sql_type, view_columns,
+};
+
+/// What the engine may use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineOptions {
+    /// More: larger sorts and joins without spilling; DuckDB may go a little beyond it.
+    pub memory_bytes_max: u64,
+    /// More: quicker answers, less left for others on the machine.
+    pub threads: usize,
+    /// Folders DuckDB may open files in.
+    pub folders: Vec<PathBuf>,
+    /// Where sorts and joins that outgrow the memory go. `None`: they fail.
+    pub spill_folder: Option<PathBuf>,
+}
+
+impl EngineOptions {
+    /// Half the machine's processors or 2, 1 GiB.
+    pub fn new(folders: Vec<PathBuf>) -> Self {
+        let processors = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+        Self { memory_bytes_max: 1 << 30, threads: processors.max(2), folders, spill_folder: None }
+    }
+}
+
+/// An in-memory DuckDB.
+pub struct Engine {
+    connection: Connection,
+}
+
+impl Engine {
+    pub fn open(options: &EngineOptions) -> Result<Self> {
+        let config = Config::default()
+            .enable_autoload_extension(false)
+            .and_then(|config| config.max_memory(&format!("{}B", options.memory_bytes_max)))
+            .and_then(|config| config.threads(i64::try_from(options.threads).unwrap_or(2)))
+            .map_err(|error| engine_error("open", error))?;
+        let connection = Connection::open_in_memory_with_flags(config).map_err(|error| engine_error("open", error))?;
+        let engine = Self { connection };
+        let spill = options.spill_folder.as_ref().map(|folder| folder.display().to_string()).unwrap_or_default();
+        let folders: Vec<String> =
+            options.folders.iter().map(|folder| quote_text(&format!("{}/", folder.display()))).collect();
+        engine.execute(&format!(
+            "SET TimeZone = 'UTC'; SET temp_directory = {}; SET allowed_directories = [{}]; \
+             SET enable_external_access = false;",
+            quote_text(&spill),
+            folders.join(", ")
+        ))?;
+        Ok(engine)
+    }
+
+    /// Refuses every later change of a setting. To be called before text of a user runs.
+    pub fn lock(&self) -> Result<()> {
+        self.execute("SET lock_configuration = true")
+    }
+
+    /// Shows `dataset` as a view over `files`. `ventas_raw` is another name of `ventas`.
+    pub fn define(&self, dataset: &DatasetDefinition, files: &[ViewFile], zones: &StoreZones) -> Result<()> {
+        let name = dataset.name.as_str();
+        self.execute(&format!("CREATE VIEW {} AS {}", quote_name(name), select_sql(dataset, files, zones)))?;
+        match other_name(name) {
+            Some(other) => self.execute(&format!("CREATE VIEW {} AS FROM {}", quote_name(other), quote_name(name))),
+            None => Ok(()),
+        }
+    }
+
+    /// Runs statements of our own.
+    pub fn execute(&self, sql: &str) -> Result<()> {
+        self.connection.execute_batch(sql).map_err(|error| engine_error("sql", error))
+    }
+
+    /// Rows of a query of our own whose columns are all VARCHAR, one at a time.
+    pub fn each_row(&self, sql: &str, mut row: impl FnMut(&[Option<&str>]) -> Result<()>) -> Result<()> {
+        let failed = |error| engine_error("sql", error);
+        let mut statement = self.connection.prepare(sql).map_err(failed)?;
+        let mut rows = statement.query([]).map_err(failed)?;
+        while let Some(current) = rows.next().map_err(failed)? {
+            let width = current.as_ref().column_count();
+            let mut cells = Vec::with_capacity(width);
+            for index in 0..width {
+                cells.push(match current.get_ref(index).map_err(failed)? {
+                    ValueRef::Null => None,
+                    ValueRef::Text(text) => Some(
+                        std::str::from_utf8(text)
+                            .map_err(|error| Error::data("a text is not UTF-8").with_source(error))?,
+                    ),
+                    other => return Err(Error::bug(format!("expected text, got {:?}", other.data_type()))),
+                });
+            }
+            row(&cells)?;
+        }
+        Ok(())
+    }
+
+    /// The cells of all rows; columns as for [`Self::each_row`].
+    pub fn rows(&self, sql: &str) -> Result<Vec<Vec<Option<String>>>> {
+        let mut all = Vec::new();
+        self.each_row(sql, |row| {
+            all.push(row.iter().map(|cell| cell.map(str::to_owned)).collect());
+            Ok(())
+        })?;
+        Ok(all)
+    }
+}
+
+/// A second name that a dataset is known by.
+pub fn other_name(dataset: &str) -> Option<&'static str> {
+    (dataset == "ventas").then_some("ventas_raw")
+}
+
+pub(crate) fn engine_error(doing: &str, error: duckdb::Error) -> Error {
+    let text = match &error {
+        duckdb::Error::DuckDBFailure(_, Some(message)) => message.clone(),
+        other => other.to_string(),
+    };
+    Error::config(format!("{doing}: {}", text.trim_end()))
+}

@@ -1,0 +1,200 @@
+//! The engine over small Parquet files.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::civil::date;
+
+use super::*;
+use crate::dataset::shipped;
+
+const COLUMNS: &str = "date '2017-01-02' + i::INTEGER AS fecha, 's1' AS ubicacion_id, 't' || i AS ticket_id, \
+    1::INTEGER AS linea, timestamptz '2017-01-02 03:30:00+00' + to_days(i::INTEGER) AS vendido_en, 'p' AS producto_id, \
+    NULL::VARCHAR AS cliente_id, 1.5::DECIMAL(18,3) AS cantidad, NULL::DECIMAL(18,4) AS precio_unitario, \
+    {descuento} 10.25::DECIMAL(18,2) AS total";
+
+struct Lake {
+    folder: tempfile::TempDir,
+    writer: Connection,
+}
+
+impl Lake {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), writer: Connection::open_in_memory().unwrap() }
+    }
+
+    /// Writes a file of `days` days of store `store`, with or without the column `descuento`.
+    fn file(&self, store: &str, name: &str, days: i64, with_discount: bool) -> ViewFile {
+        let folder = self.folder.path().join(format!("ventas/store_id={store}/month=2017-01"));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join(name).display().to_string();
+        let discount = if with_discount { "0.50::DECIMAL(18,2) AS descuento," } else { "" };
+        let columns = COLUMNS.replace("{descuento}", discount).replace("'s1'", &quote_text(store));
+        let sql = format!("COPY (SELECT {columns} FROM range({days}) r(i)) TO {} (FORMAT parquet)", quote_text(&path));
+        self.writer.execute_batch(&format!("SET TimeZone='UTC'; {sql}")).unwrap();
+        let mut present: BTreeSet<String> =
+            shipped("ventas").unwrap().unwrap().columns.iter().map(|column| column.name.clone()).collect();
+        if !with_discount {
+            present.remove("descuento");
+        }
+        ViewFile {
+            path,
+            partition: BTreeMap::from([("store_id".into(), store.into()), ("month".into(), "2017-01".into())]),
+            columns: Some(Arc::new(present)),
+            bounds: BTreeMap::new(),
+            written: 0,
+        }
+    }
+
+    fn engine(&self, files: &[ViewFile], zones: &StoreZones) -> Engine {
+        let engine = Engine::open(&EngineOptions::new(vec![self.folder.path().to_owned()])).unwrap();
+        engine.define(&shipped("ventas").unwrap().unwrap(), files, zones).unwrap();
+        engine.lock().unwrap();
+        engine
+    }
+}
+
+fn zones() -> StoreZones {
+    let mut zones = StoreZones::default();
+    zones.add("s1".parse().unwrap(), "America/New_York");
+    zones.add("s2".parse().unwrap(), "Europe/Madrid");
+    zones
+}
+
+fn planner() -> Planner {
+    Planner::open([&shipped("ventas").unwrap().unwrap(), &shipped("inventario").unwrap().unwrap()]).unwrap()
+}
+
+fn answer(engine: &Engine, sql: &str) -> Vec<Vec<Option<String>>> {
+    let mut rows = Vec::new();
+    let select = planner().read_only(sql).unwrap();
+    engine
+        .ask(&select)
+        .unwrap()
+        .each_row(|row| {
+            rows.push(row.iter().map(|cell| cell.map(str::to_owned)).collect());
+            Ok(())
+        })
+        .unwrap();
+    rows
+}
+
+fn texts(row: &[Option<String>]) -> Vec<&str> {
+    row.iter().map(|cell| cell.as_deref().unwrap_or("NULL")).collect()
+}
+
+#[test]
+fn files_from_before_a_column_was_added_read_it_as_null_beside_newer_files() {
+    let lake = Lake::new();
+    let files = [lake.file("s1", "old.parquet", 3, false), lake.file("s1", "new.parquet", 2, true)];
+    let engine = lake.engine(&files, &zones());
+    let rows = answer(&engine, "SELECT count(*), count(descuento), sum(descuento), sum(total) FROM ventas_raw");
+    assert_eq!(texts(&rows[0]), ["5", "2", "1.00", "51.25"]);
+}
+
+#[test]
+fn each_store_sees_its_own_local_time_beside_utc() {
+    let lake = Lake::new();
+    let files = [lake.file("s1", "a.parquet", 1, true), lake.file("s2", "b.parquet", 1, true)];
+    let engine = lake.engine(&files, &zones());
+    let rows = answer(&engine, "SELECT store_id, vendido_en, vendido_en_local FROM ventas ORDER BY 1;");
+    assert_eq!(texts(&rows[0]), ["s1", "2017-01-02 03:30:00+00", "2017-01-01 22:30:00"]);
+    assert_eq!(texts(&rows[1]), ["s2", "2017-01-02 03:30:00+00", "2017-01-02 04:30:00"]);
+}
+
+#[test]
+fn a_dataset_without_files_is_an_empty_view_of_the_right_types() {
+    let lake = Lake::new();
+    let engine = lake.engine(&[], &StoreZones::default());
+    assert_eq!(texts(&answer(&engine, "SELECT count(*), sum(total) FROM ventas")[0]), ["0", "NULL"]);
+    let select = planner().read_only("FROM ventas").unwrap();
+    let columns = engine.ask(&select).unwrap().columns;
+    let types: Vec<(&str, &str)> =
+        columns.iter().map(|column| (column.name.as_str(), column.sql_type.as_str())).collect();
+    assert_eq!(types[0], ("store_id", "VARCHAR"));
+    assert!(types.contains(&("vendido_en", "TIMESTAMP WITH TIME ZONE")));
+    assert!(types.contains(&("vendido_en_local", "TIMESTAMP")));
+    assert!(types.contains(&("cantidad", "DECIMAL(18,3)")));
+    assert_eq!(columns.len(), view_columns(&shipped("ventas").unwrap().unwrap()).len());
+}
+
+#[test]
+fn whatever_is_not_one_select_is_refused() {
+    let planner = planner();
+    let refused = [
+        "INSERT INTO ventas VALUES (1)",
+        "COPY ventas TO '/tmp/x.csv'",
+        "ATTACH '/tmp/x.db'",
+        "SET threads = 1",
+        "DROP VIEW ventas",
+        "INSTALL httpfs",
+        "SELECT 1; SELECT 2",
+        "",
+    ];
+    for sql in refused {
+        let error = planner.read_only(sql).unwrap_err();
+        assert_eq!(error.kind(), crate::ErrorKind::Config, "{sql}: {error}");
+    }
+    for sql in ["SELECT ';' -- ; note\n;", "FROM ventas", "DESCRIBE ventas", "WITH x AS (SELECT 1 AS a) FROM x"] {
+        planner.scans(&planner.read_only(sql).unwrap()).unwrap();
+    }
+}
+
+#[test]
+fn nothing_outside_the_given_folders_can_be_opened() {
+    let lake = Lake::new();
+    let outside = tempfile::NamedTempFile::with_suffix(".csv").unwrap();
+    let engine = lake.engine(&[], &StoreZones::default());
+    for sql in [
+        format!("SELECT * FROM read_csv('{}')", outside.path().display()),
+        format!("SELECT * FROM read_text('{}/../x')", lake.folder.path().display()),
+        "SELECT * FROM glob('/*')".into(),
+    ] {
+        let error = engine.ask(&sql).and_then(|answer| answer.each_row(|_| Ok(()))).unwrap_err();
+        assert!(error.message().contains("Permission"), "{sql}: {error}");
+    }
+    assert!(engine.execute("SET enable_external_access = true").is_err());
+    assert!(engine.execute("SET allowed_directories = ['/']").is_err());
+}
+
+#[test]
+fn a_plan_names_the_datasets_behind_an_answer_and_how_far_filters_narrow_them() {
+    let planner = planner();
+    let ventas = shipped("ventas").unwrap().unwrap();
+    let (s1, s2) = ("s1".parse().unwrap(), "s2".parse().unwrap());
+    let scans = |sql: &str| planner.scans(&planner.read_only(sql).unwrap()).unwrap();
+
+    let narrow = scans(
+        "SELECT sum(total) FROM ventas_raw WHERE store_id = 's1' AND fecha BETWEEN '2017-01-05' AND '2017-01-09'",
+    );
+    assert_eq!(narrow.datasets().collect::<Vec<_>>(), ["ventas"]);
+    assert!(narrow.touch(&ventas, &s1, Some(date(2017, 1, 9))));
+    assert!(!narrow.touch(&ventas, &s1, Some(date(2017, 1, 10))));
+    assert!(!narrow.touch(&ventas, &s2, Some(date(2017, 1, 9))));
+
+    for sql in [
+        "SELECT sum(total) FROM ventas WHERE date_trunc('month', fecha) = '2017-01-01'",
+        "SELECT sum(total) FROM ventas WHERE fecha IN ('2017-01-03', '2017-01-09', '2017-01-11')",
+        "SELECT sum(total) FROM ventas WHERE fecha >= date '2017-02-01' - interval 31 day AND month < '2017-02'",
+        "SELECT a.total FROM ventas a JOIN ventas b ON a.fecha = b.fecha WHERE a.fecha < '2017-01-10'",
+        "SELECT total FROM (SELECT *, row_number() OVER (PARTITION BY fecha) n FROM ventas) WHERE year(fecha) = 2017 AND month = '2017-01'",
+    ] {
+        let scans = scans(sql);
+        assert!(scans.touch(&ventas, &s1, Some(date(2017, 1, 9))), "{sql}");
+        assert!(!scans.touch(&ventas, &s1, Some(date(2017, 2, 9))), "{sql}");
+    }
+    for sql in
+        ["SELECT count(*) FROM ventas", "SELECT count(*) FROM ventas WHERE store_id = 's1' OR fecha = '2017-01-01'"]
+    {
+        assert!(scans(sql).touch(&ventas, &s2, Some(date(2017, 2, 9))), "{sql}");
+    }
+    assert_eq!(scans("SELECT 1").datasets().count(), 0);
+    assert_eq!(scans("SELECT * FROM ventas v JOIN inventario i USING (producto_id)").datasets().count(), 2);
+}
+
+#[test]
+fn an_unknown_table_is_an_error_that_names_it() {
+    let planner = planner();
+    let error = planner.scans("SELECT * FROM venta").unwrap_err();
+    assert!(error.message().contains("venta"), "{error}");
+}
