@@ -14,14 +14,13 @@ use crate::error::{Error, Result};
 
 mod predicate;
 mod query;
+mod resolve;
 mod scans;
 mod view;
 
-#[cfg(test)]
-mod tests;
-
 pub use predicate::{Bounds, Literal};
 pub use query::{Answer, AnswerColumn, Planner};
+pub use resolve::view_files;
 pub use scans::{Scan, Scans};
 pub use view::{
     StoreZones, ViewColumn, ViewFile, month_of, quote_name, quote_text, select_sql, sql_type, view_columns,

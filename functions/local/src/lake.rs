@@ -1,0 +1,146 @@
+//! What most verbs need of a lake: its definitions, its snapshots, a DuckDB over its files.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use ribera_core::Deps;
+use ribera_storage::control::{self, Settings};
+use ribera_storage::dataset::DatasetDefinition;
+use ribera_storage::delta::{Ports, Snapshot, Table};
+use ribera_storage::engine::{EngineOptions, StoreZones};
+use ribera_storage::object::FolderStore;
+use ribera_storage::store::StoreDefinition;
+use ribera_storage::{DatasetName, Error, Result, StoreId, TableName};
+
+use crate::cli::Context;
+use crate::ports::{SystemClock, SystemRandom};
+
+/// A lake with its definitions as they stand.
+pub struct Lake {
+    pub objects: FolderStore,
+    pub settings: Settings,
+    /// By id.
+    pub stores: Vec<StoreDefinition>,
+    /// By name: the published and the shipped ones.
+    pub datasets: Vec<DatasetDefinition>,
+}
+
+/// The versions that a query asks for, by table; a table that is not named is read as it stands.
+#[derive(Debug, Clone, Default)]
+pub struct Versions {
+    by_table: BTreeMap<TableName, u64>,
+    /// For the one table that a query reads.
+    single: Option<u64>,
+}
+
+impl Lake {
+    pub async fn open(context: &Context) -> Result<Self> {
+        let objects = context.existing_store()?;
+        let settings = control::load_settings(&objects).await?;
+        let stores = control::load_stores(&objects).await?;
+        let datasets = control::load_datasets(&objects).await?;
+        Ok(Self { objects, settings, stores, datasets })
+    }
+
+    /// The named dataset; the error names those there are.
+    pub fn dataset(&self, name: &DatasetName) -> Result<&DatasetDefinition> {
+        self.datasets.iter().find(|dataset| dataset.name == *name).ok_or_else(|| {
+            let names: Vec<&str> = self.datasets.iter().map(|dataset| dataset.name.as_str()).collect();
+            Error::config(format!("--dataset: must be one of {}, got {name}", names.join(", ")))
+                .with_hint("ribera dataset list")
+        })
+    }
+
+    /// The store's definition; the error says how to see those there are.
+    pub fn store(&self, id: &StoreId) -> Result<&StoreDefinition> {
+        self.stores.iter().find(|store| store.id == *id).ok_or_else(|| {
+            Error::config(format!("--store: must be a declared store, got {id}")).with_hint("ribera store list")
+        })
+    }
+
+    pub fn table<'a>(&'a self, name: &TableName) -> Table<'a, FolderStore> {
+        Table::new(&self.objects, name.clone())
+    }
+
+    /// The snapshots of a dataset's tables; none of a table that was never written.
+    pub async fn snapshots(&self, dataset: &DatasetName, versions: &Versions) -> Result<Vec<Snapshot>> {
+        let mut snapshots = Vec::new();
+        for name in self.settings.tables(dataset)? {
+            let table = self.table(&name);
+            match versions.of(&name) {
+                Some(version) => snapshots.push(table.load_at(version).await?),
+                None => snapshots.extend(table.load().await?),
+            }
+        }
+        Ok(snapshots)
+    }
+
+    pub fn zones(&self) -> StoreZones {
+        let mut zones = StoreZones::default();
+        for store in &self.stores {
+            zones.add(store.id.clone(), &store.time_zone);
+        }
+        zones
+    }
+
+    /// The folder of the object store, absolute.
+    pub fn root(&self) -> Result<PathBuf> {
+        Ok(std::path::absolute(self.objects.root())?)
+    }
+
+    /// A DuckDB that may open lake files only.
+    pub fn engine_options(&self) -> Result<EngineOptions> {
+        let mut options = EngineOptions::new(vec![self.root()?.join("lake")]);
+        options.spill_folder = Some(std::env::temp_dir().join(format!("ribera-spill-{}", std::process::id())));
+        Ok(options)
+    }
+
+    pub fn deps(&self) -> Deps<&FolderStore, SystemClock, SystemRandom> {
+        Deps::new(&self.objects, SystemClock, SystemRandom)
+    }
+}
+
+/// Clock and randomness of this machine, as the tables ask for them.
+pub const PORTS: Ports<'static> = Ports { clock: &SystemClock, random: &SystemRandom };
+
+impl Versions {
+    /// From `--version` texts, each `N` or `TABLE=N`.
+    pub fn parse(texts: &[String]) -> Result<Self> {
+        let mut versions = Self::default();
+        for text in texts {
+            let bad = || Error::config(format!("--version: must be N or TABLE=N, got {text:?}"));
+            match text.split_once('=') {
+                Some((table, number)) => {
+                    let number = number.parse().map_err(|_| bad())?;
+                    versions.by_table.insert(table.parse().map_err(|_| bad())?, number);
+                }
+                None => versions.single = Some(text.parse().map_err(|_| bad())?),
+            }
+        }
+        Ok(versions)
+    }
+
+    /// Gives the bare `N` to the one table that is read; an error when there are several.
+    pub fn settle(&mut self, tables: &[TableName]) -> Result<()> {
+        let Some(version) = self.single.take() else { return Ok(()) };
+        match tables {
+            [table] => drop(self.by_table.insert(table.clone(), version)),
+            tables => {
+                let names: Vec<String> = tables.iter().map(|table| format!("{table}={version}")).collect();
+                return Err(Error::config(format!(
+                    "--version: must name its table as TABLE=N when the query does not read exactly one, got {version}"
+                ))
+                .with_hint(format!("--version {}", names.first().map_or("ventas=1", String::as_str))));
+            }
+        }
+        Ok(())
+    }
+
+    pub fn of(&self, table: &TableName) -> Option<u64> {
+        self.by_table.get(table).copied()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.by_table.is_empty() && self.single.is_none()
+    }
+}

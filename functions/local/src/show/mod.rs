@@ -1,0 +1,138 @@
+//! How answers look in a terminal: tables, numbers, colours, calendars.
+
+use std::io::IsTerminal;
+
+use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, Table, presets};
+use jiff::Timestamp;
+use jiff::civil::Date;
+use ribera_core::coverage::{DayState, Light};
+use ribera_storage::Month;
+
+use crate::cli::Lang;
+
+pub mod calendar;
+
+/// A table with a header row, as wide as its content or the terminal.
+pub fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(header.iter().map(|title| Cell::new(title)));
+    if !std::io::stdout().is_terminal() {
+        // Files and pipes get whole lines.
+        table.set_content_arrangement(ContentArrangement::Disabled);
+    }
+    table
+}
+
+/// The table's text, without blanks at line ends.
+pub fn table_text(table: &Table) -> String {
+    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+}
+
+pub fn right(text: impl ToString) -> Cell {
+    Cell::new(text).set_alignment(CellAlignment::Right)
+}
+
+/// A whole number with its thousands apart: `1.469.307` in Spanish, `1,469,307` in English.
+pub fn number(lang: Lang, value: u64) -> String {
+    let digits = value.to_string();
+    let separator = lang.pick('.', ',');
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            text.push(separator);
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A percentage with two decimals at most: `94,25 %` in Spanish, `94.25 %` in English.
+pub fn percent(lang: Lang, value: f64) -> String {
+    let text = format!("{value:.2}");
+    let text = text.trim_end_matches('0').trim_end_matches('.');
+    format!("{} %", if lang == Lang::Es { text.replace('.', ",") } else { text.to_owned() })
+}
+
+/// `12,3 MB` and the like, in powers of 1000.
+pub fn bytes(lang: Lang, value: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
+    let mut scaled = value as f64;
+    let mut unit = 0;
+    while scaled >= 1000.0 && unit + 1 < UNITS.len() {
+        scaled /= 1000.0;
+        unit += 1;
+    }
+    let text = if unit == 0 { format!("{value}") } else { format!("{scaled:.1}") };
+    format!("{} {}", if lang == Lang::Es { text.replace('.', ",") } else { text }, UNITS[unit])
+}
+
+/// A moment to the second, UTC.
+pub fn moment(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d %H:%M:%SZ").to_string()
+}
+
+/// `marzo`, or `marzo 2017` when the period has several years.
+pub fn month_name(lang: Lang, month: Month, with_year: bool) -> String {
+    let name = core_lang(lang).month_name(month.first_day().month());
+    if with_year { format!("{name} {}", month.year()) } else { name.to_owned() }
+}
+
+/// A run of days: `2017-03-01` or `2017-03-01..2017-03-21`.
+pub fn days(from: Date, to: Date) -> String {
+    if from == to { from.to_string() } else { format!("{from}..{to}") }
+}
+
+pub fn core_lang(lang: Lang) -> ribera_core::Lang {
+    match lang {
+        Lang::Es => ribera_core::Lang::Es,
+        Lang::En => ribera_core::Lang::En,
+    }
+}
+
+/// A light as a mark that also tells without colour, and its colour.
+pub fn light(lang: Lang, light: Light) -> (String, Color) {
+    match light {
+        Light::Green => (format!("● {}", lang.pick("verde", "green")), Color::Green),
+        Light::Yellow => (format!("◐ {}", lang.pick("amarillo", "yellow")), Color::Yellow),
+        Light::Red => (format!("○ {}", lang.pick("rojo", "red")), Color::Red),
+        Light::Grey => (format!("· {}", lang.pick("gris", "grey")), Color::DarkGrey),
+    }
+}
+
+/// The name of a day's state.
+pub fn state_name(lang: Lang, state: DayState) -> &'static str {
+    match state {
+        DayState::Complete => lang.pick("completo", "complete"),
+        DayState::Partial => lang.pick("parcial", "partial"),
+        DayState::Missing => lang.pick("falta", "missing"),
+        DayState::Pending => lang.pick("aún no exigible", "not due yet"),
+        DayState::NotExpected => lang.pick("no se espera", "not expected"),
+    }
+}
+
+/// `text` in an ANSI colour, if standard output is a terminal.
+pub fn paint(text: &str, code: u8) -> String {
+    if colours() { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
+}
+
+/// Colours are for terminals only, and not for those who set `NO_COLOR`.
+pub fn colours() -> bool {
+    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped_as_the_language_does() {
+        assert_eq!(number(Lang::Es, 1_469_307), "1.469.307");
+        assert_eq!(number(Lang::En, 1_469_307), "1,469,307");
+        assert_eq!(number(Lang::Es, 999), "999");
+        assert_eq!(percent(Lang::Es, 94.25), "94,25 %");
+        assert_eq!(percent(Lang::En, 100.0), "100 %");
+        assert_eq!(bytes(Lang::En, 12_345_678), "12.3 MB");
+    }
+}
