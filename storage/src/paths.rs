@@ -7,10 +7,12 @@ use crate::object::ObjectPath;
 /// The data file of a batch. `hash` is the file's SHA-256 in hexadecimal.
 pub fn landing(batch: &BatchId, month: Option<Month>, hash: &str) -> Result<ObjectPath> {
     let month = month.map(|month| format!("month={month}/")).unwrap_or_default();
-    let short = hash.get(..16).unwrap_or(hash);
     ObjectPath::new(format!(
-        "landing/{}/store_id={}/{month}{}-{short}.parquet",
-        batch.dataset, batch.store, batch.position
+        "landing/{}/store_id={}/{month}{}-{}.parquet",
+        batch.dataset,
+        batch.store,
+        batch.position,
+        short(hash)
     ))
 }
 
@@ -32,6 +34,22 @@ pub fn ack(batch: &BatchId) -> Result<ObjectPath> {
 /// One object per rejected batch; see [`crate::batch::QuarantineRecord`].
 pub fn quarantine(batch: &BatchId) -> Result<ObjectPath> {
     manifest_in("quarantine", batch)
+}
+
+/// The record of a manifest that came from a cloned journal, beside the first's.
+pub fn quarantine_clone(batch: &BatchId, sha256: &str) -> Result<ObjectPath> {
+    let BatchId { store, dataset, position } = batch;
+    ObjectPath::new(format!("quarantine/{store}/{dataset}/{position}~{}.json", short(sha256)))
+}
+
+/// The record of an inbox object whose path names no batch; `sha256` of path and content.
+pub fn quarantine_unreadable(sha256: &str) -> Result<ObjectPath> {
+    ObjectPath::new(format!("quarantine/_unreadable/{sha256}.json"))
+}
+
+/// A replay that was asked for and is not finished: holds the manifest.
+pub fn replay(batch: &BatchId) -> Result<ObjectPath> {
+    manifest_in("state/replay", batch)
 }
 
 /// The ledger's record of a batch.
@@ -97,6 +115,10 @@ pub fn dataset_definitions(dataset: &DatasetName) -> String {
 /// Numbered coverage of one dataset, all stores: `state/coverage/DATASET/NUMBER.json`.
 pub fn coverage(dataset: &DatasetName) -> String {
     format!("state/coverage/{dataset}")
+}
+
+fn short(hash: &str) -> &str {
+    hash.get(..16).unwrap_or(hash)
 }
 
 fn manifest_in(folder: &str, batch: &BatchId) -> Result<ObjectPath> {

@@ -12,6 +12,8 @@
 #![allow(async_fn_in_trait)]
 
 pub mod coverage;
+#[cfg(test)]
+mod fixture;
 pub mod ingest;
 pub mod lang;
 pub mod runs;

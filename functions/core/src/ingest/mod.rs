@@ -7,14 +7,26 @@
 use ribera_storage::batch::QuarantineReason;
 use ribera_storage::object::ObjectPath;
 use ribera_storage::ports::{Clock, Random};
-use ribera_storage::{BatchId, Error, ObjectStore, Result};
+use jiff::Timestamp;
+use ribera_storage::{BatchId, ObjectStore, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::Deps;
 
+mod admit;
+mod call;
+mod decode;
+mod definitions;
+mod encode;
 pub mod event;
 mod limits;
+mod pages;
 pub mod quarantine;
+mod refusal;
+mod settle;
+mod suspects;
+mod sweep;
+mod validate;
 
 pub use limits::Limits;
 
@@ -102,18 +114,51 @@ pub struct SweepReport {
 /// An error means that nothing could be decided at all (the store is unreachable); what fails for
 /// one manifest is in its outcome, and the rest goes on.
 pub async fn ingest_event<S: ObjectStore, C: Clock, R: Random>(
-    _deps: &Deps<S, C, R>,
-    _settings: &IngestSettings,
-    _manifest_paths: &[ObjectPath],
+    deps: &Deps<S, C, R>,
+    settings: &IngestSettings,
+    manifest_paths: &[ObjectPath],
 ) -> Result<IngestReport> {
-    Err(Error::bug("ingest_event: not built yet"))
+    let mut items: Vec<Item> = Vec::new();
+    for path in manifest_paths {
+        if !items.iter().any(|item| item.path == *path) {
+            items.push(Item { path: path.clone(), modified: None });
+        }
+    }
+    Ok(IngestReport { outcomes: call::ingest(deps, settings, items).await? })
 }
 
 /// Ingests whatever the inbox holds and finishes what a call that died left ready.
 pub async fn sweep<S: ObjectStore, C: Clock, R: Random>(
-    _deps: &Deps<S, C, R>,
-    _settings: &IngestSettings,
-    _budget: &SweepBudget,
+    deps: &Deps<S, C, R>,
+    settings: &IngestSettings,
+    budget: &SweepBudget,
 ) -> Result<SweepReport> {
-    Err(Error::bug("sweep: not built yet"))
+    sweep::sweep(deps, settings, budget).await
+}
+
+/// A manifest to look at.
+#[derive(Debug, Clone)]
+struct Item {
+    path: ObjectPath,
+    /// By the object store's clock, where a listing told.
+    modified: Option<Timestamp>,
+}
+
+impl IngestReport {
+    /// Manifests with an outcome that `wanted` takes.
+    pub fn count(&self, wanted: impl Fn(&Outcome) -> bool) -> usize {
+        self.outcomes.iter().filter(|one| wanted(&one.outcome)).count()
+    }
+
+    /// Rows that this call saw committed.
+    pub fn rows_committed(&self) -> u64 {
+        let rows = |one: &ManifestOutcome| if let Outcome::Committed { rows, .. } = one.outcome { rows } else { 0 };
+        self.outcomes.iter().map(rows).sum()
+    }
+}
+
+/// SHA-256 in lower-case hexadecimal.
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    use sha2::{Digest, Sha256};
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,12 +1,19 @@
 //! The quarantine: list, show, replay.
 
+use futures::{StreamExt, TryStreamExt, stream};
 use ribera_storage::batch::QuarantineRecord;
-use ribera_storage::object::ObjectPath;
+use ribera_storage::object::{ObjectMeta, ObjectPath, list_all};
 use ribera_storage::ports::{Clock, Random};
-use ribera_storage::{BatchId, Error, ObjectStore, Result};
+use ribera_storage::{BatchId, Error, ObjectStore, Result, paths};
 use serde::{Deserialize, Serialize};
 
 use crate::Deps;
+
+const FOLDER: &str = "quarantine/";
+const REPLAYS: &str = "state/replay";
+
+/// Requests in flight at once.
+const CONCURRENCY: usize = 32;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QuarantineEntry {
@@ -19,26 +26,100 @@ pub struct QuarantineEntry {
 
 /// At most `limit` entries in order of their paths, beginning after `start_after`.
 pub async fn list<S: ObjectStore, C: Clock, R: Random>(
-    _deps: &Deps<S, C, R>,
-    _start_after: Option<&str>,
-    _limit: usize,
+    deps: &Deps<S, C, R>,
+    start_after: Option<&str>,
+    limit: usize,
 ) -> Result<Vec<QuarantineEntry>> {
-    Err(Error::bug("quarantine list: not built yet"))
+    read_all(&deps.store, deps.store.list(FOLDER, start_after, limit).await?).await
 }
 
 /// Every record of a batch (a cloned journal's stands beside the first's).
 pub async fn show<S: ObjectStore, C: Clock, R: Random>(
-    _deps: &Deps<S, C, R>,
-    _batch: &BatchId,
+    deps: &Deps<S, C, R>,
+    batch: &BatchId,
 ) -> Result<Vec<QuarantineEntry>> {
-    Err(Error::bug("quarantine show: not built yet"))
+    let prefix = format!("{FOLDER}{}", batch);
+    read_all(&deps.store, list_all(&deps.store, &prefix, None).await?).await
 }
 
 /// Puts the manifest of a quarantined batch back into the inbox and forgets the verdict; returns
 /// the inbox path, for the caller to ingest at once. An error when there is no record of it.
+///
+/// A replay that dies half way is finished by the next sweep: the intent is kept until the
+/// manifest is back.
 pub async fn replay<S: ObjectStore, C: Clock, R: Random>(
-    _deps: &Deps<S, C, R>,
-    _batch: &BatchId,
+    deps: &Deps<S, C, R>,
+    batch: &BatchId,
 ) -> Result<ObjectPath> {
-    Err(Error::bug("quarantine replay: not built yet"))
+    let path = paths::quarantine(batch)?;
+    let Some(bytes) = deps.store.get(&path).await? else {
+        return Err(Error::config(format!("quarantine: batch: must have a record, got none of {batch}"))
+            .with_hint("ribera quarantine list"));
+    };
+    let record: QuarantineRecord = parse(&path, &bytes)?;
+    // The manifest as `done/` keeps it, else as the record does.
+    let manifest = match deps.store.get(&paths::done(batch)?).await? {
+        Some(manifest) => manifest,
+        None => record.manifest.into_bytes().into(),
+    };
+    deps.store.put(&paths::replay(batch)?, manifest.into()).await?;
+    finish_replay(deps, batch).await?;
+    paths::inbox(batch)
+}
+
+/// Finishes replays whose call died.
+pub(super) async fn finish_replays<S: ObjectStore, C: Clock, R: Random>(deps: &Deps<S, C, R>) -> Result<()> {
+    for meta in list_all(&deps.store, &format!("{REPLAYS}/"), None).await? {
+        match paths::batch_of(REPLAYS, &meta.path) {
+            Ok(batch) => finish_replay(deps, &batch).await?,
+            Err(_) => deps.store.delete(&meta.path).await?,
+        }
+    }
+    Ok(())
+}
+
+/// Coverage asks for all records of a dataset that name units.
+pub(crate) async fn of_dataset<S: ObjectStore>(
+    objects: &S,
+    dataset: &ribera_storage::DatasetName,
+) -> Result<Vec<QuarantineEntry>> {
+    let of = |meta: &ObjectMeta| batch_of(&meta.path).is_some_and(|batch| batch.dataset == *dataset);
+    let listed = list_all(objects, FOLDER, None).await?;
+    read_all(objects, listed.into_iter().filter(of).collect()).await
+}
+
+/// Verdict first, manifest last: an ingest call in between finds nothing or all of it.
+async fn finish_replay<S: ObjectStore, C: Clock, R: Random>(deps: &Deps<S, C, R>, batch: &BatchId) -> Result<()> {
+    let intent = paths::replay(batch)?;
+    let Some(manifest) = deps.store.get(&intent).await? else { return Ok(()) };
+    deps.store.delete(&paths::ack(batch)?).await?;
+    deps.store.delete(&paths::done(batch)?).await?;
+    deps.store.delete(&paths::quarantine(batch)?).await?;
+    let inbox = paths::inbox(batch)?;
+    if let Err(error) = deps.store.put_if_absent(&inbox, manifest.clone().into()).await
+        && deps.store.get(&inbox).await? != Some(manifest)
+    {
+        return Err(error);
+    }
+    deps.store.delete(&intent).await
+}
+
+async fn read_all<S: ObjectStore>(objects: &S, listed: Vec<ObjectMeta>) -> Result<Vec<QuarantineEntry>> {
+    let read = stream::iter(&listed).map(async |meta| {
+        let Some(bytes) = objects.get(&meta.path).await? else { return Ok(None) };
+        let record = parse(&meta.path, &bytes)?;
+        Ok::<_, Error>(Some(QuarantineEntry { path: meta.path.to_string(), batch: batch_of(&meta.path), record }))
+    });
+    Ok(read.buffered(CONCURRENCY).try_collect::<Vec<_>>().await?.into_iter().flatten().collect())
+}
+
+/// The batch of `quarantine/STORE/DATASET/POSITION.json` or `…/POSITION~HASH.json`.
+fn batch_of(path: &ObjectPath) -> Option<BatchId> {
+    let name = path.as_str().strip_prefix(FOLDER)?.strip_suffix(".json")?;
+    name.split('~').next()?.parse().ok()
+}
+
+fn parse(path: &ObjectPath, bytes: &[u8]) -> Result<QuarantineRecord> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| Error::data(format!("{path}: is not a quarantine record")).with_source(error))
 }

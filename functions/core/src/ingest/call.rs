@@ -1,0 +1,400 @@
+//! One call of ingest over some manifests: read, admit, encode, commit once per table, settle.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::future::join_all;
+use futures::{StreamExt, stream};
+use jiff::Timestamp;
+use ribera_storage::batch::{AckOutcome, Manifest, ManifestKind, QuarantineReason};
+use ribera_storage::dataset::{DatasetDefinition, Mode};
+use ribera_storage::delta::{BatchOutcome, CommitReport, Ports, READY_AGE_MAX, ReadyRecord, Table};
+use ribera_storage::ports::{Clock, Random};
+use ribera_storage::{BatchId, Error, ObjectStore, Result, TableName, paths};
+
+use super::admit::{self, Admitted, Reading, Received};
+use super::definitions::Definitions;
+use super::encode::{self, Fetched};
+use super::refusal::Refusal;
+use super::settle::{self, Verdict};
+use super::validate::CheckWarning;
+use super::{IngestSettings, Item, ManifestOutcome, Outcome};
+use crate::Deps;
+
+/// Small requests in flight at once.
+const CONCURRENCY: usize = 32;
+
+/// Files that are read at once: as many as fit here, one at least.
+const WAVE_BYTES_MAX: u64 = 64 << 20;
+
+/// Decides every item; the outcomes are in the items' order.
+pub async fn ingest<S: ObjectStore, C: Clock, R: Random>(
+    deps: &Deps<S, C, R>,
+    settings: &IngestSettings,
+    items: Vec<Item>,
+) -> Result<Vec<ManifestOutcome>> {
+    let call = Call { deps, settings, started_at: deps.clock.now() };
+    let batches: Vec<Option<BatchId>> = items.iter().map(|item| paths::batch_of("inbox", &item.path).ok()).collect();
+    let named: Vec<BatchId> = batches.iter().flatten().cloned().collect();
+    let readings = stream::iter(items.iter().zip(&batches))
+        .map(|(item, batch)| call.read(item, batch.as_ref()))
+        .buffered(CONCURRENCY)
+        .collect::<Vec<_>>();
+    let (definitions, readings) = futures::join!(Definitions::load(&deps.store, &named), readings);
+    let mut definitions = definitions?;
+    for (dataset, version) in versions_of(&readings) {
+        definitions.load_older(&deps.store, &dataset, version).await;
+    }
+    let steps: Vec<Step> = stream::iter(readings)
+        .map(|reading| call.admit(reading, &definitions))
+        .buffered(CONCURRENCY)
+        .collect()
+        .await;
+    let outcomes = call.commit(steps, &definitions).await;
+    let items = items.into_iter().zip(batches).zip(outcomes);
+    Ok(items
+        .map(|((item, batch), outcome)| ManifestOutcome { path: item.path.to_string(), batch, outcome })
+        .collect())
+}
+
+struct Call<'a, S, C, R> {
+    deps: &'a Deps<S, C, R>,
+    settings: &'a IngestSettings,
+    started_at: Timestamp,
+}
+
+/// Where a manifest stands on its way.
+enum Step {
+    Decided(Outcome),
+    Admitted(Box<Admitted>),
+    /// Its record waits for the commit, whose outcome decides; or, for a quarantined batch of an
+    /// ordered stream, only closes its number.
+    Ready { received: Received, table: TableName, warnings: Vec<CheckWarning>, quarantined: Option<Refusal> },
+}
+
+/// What reading an item gave.
+enum Read {
+    Decided(Outcome),
+    Fresh(Received),
+}
+
+impl<S: ObjectStore, C: Clock, R: Random> Call<'_, S, C, R> {
+    async fn read(&self, item: &Item, batch: Option<&BatchId>) -> Read {
+        self.try_read(item, batch).await.unwrap_or_else(|error| Read::Decided(failed(&error)))
+    }
+
+    async fn try_read(&self, item: &Item, batch: Option<&BatchId>) -> Result<Read> {
+        let Some(batch) = batch else {
+            let detail = format!("inbox: path: must be inbox/STORE/DATASET/EPOCH-SEQUENCE.json, got {}", item.path);
+            let refused = settle::quarantine_unreadable(self.deps, &item.path, &detail).await?;
+            return Ok(Read::Decided(refused.map_or(Outcome::AlreadyDone, |refusal| quarantined(&refusal))));
+        };
+        Ok(match admit::read(&self.deps.store, &item.path, batch, item.modified).await? {
+            Reading::Absent => Read::Decided(Outcome::AlreadyDone),
+            Reading::Repeated(received) => {
+                self.clear_repeated(&received).await?;
+                Read::Decided(Outcome::AlreadyDone)
+            }
+            Reading::Cloned(received) => {
+                Read::Decided(quarantined(&settle::quarantine_clone(self.deps, &received).await?))
+            }
+            Reading::Fresh(received) => Read::Fresh(received),
+        })
+    }
+
+    /// `done/` has it; whoever moved it there may have died before clearing the inbox. A quarantine
+    /// record that a replay took away meanwhile is put back, so that no verdict stands without one.
+    async fn clear_repeated(&self, received: &Received) -> Result<()> {
+        let standing = settle::standing(&self.deps.store, &received.batch, &received.sha256).await?;
+        if let Some(AckOutcome::Quarantined { reason, detail }) = standing {
+            let record = paths::quarantine(&received.batch)?;
+            if self.deps.store.head(&record).await?.is_none() {
+                let refusal = Refusal::new(reason, detail);
+                return settle::quarantine(self.deps, received, &refusal, None, self.started_at).await;
+            }
+        }
+        settle::close(self.deps, received).await
+    }
+
+    async fn admit(&self, reading: Read, definitions: &Definitions) -> Step {
+        let received = match reading {
+            Read::Decided(outcome) => return Step::Decided(outcome),
+            Read::Fresh(received) => received,
+        };
+        match admit::admit(&received, definitions) {
+            Ok(Ok(admitted)) => Step::Admitted(Box::new(admitted)),
+            Ok(Err(refusal)) => self.refuse(received, refusal, definitions).await,
+            Err(error) => Step::Decided(failed(&error)),
+        }
+    }
+
+    /// Encodes what was admitted, commits once per table, settles.
+    async fn commit(&self, steps: Vec<Step>, definitions: &Definitions) -> Vec<Outcome> {
+        let mut ready = Vec::with_capacity(steps.len());
+        for wave in waves(steps) {
+            ready.extend(join_all(wave.into_iter().map(|step| self.prepare(step, definitions))).await);
+        }
+        let tables: BTreeSet<TableName> = ready.iter().filter_map(table_of).cloned().collect();
+        let reports = join_all(tables.iter().map(|table| self.commit_table(table, &ready, definitions))).await;
+        let reports: BTreeMap<&TableName, Result<CommitReport>> = tables.iter().zip(reports).collect();
+        let outcomes = stream::iter(&ready)
+            .map(|step| self.conclude(step, table_of(step).and_then(|table| reports.get(table))))
+            .buffered(CONCURRENCY)
+            .collect()
+            .await;
+        for (table, report) in &reports {
+            if report.as_ref().is_ok_and(|report| report.checkpoint_due) {
+                checkpoint(self.deps, table).await;
+            }
+        }
+        outcomes
+    }
+
+    async fn prepare(&self, step: Step, definitions: &Definitions) -> Step {
+        match step {
+            Step::Admitted(admitted) => self
+                .try_prepare(*admitted, definitions)
+                .await
+                .unwrap_or_else(|error| Step::Decided(failed(&error))),
+            step => step,
+        }
+    }
+
+    async fn try_prepare(&self, admitted: Admitted, definitions: &Definitions) -> Result<Step> {
+        let Admitted { received, manifest, table } = &admitted;
+        let unknown = || Error::bug(format!("{}: its dataset vanished", received.batch));
+        let latest = definitions.dataset(&received.batch.dataset)?.ok_or_else(unknown)?;
+        let Some(file) = &manifest.file else { return self.prepare_void(&admitted, latest).await };
+        let lake = Table::new(&self.deps.store, table.clone());
+        let (waiting, fetched) = futures::join!(
+            lake.load_ready(&received.batch),
+            encode::fetch(&self.deps.store, file, &self.settings.limits)
+        );
+        // A record that cannot be read is written anew.
+        if let Ok(Some(record)) = waiting
+            && self.is_current(&record, &admitted)
+        {
+            return Ok(ready(&admitted, Vec::new()));
+        }
+        let bytes = match fetched? {
+            Fetched::Whole(bytes) => bytes,
+            Fetched::Refused(refusal) => return Ok(self.refuse(received.clone(), refusal, definitions).await),
+            Fetched::NotThere => return self.wait_for_file(&admitted, definitions).await,
+        };
+        let definition = definitions
+            .dataset_version(&received.batch.dataset, manifest.dataset_version)?
+            .ok_or_else(unknown)?;
+        let encoded = match encode::encode(&admitted, bytes, definition, latest, &self.settings.limits)? {
+            Ok(encoded) => encoded,
+            Err(refusal) => return Ok(self.refuse(received.clone(), refusal, definitions).await),
+        };
+        let partition = latest.partition(&received.batch.store, manifest.month);
+        let mut files = Vec::with_capacity(encoded.files.len());
+        for file in &encoded.files {
+            files.push(lake.put_file(ports(self.deps), &partition, file).await?);
+        }
+        let now = self.deps.clock.now();
+        lake.put_ready(&ReadyRecord::new(table, latest, manifest, &received.sha256, files, now)).await?;
+        Ok(ready(&admitted, encoded.warnings))
+    }
+
+    /// A number that is closed without data matters only where the stream's order does.
+    async fn prepare_void(&self, admitted: &Admitted, latest: &DatasetDefinition) -> Result<Step> {
+        let Admitted { received, table, .. } = admitted;
+        if latest.mode == Mode::Upsert {
+            self.put_void(received, table, latest).await?;
+            return Ok(ready(admitted, Vec::new()));
+        }
+        let verdict = Verdict {
+            received,
+            table: table.clone(),
+            outcome: AckOutcome::Voided,
+            started_at: self.started_at,
+            warnings: &[],
+        };
+        settle::settle(self.deps, verdict).await?;
+        Ok(Step::Decided(Outcome::Voided))
+    }
+
+    async fn put_void(&self, received: &Received, table: &TableName, latest: &DatasetDefinition) -> Result<()> {
+        let now = self.deps.clock.now();
+        let record = ReadyRecord::void(table, latest, &received.batch, &received.sha256, now);
+        Table::new(&self.deps.store, table.clone()).put_ready(&record).await
+    }
+
+    fn is_current(&self, record: &ReadyRecord, admitted: &Admitted) -> bool {
+        record.manifest_sha256 == admitted.received.sha256
+            && record.kind == ManifestKind::Batch
+            && self.deps.clock.now().duration_since(record.ready_at) < READY_AGE_MAX
+    }
+
+    async fn wait_for_file(&self, admitted: &Admitted, definitions: &Definitions) -> Result<Step> {
+        let received = &admitted.received;
+        let modified = match received.modified {
+            Some(modified) => modified,
+            None => match self.deps.store.head(&received.path).await? {
+                Some(meta) => meta.modified,
+                None => return Ok(Step::Decided(Outcome::AlreadyDone)),
+            },
+        };
+        if !encode::has_waited(modified, self.deps.clock.now(), self.settings.file_wait_seconds) {
+            return Ok(Step::Decided(Outcome::Waiting));
+        }
+        let path = admitted.manifest.file.as_ref().map_or("", |file| file.path.as_str());
+        let detail = format!(
+            "file: must arrive within {} s of its manifest, got nothing at {path}",
+            self.settings.file_wait_seconds
+        );
+        let refusal = Refusal::new(QuarantineReason::FileAbsent, detail);
+        Ok(self.refuse(received.clone(), refusal, definitions).await)
+    }
+
+    /// Quarantines; where the stream's order matters its number is closed too, and that comes
+    /// first, so that a call that dies in between leaves the record to a sweep.
+    async fn refuse(&self, received: Received, refusal: Refusal, definitions: &Definitions) -> Step {
+        match self.try_refuse(&received, &refusal, definitions).await {
+            Ok(None) => Step::Decided(quarantined(&refusal)),
+            Ok(Some(table)) => Step::Ready { received, table, warnings: Vec::new(), quarantined: Some(refusal) },
+            Err(error) => Step::Decided(failed(&error)),
+        }
+    }
+
+    async fn try_refuse(
+        &self,
+        received: &Received,
+        refusal: &Refusal,
+        definitions: &Definitions,
+    ) -> Result<Option<TableName>> {
+        let table = definitions.table(&received.batch)?;
+        let latest = definitions.dataset(&received.batch.dataset).ok().flatten();
+        let ordered = latest.filter(|latest| latest.mode == Mode::Upsert);
+        if let Some(latest) = ordered {
+            self.put_void(received, &table, latest).await?;
+        }
+        settle::quarantine(self.deps, received, refusal, Some(table.clone()), self.started_at).await?;
+        Ok(ordered.map(|_| table))
+    }
+
+    async fn commit_table(
+        &self,
+        table: &TableName,
+        steps: &[Step],
+        definitions: &Definitions,
+    ) -> Result<CommitReport> {
+        let own: Vec<BatchId> = steps
+            .iter()
+            .filter(|step| table_of(step) == Some(table))
+            .filter_map(|step| if let Step::Ready { received, .. } = step { Some(received.batch.clone()) } else { None })
+            .collect();
+        let dataset = own.first().map(|batch| definitions.dataset(&batch.dataset)).transpose()?.flatten();
+        let dataset = dataset.ok_or_else(|| Error::bug(format!("table {table}: its dataset vanished")))?;
+        Table::new(&self.deps.store, table.clone()).commit_ready(ports(self.deps), dataset, &own).await
+    }
+
+    async fn conclude(&self, step: &Step, report: Option<&Result<CommitReport>>) -> Outcome {
+        let Step::Ready { received, table, warnings, quarantined: refusal } = step else {
+            return match step {
+                Step::Decided(outcome) => outcome.clone(),
+                _ => failed(&Error::bug("a manifest was admitted and not prepared")),
+            };
+        };
+        let report = match report {
+            Some(Ok(report)) => report,
+            Some(Err(error)) => return failed(error),
+            None => return failed(&Error::bug(format!("table {table}: was not committed"))),
+        };
+        let lake = Table::new(&self.deps.store, table.clone());
+        if let Some(refusal) = refusal {
+            // Its verdict is out already; the record only closed its number.
+            if let Some(BatchOutcome::Voided | BatchOutcome::Superseded) = report.outcome(&received.batch) {
+                let _ = lake.delete_ready(&received.batch).await;
+            }
+            return quarantined(refusal);
+        }
+        let (outcome, shown) = match report.outcome(&received.batch) {
+            Some(BatchOutcome::Committed { version, rows, units }) => (
+                AckOutcome::Committed { version: *version, rows: *rows, units: units.clone() },
+                Outcome::Committed { version: *version, rows: *rows },
+            ),
+            Some(BatchOutcome::Superseded) => (AckOutcome::Superseded, Outcome::Superseded),
+            Some(BatchOutcome::Voided) => (AckOutcome::Voided, Outcome::Voided),
+            Some(BatchOutcome::Waiting { .. }) => return Outcome::Waiting,
+            Some(BatchOutcome::Expired) => {
+                let _ = lake.delete_ready(&received.batch).await;
+                return failed(&Error::retry("its ready record expired and is written anew by the next sweep"));
+            }
+            Some(BatchOutcome::Failed(error)) => return failed(error),
+            None => return failed(&Error::bug("the commit said nothing of this batch")),
+        };
+        let verdict =
+            Verdict { received, table: table.clone(), outcome, started_at: self.started_at, warnings };
+        let settled = async {
+            settle::settle(self.deps, verdict).await?;
+            lake.delete_ready(&received.batch).await
+        };
+        match settled.await {
+            Ok(()) => shown,
+            Err(error) => failed(&error),
+        }
+    }
+}
+
+/// Writes a checkpoint; that it failed is no one's concern but the log's.
+pub async fn checkpoint<S: ObjectStore, C: Clock, R: Random>(deps: &Deps<S, C, R>, table: &TableName) {
+    if let Err(error) = Table::new(&deps.store, table.clone()).checkpoint(ports(deps)).await {
+        tracing::warn!(%table, %error, "checkpoint not written; readers replay more entries until the next one");
+    }
+}
+
+pub fn ports<S, C: Clock, R: Random>(deps: &Deps<S, C, R>) -> Ports<'_> {
+    Ports { clock: &deps.clock, random: &deps.random }
+}
+
+fn ready(admitted: &Admitted, warnings: Vec<CheckWarning>) -> Step {
+    let Admitted { received, table, .. } = admitted;
+    Step::Ready { received: received.clone(), table: table.clone(), warnings, quarantined: None }
+}
+
+fn table_of(step: &Step) -> Option<&TableName> {
+    if let Step::Ready { table, .. } = step { Some(table) } else { None }
+}
+
+/// Consecutive steps whose files may be in memory together.
+fn waves(steps: Vec<Step>) -> Vec<Vec<Step>> {
+    let mut waves: Vec<Vec<Step>> = Vec::new();
+    let mut bytes_left = 0;
+    for step in steps {
+        let bytes = match &step {
+            Step::Admitted(admitted) => admitted.manifest.file.as_ref().map_or(0, |file| file.bytes),
+            _ => 0,
+        };
+        match waves.last_mut() {
+            Some(wave) if bytes <= bytes_left && wave.len() < CONCURRENCY => wave.push(step),
+            _ => {
+                waves.push(vec![step]);
+                bytes_left = WAVE_BYTES_MAX;
+            }
+        }
+        bytes_left = bytes_left.saturating_sub(bytes);
+    }
+    waves
+}
+
+/// Dataset versions that fresh manifests name.
+fn versions_of(readings: &[Read]) -> BTreeSet<(ribera_storage::DatasetName, u32)> {
+    let version = |reading: &Read| match reading {
+        Read::Fresh(received) => {
+            let manifest = Manifest::from_json(&received.bytes).ok()?;
+            Some((received.batch.dataset.clone(), manifest.dataset_version))
+        }
+        Read::Decided(_) => None,
+    };
+    readings.iter().filter_map(version).collect()
+}
+
+pub fn failed(error: &Error) -> Outcome {
+    Outcome::Failed { message: error.to_string() }
+}
+
+pub fn quarantined(refusal: &Refusal) -> Outcome {
+    Outcome::Quarantined { reason: refusal.reason, detail: refusal.detail.clone() }
+}

@@ -1,0 +1,179 @@
+//! What is written once a batch is decided: ledger, ack, `done/`; then the inbox is cleared. Each
+//! write is the same whoever does it and however often.
+
+use jiff::Timestamp;
+use ribera_storage::batch::{Ack, AckOutcome, Manifest, QuarantineReason, QuarantineRecord};
+use ribera_storage::ledger::{self, LedgerRecord, Timings};
+use ribera_storage::object::{ObjectPath, PutOutcome};
+use ribera_storage::ports::{Clock, Random};
+use ribera_storage::{BatchId, Error, ObjectStore, Result, TableName, Unit, paths};
+
+use super::admit::{Received, parse};
+use super::refusal::Refusal;
+use super::sha256_hex;
+use super::validate::CheckWarning;
+use crate::Deps;
+
+/// A verdict to be written.
+pub struct Verdict<'a> {
+    pub received: &'a Received,
+    pub table: TableName,
+    pub outcome: AckOutcome,
+    /// The call began.
+    pub started_at: Timestamp,
+    pub warnings: &'a [CheckWarning],
+}
+
+/// Ledger, ack, `done/`, inbox; the ready record is the caller's to delete, last.
+pub async fn settle<S: ObjectStore, C: Clock, R: Random>(
+    deps: &Deps<S, C, R>,
+    verdict: Verdict<'_>,
+) -> Result<()> {
+    let received = verdict.received;
+    let now = deps.clock.now();
+    let ack = Ack {
+        batch: received.batch.clone(),
+        manifest_sha256: received.sha256.clone(),
+        outcome: verdict.outcome.clone(),
+        acknowledged_at: now,
+    };
+    ledger::record(&deps.store, &ledger_record(verdict, now)).await?;
+    put_json(&deps.store, &paths::ack(&received.batch)?, &ack).await?;
+    close(deps, received).await
+}
+
+/// Moves the manifest from the inbox to `done/`.
+pub async fn close<S: ObjectStore, C: Clock, R: Random>(deps: &Deps<S, C, R>, received: &Received) -> Result<()> {
+    let done = paths::done(&received.batch)?;
+    let put = deps.store.put_if_absent(&done, received.bytes.clone().into()).await;
+    if !matches!(put, Ok(PutOutcome::Created)) {
+        // After any doubt, what stands there decides. Another manifest there is a clone's: the next
+        // reading of the inbox finds that out, so the inbox stays as it is.
+        match deps.store.get(&done).await? {
+            Some(standing) if standing == received.bytes => {}
+            Some(_) => return Err(Error::retry(format!("{done}: holds another manifest"))),
+            None => return Err(put.err().unwrap_or_else(|| Error::retry(format!("{done}: vanished")))),
+        }
+    }
+    deps.store.delete(&received.path).await
+}
+
+/// Quarantines a batch whose path names it.
+pub async fn quarantine<S: ObjectStore, C: Clock, R: Random>(
+    deps: &Deps<S, C, R>,
+    received: &Received,
+    refusal: &Refusal,
+    table: Option<TableName>,
+    started_at: Timestamp,
+) -> Result<()> {
+    let record = quarantine_record(received, refusal, deps.clock.now());
+    put_json(&deps.store, &paths::quarantine(&received.batch)?, &record).await?;
+    let table = table.unwrap_or_else(|| TableName::from(&received.batch.dataset));
+    let outcome = AckOutcome::Quarantined { reason: refusal.reason, detail: refusal.detail.clone() };
+    settle(deps, Verdict { received, table, outcome, started_at, warnings: &[] }).await
+}
+
+/// Quarantines what came from a cloned journal. The first's record, ack and `done/` stay: the
+/// clone's agent sees there another manifest's hash and takes the next epoch.
+pub async fn quarantine_clone<S: ObjectStore, C: Clock, R: Random>(
+    deps: &Deps<S, C, R>,
+    received: &Received,
+) -> Result<Refusal> {
+    let refusal = Refusal::new(
+        QuarantineReason::ClonedJournal,
+        format!(
+            "manifest: {}: its number must not have been used before with another content, got SHA-256 {}: the journal was cloned or restored",
+            received.batch, received.sha256
+        ),
+    );
+    let record = quarantine_record(received, &refusal, deps.clock.now());
+    put_json(&deps.store, &paths::quarantine_clone(&received.batch, &received.sha256)?, &record).await?;
+    deps.store.delete(&received.path).await?;
+    Ok(refusal)
+}
+
+/// Quarantines an inbox object whose path names no batch.
+pub async fn quarantine_unreadable<S: ObjectStore, C: Clock, R: Random>(
+    deps: &Deps<S, C, R>,
+    path: &ObjectPath,
+    detail: &str,
+) -> Result<Option<Refusal>> {
+    let Some(bytes) = deps.store.get_range(path, 0..QUOTED_BYTES_MAX as u64).await? else { return Ok(None) };
+    let refusal = Refusal::new(QuarantineReason::ManifestMisplaced, detail);
+    let record = QuarantineRecord {
+        reason: refusal.reason,
+        detail: refusal.detail.clone(),
+        manifest_path: path.to_string(),
+        manifest: quoted(&bytes),
+        units: Vec::new(),
+        quarantined_at: deps.clock.now(),
+    };
+    let mut named = path.as_str().as_bytes().to_vec();
+    named.extend_from_slice(&bytes);
+    put_json(&deps.store, &paths::quarantine_unreadable(&sha256_hex(&named))?, &record).await?;
+    deps.store.delete(path).await?;
+    Ok(Some(refusal))
+}
+
+pub async fn put_json<S: ObjectStore, T: serde::Serialize>(objects: &S, path: &ObjectPath, value: &T) -> Result<()> {
+    let bytes =
+        serde_json::to_vec(value).map_err(|error| Error::bug(format!("{path}: does not serialise")).with_source(error))?;
+    objects.put(path, bytes.into()).await
+}
+
+/// A manifest that cannot be read is kept up to here.
+const QUOTED_BYTES_MAX: usize = 64 << 10;
+
+fn quarantine_record(received: &Received, refusal: &Refusal, now: Timestamp) -> QuarantineRecord {
+    let manifest = Manifest::from_json(&received.bytes);
+    let text = match &manifest {
+        // Whole, so that it can be replayed byte by byte.
+        Ok(_) => String::from_utf8_lossy(&received.bytes).into_owned(),
+        Err(_) => quoted(&received.bytes),
+    };
+    QuarantineRecord {
+        reason: refusal.reason,
+        detail: refusal.detail.clone(),
+        manifest_path: received.path.to_string(),
+        manifest: text,
+        units: manifest.map(|manifest| units_of(&manifest)).unwrap_or_default(),
+        quarantined_at: now,
+    }
+}
+
+fn units_of(manifest: &Manifest) -> Vec<Unit> {
+    manifest.units.iter().map(|facts| facts.unit).collect()
+}
+
+fn quoted(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes.get(..QUOTED_BYTES_MAX).unwrap_or(bytes)).into_owned()
+}
+
+fn ledger_record(verdict: Verdict<'_>, now: Timestamp) -> LedgerRecord {
+    let received = verdict.received;
+    let manifest = parse(received).ok();
+    let file = manifest.as_ref().and_then(|manifest| manifest.file.as_ref());
+    let agent = manifest.as_ref().map(|manifest| &manifest.agent);
+    LedgerRecord {
+        batch: received.batch.clone(),
+        table: verdict.table,
+        manifest_sha256: received.sha256.clone(),
+        outcome: verdict.outcome,
+        rows: file.map_or(0, |file| file.rows),
+        bytes: file.map_or(0, |file| file.bytes),
+        timings: Timings {
+            extraction_started_at: agent.map(|agent| agent.extraction_started_at),
+            extraction_finished_at: agent.map(|agent| agent.extraction_finished_at),
+            received_at: received.modified,
+            started_at: verdict.started_at,
+            settled_at: now,
+        },
+    }
+}
+
+/// The verdict that is on record for a batch, if it is about this very manifest.
+pub async fn standing<S: ObjectStore>(objects: &S, batch: &BatchId, sha256: &str) -> Result<Option<AckOutcome>> {
+    let Some(bytes) = objects.get(&paths::ack(batch)?).await? else { return Ok(None) };
+    let ack: Option<Ack> = serde_json::from_slice(&bytes).ok();
+    Ok(ack.filter(|ack| ack.manifest_sha256 == sha256).map(|ack| ack.outcome))
+}

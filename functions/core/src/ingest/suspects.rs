@@ -1,0 +1,87 @@
+//! Manifests that may kill the call that handles them: a file that runs an instance out of memory
+//! or time, or breaks its decoder, cannot be quarantined by that very instance.
+//!
+//! A sweep leaves a marker while it handles a group. A marker that is found again belongs to a
+//! sweep that died (or still runs): its manifests are then handled one by one, last, each with
+//! a marker of its own. Who left that many markers alone is quarantined.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use ribera_storage::object::{ObjectMeta, ObjectPath, list_all};
+use ribera_storage::ports::{Clock, Random};
+use ribera_storage::{ObjectStore, Result};
+use serde::{Deserialize, Serialize};
+
+use super::settle::put_json;
+use crate::Deps;
+
+const MARKERS: &str = "state/attempts/";
+
+/// Deaths alone before a manifest is quarantined. One more than a power cut and its repetition.
+pub const DEATHS_MAX: usize = 3;
+
+/// A marker younger than this may belong to a call that still runs.
+const CALL_MAX: SignedDuration = SignedDuration::from_mins(10);
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Marker {
+    manifests: Vec<String>,
+}
+
+/// What the markers of calls before this one say.
+#[derive(Debug, Default)]
+pub struct Suspects {
+    /// By inbox path: markers it had alone that are old enough to be dead.
+    deaths: BTreeMap<String, usize>,
+    markers: Vec<(ObjectMeta, Vec<String>)>,
+}
+
+impl Suspects {
+    pub async fn load<S: ObjectStore>(objects: &S, now: Timestamp) -> Result<Self> {
+        let mut suspects = Self::default();
+        for meta in list_all(objects, MARKERS, None).await? {
+            let Some(bytes) = objects.get(&meta.path).await? else { continue };
+            let manifests = serde_json::from_slice(&bytes).map(|marker: Marker| marker.manifests).unwrap_or_default();
+            let dead = now.duration_since(meta.modified) > CALL_MAX;
+            for path in &manifests {
+                *suspects.deaths.entry(path.clone()).or_default() += usize::from(dead && manifests.len() == 1);
+            }
+            suspects.markers.push((meta, manifests));
+        }
+        Ok(suspects)
+    }
+
+    pub fn contains(&self, path: &ObjectPath) -> bool {
+        self.deaths.contains_key(path.as_str())
+    }
+
+    pub fn deaths(&self, path: &ObjectPath) -> usize {
+        self.deaths.get(path.as_str()).copied().unwrap_or(0)
+    }
+
+    /// Once every suspect was handled: markers of several, and those of manifests that are settled.
+    pub async fn clear<S: ObjectStore>(&self, objects: &S, settled: impl Fn(&str) -> bool) -> Result<()> {
+        for (meta, manifests) in &self.markers {
+            if manifests.len() != 1 || manifests.iter().all(|path| settled(path)) {
+                objects.delete(&meta.path).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Says that `manifests` are being handled; delete it with [`unmark`].
+pub async fn mark<S: ObjectStore, C: Clock, R: Random>(
+    deps: &Deps<S, C, R>,
+    manifests: &[ObjectPath],
+) -> Result<ObjectPath> {
+    let path = ObjectPath::new(format!("{MARKERS}{}.json", deps.random.fresh_name()))?;
+    let marker = Marker { manifests: manifests.iter().map(ToString::to_string).collect() };
+    put_json(&deps.store, &path, &marker).await?;
+    Ok(path)
+}
+
+pub async fn unmark<S: ObjectStore>(objects: &S, marker: &ObjectPath) -> Result<()> {
+    objects.delete(marker).await
+}

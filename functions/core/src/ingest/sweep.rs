@@ -1,0 +1,202 @@
+//! The sweep: the inbox as it is listed, group by group; then what dead calls left behind.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use ribera_storage::batch::QuarantineReason;
+use ribera_storage::control;
+use ribera_storage::delta::{BatchOutcome, Table};
+use ribera_storage::object::{LIST_PAGE, ObjectMeta, list_all};
+use ribera_storage::ports::{Clock, Random};
+use ribera_storage::{BatchId, ObjectStore, Result, TableName, paths};
+
+use super::admit::{self, Reading};
+use super::call::{self, checkpoint, ports, quarantined};
+use super::refusal::Refusal;
+use super::suspects::{DEATHS_MAX, Suspects, mark, unmark};
+use super::{
+    IngestReport, IngestSettings, Item, ManifestOutcome, Outcome, SweepBudget, SweepReport, quarantine, settle,
+};
+use crate::Deps;
+
+/// Manifests of a group: one commit per table, and what is handled anew after a death.
+const GROUP: usize = 64;
+
+pub async fn sweep<S: ObjectStore, C: Clock, R: Random>(
+    deps: &Deps<S, C, R>,
+    settings: &IngestSettings,
+    budget: &SweepBudget,
+) -> Result<SweepReport> {
+    let mut sweep = Sweep {
+        deps,
+        settings,
+        budget,
+        started_at: deps.clock.now(),
+        suspects: Suspects::load(&deps.store, deps.clock.now()).await?,
+        outcomes: Vec::new(),
+        more: false,
+    };
+    quarantine::finish_replays(deps).await?;
+    let set_aside = sweep.inbox().await?;
+    sweep.suspected(set_aside).await?;
+    if !sweep.is_spent() {
+        sweep.leftovers().await?;
+    }
+    Ok(SweepReport { report: IngestReport { outcomes: sweep.outcomes }, more: sweep.more })
+}
+
+struct Sweep<'a, S, C, R> {
+    deps: &'a Deps<S, C, R>,
+    settings: &'a IngestSettings,
+    budget: &'a SweepBudget,
+    started_at: Timestamp,
+    suspects: Suspects,
+    outcomes: Vec<ManifestOutcome>,
+    more: bool,
+}
+
+impl<S: ObjectStore, C: Clock, R: Random> Sweep<'_, S, C, R> {
+    /// Handles the inbox in groups; returns the manifests to be handled alone.
+    async fn inbox(&mut self) -> Result<Vec<ObjectMeta>> {
+        let mut set_aside = Vec::new();
+        let mut after: Option<String> = None;
+        loop {
+            let page = self.deps.store.list("inbox/", after.as_deref(), LIST_PAGE).await?;
+            let Some(last) = page.last() else { return Ok(set_aside) };
+            after = Some(last.path.to_string());
+            let full = page.len() >= LIST_PAGE;
+            let (suspected, plain): (Vec<_>, Vec<_>) =
+                page.into_iter().partition(|meta| self.suspects.contains(&meta.path));
+            set_aside.extend(suspected);
+            for group in plain.chunks(GROUP) {
+                if self.is_spent() {
+                    return Ok(set_aside);
+                }
+                self.group(group).await?;
+            }
+            if !full {
+                return Ok(set_aside);
+            }
+        }
+    }
+
+    async fn group(&mut self, group: &[ObjectMeta]) -> Result<()> {
+        let paths: Vec<_> = group.iter().map(|meta| meta.path.clone()).collect();
+        let marker = mark(self.deps, &paths).await?;
+        let outcomes = call::ingest(self.deps, self.settings, items(group)).await;
+        unmark(&self.deps.store, &marker).await?;
+        self.outcomes.extend(outcomes?);
+        Ok(())
+    }
+
+    /// Those whose handling may have killed a call, one by one, the most suspect last.
+    async fn suspected(&mut self, mut set_aside: Vec<ObjectMeta>) -> Result<()> {
+        set_aside.sort_by_key(|meta| self.suspects.deaths(&meta.path));
+        for meta in &set_aside {
+            if self.is_spent() {
+                return Ok(());
+            }
+            if self.suspects.deaths(&meta.path) >= DEATHS_MAX {
+                self.give_up(meta).await?;
+            } else {
+                self.group(std::slice::from_ref(meta)).await?;
+            }
+        }
+        let settled: BTreeSet<&str> = self.outcomes.iter().filter(|one| is_settled(one)).map(|one| one.path.as_str()).collect();
+        let waiting: BTreeSet<&str> = set_aside.iter().map(|meta| meta.path.as_str()).collect();
+        // What is no longer in the inbox was settled by another call.
+        self.suspects.clear(&self.deps.store, |path| settled.contains(path) || !waiting.contains(path)).await
+    }
+
+    async fn give_up(&mut self, meta: &ObjectMeta) -> Result<()> {
+        let batch = paths::batch_of("inbox", &meta.path).ok();
+        let detail = format!(
+            "file: must be read within the memory and time of a call, got {DEATHS_MAX} calls that died over it"
+        );
+        let refusal = Refusal::new(QuarantineReason::LimitExceeded, detail);
+        let reading = match &batch {
+            Some(batch) => admit::read(&self.deps.store, &meta.path, batch, Some(meta.modified)).await?,
+            None => Reading::Absent,
+        };
+        let outcome = match (reading, &batch) {
+            (Reading::Fresh(received), _) => {
+                settle::quarantine(self.deps, &received, &refusal, None, self.started_at).await?;
+                quarantined(&refusal)
+            }
+            (_, None) => {
+                settle::quarantine_unreadable(self.deps, &meta.path, &refusal.detail).await?;
+                quarantined(&refusal)
+            }
+            _ => Outcome::AlreadyDone,
+        };
+        self.outcomes.push(ManifestOutcome { path: meta.path.to_string(), batch, outcome });
+        Ok(())
+    }
+
+    /// Ready records whose manifest has left the inbox: their call died before deleting them.
+    async fn leftovers(&mut self) -> Result<()> {
+        let mut by_table: BTreeMap<TableName, Vec<BatchId>> = BTreeMap::new();
+        for meta in list_all(&self.deps.store, "state/ready/", None).await? {
+            if let Some((table, batch)) = ready_of(meta.path.as_str()) {
+                let inbox = paths::inbox(&batch)?;
+                if self.deps.store.head(&inbox).await?.is_none() {
+                    by_table.entry(table).or_default().push(batch);
+                }
+            }
+        }
+        for (table, batches) in by_table {
+            if self.is_spent() {
+                return Ok(());
+            }
+            self.finish(&table, &batches).await?;
+        }
+        Ok(())
+    }
+
+    async fn finish(&mut self, table: &TableName, batches: &[BatchId]) -> Result<()> {
+        let Some(dataset) = batches.first().map(|batch| &batch.dataset) else { return Ok(()) };
+        let Some(dataset) = control::load_dataset(&self.deps.store, dataset).await? else { return Ok(()) };
+        let lake = Table::new(&self.deps.store, table.clone());
+        let report = lake.commit_ready(ports(self.deps), &dataset, batches).await?;
+        for batch in batches {
+            let settled = matches!(
+                report.outcome(batch),
+                Some(BatchOutcome::Committed { .. } | BatchOutcome::Superseded | BatchOutcome::Voided)
+            );
+            // `done/` proves that ledger and ack are out; without it the manifest comes again.
+            if settled && self.deps.store.head(&paths::done(batch)?).await?.is_some() {
+                lake.delete_ready(batch).await?;
+            }
+        }
+        if report.checkpoint_due {
+            checkpoint(self.deps, table).await;
+        }
+        Ok(())
+    }
+
+    /// Whether the budget is used up; then there may be more to do.
+    fn is_spent(&mut self) -> bool {
+        let elapsed = self.deps.clock.now().duration_since(self.started_at);
+        let handled = self.outcomes.iter().filter(|one| one.outcome != Outcome::Waiting).count();
+        let spent = handled >= self.budget.manifests_max || elapsed.as_secs() >= i64::from(self.budget.seconds_max);
+        self.more |= spent;
+        spent
+    }
+}
+
+fn items(group: &[ObjectMeta]) -> Vec<Item> {
+    group.iter().map(|meta| Item { path: meta.path.clone(), modified: Some(meta.modified) }).collect()
+}
+
+fn is_settled(one: &ManifestOutcome) -> bool {
+    !matches!(one.outcome, Outcome::Waiting | Outcome::Failed { .. })
+}
+
+/// Table and batch of `state/ready/TABLE/STORE~POSITION.json`.
+fn ready_of(path: &str) -> Option<(TableName, BatchId)> {
+    let (table, name) = path.strip_prefix("state/ready/")?.split_once('/')?;
+    let (store, position) = name.strip_suffix(".json")?.split_once('~')?;
+    let dataset = table.split('.').next()?;
+    let batch = BatchId { store: store.parse().ok()?, dataset: dataset.parse().ok()?, position: position.parse().ok()? };
+    Some((table.parse().ok()?, batch))
+}
