@@ -44,16 +44,11 @@ pub async fn ingest<S: ObjectStore, C: Clock, R: Random>(
     for (dataset, version) in versions_of(&readings) {
         definitions.load_older(&deps.store, &dataset, version).await;
     }
-    let steps: Vec<Step> = stream::iter(readings)
-        .map(|reading| call.admit(reading, &definitions))
-        .buffered(CONCURRENCY)
-        .collect()
-        .await;
+    let steps: Vec<Step> =
+        stream::iter(readings).map(|reading| call.admit(reading, &definitions)).buffered(CONCURRENCY).collect().await;
     let outcomes = call.commit(steps, &definitions).await;
     let items = items.into_iter().zip(batches).zip(outcomes);
-    Ok(items
-        .map(|((item, batch), outcome)| ManifestOutcome { path: item.path.to_string(), batch, outcome })
-        .collect())
+    Ok(items.map(|((item, batch), outcome)| ManifestOutcome { path: item.path.to_string(), batch, outcome }).collect())
 }
 
 struct Call<'a, S, C, R> {
@@ -68,7 +63,12 @@ enum Step {
     Admitted(Box<Admitted>),
     /// Its record waits for the commit, whose outcome decides; or, for a quarantined batch of an
     /// ordered stream, only closes its number.
-    Ready { received: Received, table: TableName, warnings: Vec<CheckWarning>, quarantined: Option<Refusal> },
+    Ready {
+        received: Received,
+        table: TableName,
+        warnings: Vec<CheckWarning>,
+        quarantined: Option<Refusal>,
+    },
 }
 
 /// What reading an item gave.
@@ -151,10 +151,9 @@ impl<S: ObjectStore, C: Clock, R: Random> Call<'_, S, C, R> {
 
     async fn prepare(&self, step: Step, definitions: &Definitions) -> Step {
         match step {
-            Step::Admitted(admitted) => self
-                .try_prepare(*admitted, definitions)
-                .await
-                .unwrap_or_else(|error| Step::Decided(failed(&error))),
+            Step::Admitted(admitted) => {
+                self.try_prepare(*admitted, definitions).await.unwrap_or_else(|error| Step::Decided(failed(&error)))
+            }
             step => step,
         }
     }
@@ -180,9 +179,8 @@ impl<S: ObjectStore, C: Clock, R: Random> Call<'_, S, C, R> {
             Fetched::Refused(refusal) => return Ok(self.refuse(received.clone(), refusal, definitions).await),
             Fetched::NotThere => return self.wait_for_file(&admitted, definitions).await,
         };
-        let definition = definitions
-            .dataset_version(&received.batch.dataset, manifest.dataset_version)?
-            .ok_or_else(unknown)?;
+        let definition =
+            definitions.dataset_version(&received.batch.dataset, manifest.dataset_version)?.ok_or_else(unknown)?;
         let encoded = match encode::encode(&admitted, bytes, definition, latest, &self.settings.limits)? {
             Ok(encoded) => encoded,
             Err(refusal) => return Ok(self.refuse(received.clone(), refusal, definitions).await),
@@ -274,16 +272,13 @@ impl<S: ObjectStore, C: Clock, R: Random> Call<'_, S, C, R> {
         Ok(ordered.map(|_| table))
     }
 
-    async fn commit_table(
-        &self,
-        table: &TableName,
-        steps: &[Step],
-        definitions: &Definitions,
-    ) -> Result<CommitReport> {
+    async fn commit_table(&self, table: &TableName, steps: &[Step], definitions: &Definitions) -> Result<CommitReport> {
         let own: Vec<BatchId> = steps
             .iter()
             .filter(|step| table_of(step) == Some(table))
-            .filter_map(|step| if let Step::Ready { received, .. } = step { Some(received.batch.clone()) } else { None })
+            .filter_map(
+                |step| if let Step::Ready { received, .. } = step { Some(received.batch.clone()) } else { None },
+            )
             .collect();
         let dataset = own.first().map(|batch| definitions.dataset(&batch.dataset)).transpose()?.flatten();
         let dataset = dataset.ok_or_else(|| Error::bug(format!("table {table}: its dataset vanished")))?;
@@ -325,8 +320,7 @@ impl<S: ObjectStore, C: Clock, R: Random> Call<'_, S, C, R> {
             Some(BatchOutcome::Failed(error)) => return failed(error),
             None => return failed(&Error::bug("the commit said nothing of this batch")),
         };
-        let verdict =
-            Verdict { received, table: table.clone(), outcome, started_at: self.started_at, warnings };
+        let verdict = Verdict { received, table: table.clone(), outcome, started_at: self.started_at, warnings };
         let settled = async {
             settle::settle(self.deps, verdict).await?;
             lake.delete_ready(&received.batch).await

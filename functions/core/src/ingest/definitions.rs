@@ -37,7 +37,12 @@ impl Definitions {
             load_stores(objects, stores),
             join_all(datasets.into_iter().map(dataset)),
         );
-        Ok(Self { settings: settings?, stores: stores?, datasets: datasets.into_iter().collect(), older: BTreeMap::new() })
+        Ok(Self {
+            settings: settings?,
+            stores: stores?,
+            datasets: datasets.into_iter().collect(),
+            older: BTreeMap::new(),
+        })
     }
 
     /// Adds an older version of a dataset, once some manifest named it.
@@ -76,10 +81,7 @@ impl Definitions {
     }
 }
 
-async fn load_stores<S: ObjectStore>(
-    objects: &S,
-    wanted: BTreeSet<&StoreId>,
-) -> Result<BTreeMap<StoreId, Found<()>>> {
+async fn load_stores<S: ObjectStore>(objects: &S, wanted: BTreeSet<&StoreId>) -> Result<BTreeMap<StoreId, Found<()>>> {
     if wanted.len() > STORES_SINGLY_MAX {
         // One unreadable definition must not hold up the rest: then they are read one by one.
         if let Ok(all) = control::load_stores(objects).await {

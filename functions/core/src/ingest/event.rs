@@ -158,8 +158,13 @@ mod tests {
 
     #[test]
     fn every_kind_of_event_names_its_manifest() {
-        let s3 = format!(r#"{{"Records":[{{"eventName":"ObjectCreated:Put","s3":{{"object":{{"key":"{}"}}}}}}]}}"#, PATH.replace('/', "%2F"));
-        let minio = format!(r#"{{"EventName":"s3:ObjectCreated:Put","Key":"lake/{PATH}","Records":[{{"s3":{{"object":{{"key":"{PATH}"}}}}}}]}}"#);
+        let s3 = format!(
+            r#"{{"Records":[{{"eventName":"ObjectCreated:Put","s3":{{"object":{{"key":"{}"}}}}}}]}}"#,
+            PATH.replace('/', "%2F")
+        );
+        let minio = format!(
+            r#"{{"EventName":"s3:ObjectCreated:Put","Key":"lake/{PATH}","Records":[{{"s3":{{"object":{{"key":"{PATH}"}}}}}}]}}"#
+        );
         let bridge = format!(r#"{{"detail-type":"Object Created","detail":{{"object":{{"key":"{PATH}"}}}}}}"#);
         let cloud = format!(r#"{{"specversion":"1.0","type":"x","subject":"objects/{PATH}"}}"#);
         let cloud_data = format!(r#"[{{"specversion":"1.0","type":"x","data":{{"bucket":"b","name":"{PATH}"}}}}]"#);

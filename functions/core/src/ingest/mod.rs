@@ -4,10 +4,10 @@
 //! Order of effects: lake file under a fresh name, ready record, commit, ledger, ack, `done/`,
 //! inbox manifest deleted, ready record deleted.
 
+use jiff::Timestamp;
 use ribera_storage::batch::QuarantineReason;
 use ribera_storage::object::ObjectPath;
 use ribera_storage::ports::{Clock, Random};
-use jiff::Timestamp;
 use ribera_storage::{BatchId, ObjectStore, Result};
 use serde::{Deserialize, Serialize};
 

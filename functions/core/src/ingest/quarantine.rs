@@ -47,10 +47,7 @@ pub async fn show<S: ObjectStore, C: Clock, R: Random>(
 ///
 /// A replay that dies half way is finished by the next sweep: the intent is kept until the
 /// manifest is back.
-pub async fn replay<S: ObjectStore, C: Clock, R: Random>(
-    deps: &Deps<S, C, R>,
-    batch: &BatchId,
-) -> Result<ObjectPath> {
+pub async fn replay<S: ObjectStore, C: Clock, R: Random>(deps: &Deps<S, C, R>, batch: &BatchId) -> Result<ObjectPath> {
     let path = paths::quarantine(batch)?;
     let Some(bytes) = deps.store.get(&path).await? else {
         return Err(Error::config(format!("quarantine: batch: must have a record, got none of {batch}"))

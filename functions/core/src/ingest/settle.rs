@@ -25,10 +25,7 @@ pub struct Verdict<'a> {
 }
 
 /// Ledger, ack, `done/`, inbox; the ready record is the caller's to delete, last.
-pub async fn settle<S: ObjectStore, C: Clock, R: Random>(
-    deps: &Deps<S, C, R>,
-    verdict: Verdict<'_>,
-) -> Result<()> {
+pub async fn settle<S: ObjectStore, C: Clock, R: Random>(deps: &Deps<S, C, R>, verdict: Verdict<'_>) -> Result<()> {
     let received = verdict.received;
     let now = deps.clock.now();
     let ack = Ack {
@@ -116,8 +113,8 @@ pub async fn quarantine_unreadable<S: ObjectStore, C: Clock, R: Random>(
 }
 
 pub async fn put_json<S: ObjectStore, T: serde::Serialize>(objects: &S, path: &ObjectPath, value: &T) -> Result<()> {
-    let bytes =
-        serde_json::to_vec(value).map_err(|error| Error::bug(format!("{path}: does not serialise")).with_source(error))?;
+    let bytes = serde_json::to_vec(value)
+        .map_err(|error| Error::bug(format!("{path}: does not serialise")).with_source(error))?;
     objects.put(path, bytes.into()).await
 }
 

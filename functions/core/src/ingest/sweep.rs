@@ -102,7 +102,8 @@ impl<S: ObjectStore, C: Clock, R: Random> Sweep<'_, S, C, R> {
                 self.group(std::slice::from_ref(meta)).await?;
             }
         }
-        let settled: BTreeSet<&str> = self.outcomes.iter().filter(|one| is_settled(one)).map(|one| one.path.as_str()).collect();
+        let settled: BTreeSet<&str> =
+            self.outcomes.iter().filter(|one| is_settled(one)).map(|one| one.path.as_str()).collect();
         let waiting: BTreeSet<&str> = set_aside.iter().map(|meta| meta.path.as_str()).collect();
         // What is no longer in the inbox was settled by another call.
         self.suspects.clear(&self.deps.store, |path| settled.contains(path) || !waiting.contains(path)).await
@@ -197,6 +198,7 @@ fn ready_of(path: &str) -> Option<(TableName, BatchId)> {
     let (table, name) = path.strip_prefix("state/ready/")?.split_once('/')?;
     let (store, position) = name.strip_suffix(".json")?.split_once('~')?;
     let dataset = table.split('.').next()?;
-    let batch = BatchId { store: store.parse().ok()?, dataset: dataset.parse().ok()?, position: position.parse().ok()? };
+    let batch =
+        BatchId { store: store.parse().ok()?, dataset: dataset.parse().ok()?, position: position.parse().ok()? };
     Some((table.parse().ok()?, batch))
 }
