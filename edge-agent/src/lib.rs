@@ -1,1 +1,19 @@
-#![doc = "Ribera."]
+//! The store program: reads a store's own database by business day and sends Parquet batches to
+//! object storage, through a spool and a journal that survive crashes.
+//!
+//! The deciding parts take their clock, randomness, timer, disk and object store as traits
+//! ([`ports`]), so that a simulation runs the same code.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+#![allow(async_fn_in_trait)]
+
+pub mod batch_file;
+pub mod cli;
+pub mod columns;
+pub mod config;
+pub mod host;
+pub mod ports;
+pub mod sink;
+pub mod source;
+pub mod sql;
+pub mod value;
+pub mod zone;

@@ -1,0 +1,162 @@
+//! A batch's Parquet file on its way into the spool: temporary file, fsync, rename, fsync of the
+//! folder, hashed as it is written. Row groups are bounded by bytes, so memory stays flat.
+
+use std::io::Write;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow_array::RecordBatch;
+use arrow_schema::SchemaRef;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
+use ribera_storage::{Error, Result};
+use sha2::{Digest, Sha256};
+
+use crate::columns::hex;
+use crate::ports::{SpoolDisk, SpoolFile, Steps, step};
+
+/// A row group is written out when its encoded bytes reach this: large enough to compress well,
+/// small enough that two of them (encoded, and being written) fit the memory bound.
+const ROW_GROUP_BYTES: usize = 6 << 20;
+/// The level that DuckDB and most writers use.
+const ZSTD_LEVEL: i32 = 3;
+/// Unfinished files end so; whatever is left of them is deleted at the next start.
+pub const TEMPORARY: &str = ".tmp";
+
+/// What came of a finished file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spooled {
+    pub name: String,
+    pub bytes: u64,
+    /// Hexadecimal, lower case.
+    pub sha256: String,
+    pub rows: u64,
+}
+
+/// A file being written.
+pub struct BatchFile<'a> {
+    disk: &'a dyn SpoolDisk,
+    steps: &'a dyn Steps,
+    name: String,
+    file: Box<dyn SpoolFile>,
+    writer: ArrowWriter<Buffer>,
+    buffer: Buffer,
+    hasher: Sha256,
+    bytes: u64,
+    bytes_max: u64,
+    rows: u64,
+}
+
+impl<'a> BatchFile<'a> {
+    /// Begins `name`, which may grow to `bytes_max`.
+    pub fn create(
+        disk: &'a dyn SpoolDisk,
+        steps: &'a dyn Steps,
+        schema: SchemaRef,
+        name: String,
+        bytes_max: u64,
+    ) -> Result<Self> {
+        steps.at(step::SPOOL_CREATE)?;
+        let file = disk.create(&temporary(&name))?;
+        let buffer = Buffer::default();
+        let writer = ArrowWriter::try_new(buffer.clone(), schema, Some(properties()?)).map_err(parquet_error)?;
+        Ok(Self { disk, steps, name, file, writer, buffer, hasher: Sha256::new(), bytes: 0, bytes_max, rows: 0 })
+    }
+
+    pub fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        self.rows += batch.num_rows() as u64;
+        self.writer.write(batch).map_err(parquet_error)?;
+        if self.writer.in_progress_size() >= ROW_GROUP_BYTES {
+            self.writer.flush().map_err(parquet_error)?;
+        }
+        self.drain()
+    }
+
+    /// Writes the footer with `facts` and makes the file durable under its name.
+    pub fn finish(mut self, facts: &[(&str, String)]) -> Result<Spooled> {
+        for (key, value) in facts {
+            self.writer.append_key_value_metadata(KeyValue::new((*key).to_owned(), value.clone()));
+        }
+        self.writer.finish().map_err(parquet_error)?;
+        self.drain()?;
+        self.steps.at(step::SPOOL_SYNC)?;
+        self.file.sync()?;
+        self.steps.at(step::SPOOL_RENAME)?;
+        self.disk.rename(&temporary(&self.name), &self.name)?;
+        self.steps.at(step::SPOOL_SYNC_FOLDER)?;
+        self.disk.sync_folder()?;
+        Ok(Spooled { name: self.name, bytes: self.bytes, sha256: hex(&self.hasher.finalize()), rows: self.rows })
+    }
+
+    /// Gives up: the temporary file goes.
+    pub fn abandon(self) {
+        let Self { disk, name, file, .. } = self;
+        drop(file);
+        // What cannot be deleted now is deleted at the next start.
+        let _ = disk.delete(&temporary(&name));
+    }
+
+    /// Moves what the Parquet writer gave out to the disk.
+    fn drain(&mut self) -> Result<()> {
+        let bytes = self.buffer.take();
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.bytes += bytes.len() as u64;
+        if self.bytes > self.bytes_max {
+            return Err(Error::config(format!(
+                "limits.spool_bytes_max: the spool is full, a batch needs more than the {} bytes that are left",
+                self.bytes_max
+            ))
+            .with_hint("ribera-agent spool"));
+        }
+        self.hasher.update(&bytes);
+        self.steps.at(step::SPOOL_WRITE)?;
+        self.file.write_all(&bytes).map_err(|error| write_error(&self.name, error))
+    }
+}
+
+fn temporary(name: &str) -> String {
+    format!("{name}{TEMPORARY}")
+}
+
+fn write_error(name: &str, error: std::io::Error) -> Error {
+    crate::host::disk_error("write", std::path::Path::new(name), error)
+}
+
+fn properties() -> Result<WriterProperties> {
+    let level = ZstdLevel::try_new(ZSTD_LEVEL).map_err(parquet_error)?;
+    Ok(WriterProperties::builder()
+        .set_writer_version(WriterVersion::PARQUET_2_0)
+        .set_compression(Compression::ZSTD(level))
+        .set_statistics_enabled(EnabledStatistics::Chunk)
+        .set_created_by(concat!("ribera-agent ", env!("CARGO_PKG_VERSION")).to_owned())
+        .build())
+}
+
+fn parquet_error(error: parquet::errors::ParquetError) -> Error {
+    Error::bug("writing Parquet failed").with_source(error)
+}
+
+/// Bytes between the Parquet writer, which must own a `Send` sink, and the disk, which need not be
+/// `Send`.
+#[derive(Debug, Clone, Default)]
+struct Buffer(Arc<Mutex<Vec<u8>>>);
+
+impl Buffer {
+    fn take(&self) -> Vec<u8> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Write for Buffer {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,292 @@
+//! Arrow column builders that take a source's values as they come: each value is converted once,
+//! exactly, or refused. `docs/types.md` is the table of what fits where.
+
+use std::sync::Arc;
+
+use arrow_array::ArrayRef;
+use arrow_array::builder::{
+    BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Float64Builder, Int16Builder, Int32Builder,
+    Int64Builder, StringBuilder, TimestampMicrosecondBuilder,
+};
+use ribera_storage::dataset::{Column, ColumnType, Transform};
+use ribera_storage::{Error, ExactDecimal, Result};
+
+use crate::config::{ColumnMapping, EpochUnit};
+use crate::value::{Value, date_text, local_text};
+use crate::zone::Zone;
+
+mod convert;
+mod parse;
+#[cfg(test)]
+mod tests;
+mod transform;
+
+pub use transform::hex;
+
+/// How a column reads its source.
+#[derive(Debug)]
+pub struct Reading {
+    pub scale: u8,
+    pub zone: Arc<Zone>,
+    pub epoch: Option<EpochUnit>,
+    pub truncate: bool,
+    /// Salt of the `hash` transform.
+    pub salt: Arc<str>,
+}
+
+/// Why a value does not fit.
+#[derive(Debug)]
+pub struct Refusal(pub String);
+
+/// A column being filled.
+pub struct ColumnBuilder {
+    name: String,
+    column_type: ColumnType,
+    nullable: bool,
+    transforms: Vec<Transform>,
+    reading: Reading,
+    data: Data,
+    /// Text being transformed; kept for its allocation.
+    scratch: String,
+    last: Last,
+}
+
+enum Data {
+    Bool(BooleanBuilder),
+    Int16(Int16Builder),
+    Int32(Int32Builder),
+    Int64(Int64Builder),
+    Decimal(Decimal128Builder),
+    Date(Date32Builder),
+    Timestamp(TimestampMicrosecondBuilder),
+    Text(StringBuilder),
+    Binary(BinaryBuilder),
+    Float64(Float64Builder),
+}
+
+/// The number last appended, for units and sums.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Last {
+    Null,
+    Number(i128),
+    Other,
+}
+
+impl ColumnBuilder {
+    /// A column of `definition` that reads its source as `mapping` says. `zone` is the store's.
+    pub fn new(definition: &Column, mapping: &ColumnMapping, zone: &Arc<Zone>, salt: &Arc<str>) -> Result<Self> {
+        let hashes = definition.transforms.contains(&Transform::Hash);
+        if hashes && salt.is_empty() {
+            return Err(Error::config(format!(
+                "configuration: hash_salt: must be there because column {} is hashed, got nothing",
+                definition.name
+            )));
+        }
+        let zone = match &mapping.zone {
+            None => zone.clone(),
+            Some(name) => Arc::new(Zone::new(jiff::tz::TimeZone::get(name).map_err(|error| {
+                Error::config(format!("column {}: zone: must be an IANA time zone, got {name:?}", definition.name))
+                    .with_source(error)
+            })?)),
+        };
+        let reading = Reading {
+            scale: mapping.scale.or(mapping.round).unwrap_or(0),
+            zone,
+            epoch: mapping.epoch,
+            truncate: mapping.truncate,
+            salt: salt.clone(),
+        };
+        Ok(Self {
+            name: definition.name.clone(),
+            column_type: definition.column_type,
+            nullable: definition.nullable,
+            transforms: definition.transforms.clone(),
+            reading,
+            data: Data::new(definition.column_type)?,
+            scratch: String::new(),
+            last: Last::Null,
+        })
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Appends `value` converted, or appends nothing and says why not.
+    pub fn push(&mut self, value: Value<'_>) -> Result<(), Refusal> {
+        if self.transforms.is_empty() {
+            return self.append(value);
+        }
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let transformed = transform::apply(&self.transforms, &self.reading, value, &mut scratch);
+        let appended = transformed.and_then(|value| self.append(value));
+        self.scratch = scratch;
+        appended
+    }
+
+    /// Appends something, so that all columns keep the same length after a refusal.
+    pub fn push_filler(&mut self) {
+        self.data.append_null();
+        self.last = Last::Null;
+    }
+
+    /// The value last appended as an integer: days of a date, microseconds of a timestamp, an
+    /// integer, or a decimal's unscaled number; `None` for NULL and other types.
+    #[inline]
+    pub fn last_number(&self) -> Option<i128> {
+        match self.last {
+            Last::Number(number) => Some(number),
+            _ => None,
+        }
+    }
+
+    /// The value last appended, for error messages.
+    pub fn last_text(&self) -> String {
+        match (self.last, self.column_type) {
+            (Last::Null, _) => "NULL".to_owned(),
+            (Last::Number(number), ColumnType::Date) => date_text(number as i32),
+            (Last::Number(number), ColumnType::Timestamp) => local_text(number as i64),
+            (Last::Number(number), ColumnType::Decimal { scale, .. }) => ExactDecimal::new(number, scale).to_string(),
+            (Last::Number(number), _) => number.to_string(),
+            (Last::Other, _) => match &self.data {
+                Data::Text(builder) => {
+                    let offsets = builder.offsets_slice();
+                    let start = offsets.len().checked_sub(2).and_then(|at| offsets.get(at)).copied().unwrap_or(0);
+                    let bytes = builder.values_slice().get(start as usize..).unwrap_or_default();
+                    format!("{:?}", String::from_utf8_lossy(&bytes[..bytes.len().min(100)]))
+                }
+                _ => "(binary)".to_owned(),
+            },
+        }
+    }
+
+    /// Decimal digits behind the point of the column's exact number.
+    pub fn sum_scale(&self) -> u8 {
+        match self.column_type {
+            ColumnType::Decimal { scale, .. } => scale,
+            _ => 0,
+        }
+    }
+
+    /// Bytes of text and binary values that wait in the builder.
+    pub fn text_bytes(&self) -> usize {
+        match &self.data {
+            Data::Text(builder) => builder.values_slice().len(),
+            Data::Binary(builder) => builder.values_slice().len(),
+            _ => 0,
+        }
+    }
+
+    pub fn finish(&mut self) -> ArrayRef {
+        self.data.finish()
+    }
+
+    fn append(&mut self, value: Value<'_>) -> Result<(), Refusal> {
+        if value == Value::Null {
+            if !self.nullable {
+                return Err(Refusal("must not be NULL".to_owned()));
+            }
+            self.push_filler();
+            return Ok(());
+        }
+        self.last = match &mut self.data {
+            Data::Bool(builder) => {
+                let value = convert::boolean(value)?;
+                builder.append_value(value);
+                Last::Number(i128::from(value))
+            }
+            Data::Int16(builder) => {
+                let number = convert::integer(value, i16::MIN.into(), i16::MAX.into())?;
+                builder.append_value(number as i16);
+                Last::Number(number.into())
+            }
+            Data::Int32(builder) => {
+                let number = convert::integer(value, i32::MIN.into(), i32::MAX.into())?;
+                builder.append_value(number as i32);
+                Last::Number(number.into())
+            }
+            Data::Int64(builder) => {
+                let number = convert::integer(value, i64::MIN, i64::MAX)?;
+                builder.append_value(number);
+                Last::Number(number.into())
+            }
+            Data::Decimal(builder) => {
+                let ColumnType::Decimal { precision, scale } = self.column_type else {
+                    return Err(Refusal("is not a decimal column".to_owned()));
+                };
+                let number = convert::decimal(value, &self.reading, precision, scale)?;
+                builder.append_value(number);
+                Last::Number(number)
+            }
+            Data::Date(builder) => {
+                let days = convert::date(value)?;
+                builder.append_value(days);
+                Last::Number(days.into())
+            }
+            Data::Timestamp(builder) => {
+                let micros = convert::timestamp(value, &self.reading)?;
+                builder.append_value(micros);
+                Last::Number(micros.into())
+            }
+            Data::Text(builder) => {
+                convert::text(value, |text| builder.append_value(text))?;
+                Last::Other
+            }
+            Data::Binary(builder) => {
+                builder.append_value(convert::binary(value)?);
+                Last::Other
+            }
+            Data::Float64(builder) => {
+                builder.append_value(convert::float(value)?);
+                Last::Other
+            }
+        };
+        Ok(())
+    }
+}
+
+macro_rules! each {
+    ($data:expr, $builder:ident => $do:expr) => {
+        match $data {
+            Data::Bool($builder) => $do,
+            Data::Int16($builder) => $do,
+            Data::Int32($builder) => $do,
+            Data::Int64($builder) => $do,
+            Data::Decimal($builder) => $do,
+            Data::Date($builder) => $do,
+            Data::Timestamp($builder) => $do,
+            Data::Text($builder) => $do,
+            Data::Binary($builder) => $do,
+            Data::Float64($builder) => $do,
+        }
+    };
+}
+
+impl Data {
+    fn new(column_type: ColumnType) -> Result<Self> {
+        Ok(match column_type {
+            ColumnType::Bool => Self::Bool(BooleanBuilder::new()),
+            ColumnType::Int16 => Self::Int16(Int16Builder::new()),
+            ColumnType::Int32 => Self::Int32(Int32Builder::new()),
+            ColumnType::Int64 => Self::Int64(Int64Builder::new()),
+            ColumnType::Decimal { precision, scale } => Self::Decimal(
+                Decimal128Builder::new()
+                    .with_precision_and_scale(precision, scale as i8)
+                    .map_err(|error| Error::config(format!("column type: {column_type}")).with_source(error))?,
+            ),
+            ColumnType::Date => Self::Date(Date32Builder::new()),
+            ColumnType::Timestamp => Self::Timestamp(TimestampMicrosecondBuilder::new().with_timezone("UTC")),
+            ColumnType::Text => Self::Text(StringBuilder::new()),
+            ColumnType::Binary => Self::Binary(BinaryBuilder::new()),
+            ColumnType::Float64 => Self::Float64(Float64Builder::new()),
+        })
+    }
+
+    fn append_null(&mut self) {
+        each!(self, builder => builder.append_null());
+    }
+
+    fn finish(&mut self) -> ArrayRef {
+        each!(self, builder => Arc::new(builder.finish()) as ArrayRef)
+    }
+}

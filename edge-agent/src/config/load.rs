@@ -1,0 +1,221 @@
+//! Reads, fills in secrets and checks. Every error names field, rule and value got.
+
+use std::path::Path;
+
+use ribera_storage::{Error, Result};
+use serde::Deserialize;
+
+use super::{Config, DatasetMapping, Limits, ServerConfig, SourceConfig, StoreConfig, TlsMode};
+
+impl Config {
+    /// Reads a file. Relative paths in it count from the file's own folder.
+    pub fn load(file: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
+        let text = std::fs::read_to_string(file).map_err(|error| {
+            Error::config(format!("configuration {}: cannot be read", file.display()))
+                .with_source(error)
+                .with_hint("ribera-agent --config FILE check")
+        })?;
+        let mut config = Self::parse(&text, env).map_err(|error| error.context(format_args!("{}", file.display())))?;
+        config.resolve_paths(file.parent().unwrap_or(Path::new(".")));
+        Ok(config)
+    }
+
+    /// Reads TOML text; `${NAME}` in any text value is replaced by what `env` knows of NAME.
+    pub fn parse(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
+        // The text as it stands, for errors that name the line; then again with secrets filled in.
+        toml::from_str::<Self>(text).map_err(|error| parse_error(text, &error))?;
+        let mut value: toml::Value = toml::from_str(text).map_err(|error| parse_error(text, &error))?;
+        fill(&mut value, "", env)?;
+        let config =
+            Self::deserialize(value).map_err(|error| Error::config(format!("configuration: {}", error.message())))?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    fn resolve_paths(&mut self, base: &Path) {
+        let resolve = |path: &mut std::path::PathBuf| *path = base.join(&*path);
+        resolve(&mut self.folder);
+        resolve(&mut self.object_store.folder);
+        for store in &mut self.stores {
+            match &mut store.source {
+                SourceConfig::Sqlite { path } => resolve(path),
+                SourceConfig::Mysql(server) => server.tls_ca_file.iter_mut().for_each(resolve),
+            }
+        }
+    }
+
+    fn validate(&self) -> Result<()> {
+        self.limits.validate()?;
+        if self.stores.is_empty() {
+            return bad("store", "must be at least one [[store]]", "none");
+        }
+        for (adapter, datasets) in &self.adapters {
+            for (dataset, mapping) in datasets {
+                mapping.validate(&format!("adapter.{adapter}.{dataset}"))?;
+            }
+        }
+        for (index, store) in self.stores.iter().enumerate() {
+            if self.stores[..index].iter().any(|other| other.id == store.id) {
+                return bad("store.id", "must be unique", store.id.as_str());
+            }
+            store.validate(self)?;
+        }
+        Ok(())
+    }
+}
+
+impl Limits {
+    fn validate(&self) -> Result<()> {
+        let checks = [
+            ("spool_bytes_max", self.spool_bytes_max, 1 << 20, u64::MAX),
+            ("chunk_rows", self.chunk_rows, 1, 10_000_000),
+            ("chunk_rows_min", self.chunk_rows_min, 1, self.chunk_rows.max(1)),
+            ("chunk_pause_ms", self.chunk_pause_ms, 0, 3_600_000),
+            ("chunk_timeout_s", self.chunk_timeout_s, 1, 86_400),
+            ("workers", self.workers as u64, 1, 64),
+            ("audit_tries", u64::from(self.audit_tries), 1, 20),
+            ("upload_tries", u64::from(self.upload_tries), 1, 100),
+            ("upload_bytes_per_s", self.upload_bytes_per_s.unwrap_or(1024), 1024, u64::MAX),
+            ("facts_days", u64::from(self.facts_days), 31, 36_500),
+        ];
+        for (field, value, min, max) in checks {
+            if !(min..=max).contains(&value) {
+                return bad(&format!("limits.{field}"), &format!("must be {min} to {max}"), &value.to_string());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl StoreConfig {
+    fn validate(&self, config: &Config) -> Result<()> {
+        let field = |name: &str| format!("store {}: {name}", self.id);
+        let Some(adapter) = config.adapters.get(&self.adapter) else {
+            return bad(&field("adapter"), "must be the name of an [adapter.NAME.DATASET]", &self.adapter);
+        };
+        if let Some(name) = self.datasets.iter().flatten().find(|name| !adapter.contains_key(name)) {
+            return bad(&field("datasets"), &format!("must be datasets of adapter {:?}", self.adapter), name.as_str());
+        }
+        if let Some(zone) = &self.time_zone
+            && jiff::tz::TimeZone::get(zone).is_err()
+        {
+            return bad(&field("time_zone"), "must be an IANA time zone such as Europe/Madrid", zone);
+        }
+        match &self.source {
+            SourceConfig::Sqlite { .. } => Ok(()),
+            SourceConfig::Mysql(server) => server.validate(&field("source")),
+        }
+    }
+}
+
+impl ServerConfig {
+    fn validate(&self, field: &str) -> Result<()> {
+        match (&self.host, &self.socket) {
+            (None, None) => bad(&format!("{field}.host"), "must be there unless there is a socket", "nothing"),
+            (Some(host), Some(_)) => bad(&format!("{field}.host"), "must be absent beside a socket", host),
+            _ if self.tls == TlsMode::Verify && self.socket.is_some() => {
+                bad(&format!("{field}.tls"), "must be off or absent with a socket", "verify")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl DatasetMapping {
+    fn validate(&self, field: &str) -> Result<()> {
+        let by_hand = self.extract.is_some() || self.audit.is_some();
+        match (&self.from, by_hand) {
+            (None, false) => {
+                return bad(&format!("{field}.from"), "must be there unless `extract` and `audit` are", "nothing");
+            }
+            (Some(from), true) => {
+                return bad(&format!("{field}.from"), "must be absent beside `extract` and `audit`", from);
+            }
+            (None, true) => {
+                for (name, query) in [("extract", &self.extract), ("audit", &self.audit)] {
+                    if query.is_none() {
+                        return bad(&format!("{field}.{name}"), "must be there beside the other query", "nothing");
+                    }
+                }
+            }
+            (Some(_), false) => {}
+        }
+        for (name, column) in &self.columns {
+            let field = format!("{field}.columns.{name}");
+            if let Some(zone) = &column.zone
+                && jiff::tz::TimeZone::get(zone).is_err()
+            {
+                return bad(&format!("{field}.zone"), "must be an IANA time zone such as Europe/Madrid", zone);
+            }
+            if let (Some(scale), Some(_)) = (column.scale, column.round) {
+                return bad(&format!("{field}.scale"), "must be absent beside `round`", &scale.to_string());
+            }
+            if let Some(digits) = column.scale.or(column.round).filter(|digits| *digits > 18) {
+                return bad(&field, "scale and round must be 0 to 18", &digits.to_string());
+            }
+            if column.round.is_some() && by_hand {
+                return bad(&format!("{field}.round"), "must be written into the query beside `extract`", "round");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Replaces `${NAME}` in every text below `value`; `path` names it in errors.
+fn fill(value: &mut toml::Value, path: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<()> {
+    match value {
+        toml::Value::String(text) if text.contains("${") => *text = filled(text, path, env)?,
+        toml::Value::Array(values) => {
+            for value in values {
+                fill(value, path, env)?;
+            }
+        }
+        toml::Value::Table(table) => {
+            for (key, value) in table.iter_mut() {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                fill(value, &path, env)?;
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn filled(text: &str, path: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<String> {
+    let mut result = String::new();
+    let mut rest = text;
+    while let Some((before, behind)) = rest.split_once("${") {
+        let Some((name, after)) = behind.split_once('}') else {
+            return bad(path, "must close ${NAME} with }", behind);
+        };
+        let Some(value) = env(name) else {
+            return Err(Error::config(format!(
+                "configuration: {path}: environment variable must be set, got none of name {name:?}"
+            ))
+            .with_hint(format!("export {name}=...")));
+        };
+        result.push_str(before);
+        result.push_str(&value);
+        rest = after;
+    }
+    result.push_str(rest);
+    Ok(result)
+}
+
+/// Line, key and rule, without quoting the line: it may hold a secret.
+fn parse_error(text: &str, error: &toml::de::Error) -> Error {
+    let place = error.span().map(|span| {
+        let before = text.get(..span.start).unwrap_or(text);
+        let line = before.matches('\n').count() + 1;
+        let key = text.lines().nth(line - 1).and_then(|line| line.split_once('=')).map(|(key, _)| key.trim());
+        match key {
+            Some(key) => format!("line {line}: {key}: "),
+            None => format!("line {line}: "),
+        }
+    });
+    Error::config(format!("configuration: {}{}", place.unwrap_or_default(), error.message()))
+}
+
+fn bad<T>(field: &str, rule: &str, got: &str) -> Result<T> {
+    Err(Error::config(format!("configuration: {field}: {rule}, got {got:?}")))
+}

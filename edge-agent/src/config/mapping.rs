@@ -1,0 +1,116 @@
+//! How the tables of one point-of-sale product become one dataset.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+/// Either `from` (queries are derived from it) or `extract` and `audit` (queries written by hand).
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatasetMapping {
+    /// Table or join, as it stands behind FROM.
+    #[serde(default)]
+    pub from: Option<String>,
+    /// Rows that count, as SQL.
+    #[serde(default, rename = "where")]
+    pub filter: Option<String>,
+    /// SQL expression of the business date.
+    #[serde(default)]
+    pub date: Option<String>,
+    /// The rows of the days `:from` to `:to`, as SQL that an index can serve; by default
+    /// `DATE BETWEEN :from AND :to`. `:after` is the day after `:to`.
+    #[serde(default)]
+    pub range: Option<String>,
+    /// Further ORDER BY expressions behind the date.
+    #[serde(default)]
+    pub order: Vec<String>,
+    /// A hash of the rows in the fingerprint, so that changes that cancel out in count and sums
+    /// are found too. Costs the server one pass over the lookback window's columns.
+    #[serde(default = "yes")]
+    pub row_hash: bool,
+    /// SELECT with `:from`, `:to`, `:day`, `:after`, `:store` whose result columns are named
+    /// like the dataset's, ordered by business date.
+    #[serde(default)]
+    pub extract: Option<String>,
+    /// SELECT with the same parameters: `day`, `rows`, one column per audit sum, perhaps `hash`.
+    #[serde(default)]
+    pub audit: Option<String>,
+    /// Dataset column to SQL expression (to result column name with `extract`).
+    #[serde(default)]
+    pub columns: BTreeMap<String, ColumnMapping>,
+}
+
+/// SQL, or SQL and how to read what it gives.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ColumnMapping {
+    pub sql: Option<String>,
+    /// The source's integer counts 10^-scale: 2 for cents.
+    pub scale: Option<u8>,
+    /// The source's float is rounded by the server to so many fraction digits, on both sides of
+    /// the audit.
+    pub round: Option<u8>,
+    /// Zone of a timestamp without one: IANA name; the store's by default.
+    pub zone: Option<String>,
+    /// The source's integer counts from 1970-01-01 UTC.
+    pub epoch: Option<EpochUnit>,
+    /// Fractions finer than a microsecond are cut off instead of refused.
+    pub truncate: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EpochUnit {
+    S,
+    Ms,
+    Us,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Full {
+    #[serde(default)]
+    sql: Option<String>,
+    #[serde(default)]
+    scale: Option<u8>,
+    #[serde(default)]
+    round: Option<u8>,
+    #[serde(default)]
+    zone: Option<String>,
+    #[serde(default)]
+    epoch: Option<EpochUnit>,
+    #[serde(default)]
+    truncate: bool,
+}
+
+impl<'de> Deserialize<'de> for ColumnMapping {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TextOrTable;
+
+        impl<'de> Visitor<'de> for TextOrTable {
+            type Value = ColumnMapping;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("SQL text, or a table with sql, scale, round, zone, epoch, truncate")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<ColumnMapping, E> {
+                Ok(ColumnMapping { sql: Some(text.to_owned()), ..ColumnMapping::default() })
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ColumnMapping, A::Error> {
+                let Full { sql, scale, round, zone, epoch, truncate } =
+                    Full::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(ColumnMapping { sql, scale, round, zone, epoch, truncate })
+            }
+        }
+
+        deserializer.deserialize_any(TextOrTable)
+    }
+}
+
+fn yes() -> bool {
+    true
+}

@@ -1,0 +1,180 @@
+//! The agent's settings: plain data read from one TOML file. `docs/agent.md` holds the commented
+//! sample, which a test keeps valid.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use jiff::civil::Date;
+use ribera_storage::secret::Secret;
+use ribera_storage::{DatasetName, StoreId};
+use serde::Deserialize;
+
+mod load;
+mod mapping;
+#[cfg(test)]
+mod tests;
+
+pub use mapping::{ColumnMapping, DatasetMapping, EpochUnit};
+
+/// The whole configuration file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where journal, spool and reports live. One agent process at a time uses it.
+    pub folder: PathBuf,
+    pub object_store: ObjectStoreConfig,
+    #[serde(default)]
+    pub limits: Limits,
+    /// Ask the source, send nothing, write nothing but the report.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// Fill the spool, upload nothing.
+    #[serde(default)]
+    pub local_only: bool,
+    /// Salt of columns with the `hash` transform.
+    #[serde(default)]
+    pub hash_salt: Option<Secret>,
+    /// The stores this agent serves.
+    #[serde(rename = "store")]
+    pub stores: Vec<StoreConfig>,
+    /// `[adapter.NAME.DATASET]`: how a point-of-sale product's tables become datasets.
+    #[serde(default, rename = "adapter")]
+    pub adapters: BTreeMap<String, BTreeMap<DatasetName, DatasetMapping>>,
+}
+
+/// Where batches go.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ObjectStoreConfig {
+    /// A folder of a local or network disk.
+    pub folder: PathBuf,
+}
+
+/// One store: its database, and what is read from it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoreConfig {
+    pub id: StoreId,
+    /// IANA name. Needed only while `control/stores/` has no definition of the store, which wins.
+    #[serde(default)]
+    pub time_zone: Option<String>,
+    /// First business day; as for `time_zone`.
+    #[serde(default)]
+    pub opened: Option<Date>,
+    /// Last business day; as for `time_zone`.
+    #[serde(default)]
+    pub closed: Option<Date>,
+    /// Which `[adapter.NAME]` reads its tables.
+    pub adapter: String,
+    /// Of the adapter's datasets only these; all when absent.
+    #[serde(default)]
+    pub datasets: Option<Vec<DatasetName>>,
+    pub source: SourceConfig,
+}
+
+/// The store's own database.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+pub enum SourceConfig {
+    Sqlite {
+        /// Opened read-only.
+        path: PathBuf,
+    },
+    #[serde(alias = "mariadb")]
+    Mysql(ServerConfig),
+}
+
+/// A database reached over the network.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerConfig {
+    #[serde(default)]
+    pub host: Option<String>,
+    #[serde(default)]
+    pub port: Option<u16>,
+    /// A local socket instead of host and port.
+    #[serde(default)]
+    pub socket: Option<PathBuf>,
+    pub database: String,
+    pub user: String,
+    #[serde(default)]
+    pub password: Option<Secret>,
+    #[serde(default)]
+    pub tls: TlsMode,
+    /// PEM file of the authority that signed the server's certificate; with `tls = "verify"`.
+    #[serde(default)]
+    pub tls_ca_file: Option<PathBuf>,
+}
+
+/// How the connection to a database is protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TlsMode {
+    /// Encrypted, certificate and host name checked.
+    Verify,
+    /// Encrypted, certificate not checked. Protects from listeners, not from impostors.
+    #[default]
+    Require,
+    /// In the clear. Only for a server on the same machine.
+    Off,
+}
+
+/// Bounds. Each trade is told beside its key in `docs/agent.md`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    pub spool_bytes_max: u64,
+    pub chunk_rows: u64,
+    pub chunk_rows_min: u64,
+    pub chunk_pause_ms: u64,
+    pub chunk_timeout_s: u64,
+    pub workers: usize,
+    pub audit_tries: u32,
+    pub upload_tries: u32,
+    pub upload_bytes_per_s: Option<u64>,
+    pub facts_days: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            spool_bytes_max: 4 << 30,
+            chunk_rows: 50_000,
+            chunk_rows_min: 1_000,
+            chunk_pause_ms: 0,
+            chunk_timeout_s: 120,
+            workers: 3,
+            audit_tries: 3,
+            upload_tries: 5,
+            upload_bytes_per_s: None,
+            facts_days: 400,
+        }
+    }
+}
+
+impl Config {
+    pub fn store(&self, id: &StoreId) -> Option<&StoreConfig> {
+        self.stores.iter().find(|store| store.id == *id)
+    }
+
+    /// The datasets of `store` with their mappings, in name order.
+    pub fn datasets<'a>(
+        &'a self,
+        store: &'a StoreConfig,
+    ) -> impl Iterator<Item = (&'a DatasetName, &'a DatasetMapping)> {
+        let wanted = store.datasets.as_ref();
+        self.adapters
+            .get(&store.adapter)
+            .into_iter()
+            .flatten()
+            .filter(move |(name, _)| wanted.is_none_or(|wanted| wanted.contains(name)))
+    }
+
+    pub fn journal_file(&self) -> PathBuf {
+        self.folder.join("journal.sqlite")
+    }
+
+    pub fn spool_folder(&self) -> PathBuf {
+        self.folder.join("spool")
+    }
+}

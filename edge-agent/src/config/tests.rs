@@ -1,0 +1,121 @@
+use super::*;
+
+const SAMPLE_PAGE: &str = include_str!("../../../docs/agent.md");
+
+fn env(name: &str) -> Option<String> {
+    (name == "POS_PASSWORD").then(|| "hunter2".to_owned())
+}
+
+/// The fenced TOML blocks of docs/agent.md.
+fn samples() -> Vec<&'static str> {
+    SAMPLE_PAGE.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect()
+}
+
+fn minimal(more: &str) -> String {
+    format!(
+        r#"
+folder = "agent"
+object_store = {{ folder = "objects" }}
+{more}
+[[store]]
+id = "s1"
+time_zone = "Europe/Madrid"
+adapter = "caja"
+source = {{ kind = "sqlite", path = "pos.db" }}
+[adapter.caja.ventas]
+from = "lineas"
+date = "fecha"
+"#
+    )
+}
+
+#[test]
+fn the_sample_in_the_documentation_is_valid_whole_and_with_every_comment_taken_away() {
+    let samples = samples();
+    assert!(!samples.is_empty());
+    for sample in samples {
+        let config = Config::parse(sample, &env).unwrap();
+        assert!(!config.stores.is_empty());
+        // A line such as `# key = value` is a setting switched off: it must be valid switched on.
+        let switched_on: String = sample
+            .lines()
+            .map(|line| match line.strip_prefix("#: ") {
+                Some(setting) => format!("{setting}\n"),
+                None => format!("{line}\n"),
+            })
+            .collect();
+        Config::parse(&switched_on, &env).unwrap();
+    }
+}
+
+#[test]
+fn relative_paths_count_from_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("agent.toml");
+    std::fs::write(&file, minimal("")).unwrap();
+    let config = Config::load(&file, &env).unwrap();
+    assert_eq!(config.folder, folder.path().join("agent"));
+    assert!(matches!(&config.stores[0].source, SourceConfig::Sqlite { path } if *path == folder.path().join("pos.db")));
+}
+
+#[test]
+fn a_bad_setting_is_refused_naming_field_rule_and_value() {
+    let cases: [(&str, &[&str]); 10] = [
+        ("colour = 1", &["line 4", "colour", "unknown field"]),
+        ("dry_run = \"yes\"", &["line 4", "dry_run", "yes", "boolean"]),
+        ("limits = { chunk_rows = 0 }", &["limits.chunk_rows", "1 to", "\"0\""]),
+        ("limits = { spool_bytes_max = 5 }", &["limits.spool_bytes_max", "must be", "\"5\""]),
+        (
+            "[[store]]\nid = \"s1\"\nadapter = \"caja\"\nsource = { kind = \"sqlite\", path = \"x\" }",
+            &["store.id", "unique", "s1"],
+        ),
+        (
+            "[[store]]\nid = \"s2\"\nadapter = \"otra\"\nsource = { kind = \"sqlite\", path = \"x\" }",
+            &["store s2: adapter", "otra"],
+        ),
+        (
+            "[[store]]\nid = \"s2\"\nadapter = \"caja\"\nsource = { kind = \"oracle\", path = \"x\" }",
+            &["oracle", "sqlite"],
+        ),
+        (
+            "[[store]]\nid = \"S2\"\nadapter = \"caja\"\nsource = { kind = \"sqlite\", path = \"x\" }",
+            &["store id", "S2"],
+        ),
+        (
+            "[[store]]\nid = \"s2\"\nadapter = \"caja\"\nsource = { kind = \"mysql\", database = \"d\", user = \"u\" }",
+            &["store s2: source.host"],
+        ),
+        ("[adapter.caja.productos]\nextract = \"SELECT 1\"", &["adapter.caja.productos.audit", "must be there"]),
+    ];
+    for (more, words) in cases {
+        let error = Config::parse(&minimal(more), &env).unwrap_err().to_string();
+        for word in words {
+            assert!(error.contains(word), "{error:?} should name {word:?}");
+        }
+    }
+}
+
+#[test]
+fn a_missing_secret_is_named_and_a_secret_is_never_shown() {
+    let server = |password: &str| {
+        format!(
+            "[[store]]\nid = \"s2\"\nadapter = \"caja\"\nsource = {{ kind = \"mariadb\", host = \"h\", database = \"d\", user = \"u\", password = \"{password}\" }}"
+        )
+    };
+    let error = Config::parse(&minimal(&server("${NOT_SET}")), &env).unwrap_err().to_string();
+    assert!(error.contains("store.source.password") && error.contains("NOT_SET"), "{error}");
+    let config = Config::parse(&minimal(&server("${POS_PASSWORD}")), &env).unwrap();
+    let SourceConfig::Mysql(server) = &config.stores.iter().find(|store| store.id.as_str() == "s2").unwrap().source
+    else {
+        panic!("s2 is a server");
+    };
+    assert_eq!(server.password.as_ref().unwrap().expose(), "hunter2");
+    assert!(!format!("{config:?}").contains("hunter2"));
+}
+
+#[test]
+fn an_error_in_the_text_does_not_quote_the_line() {
+    let text = minimal("password_typo = \"hunter2\"");
+    let error = Config::parse(&text, &env).unwrap_err().to_string();
+    assert!(!error.contains("hunter2"), "{error}");
+}

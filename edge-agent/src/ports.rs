@@ -1,0 +1,88 @@
+//! What the deciding parts ask of their host, beside the clock, randomness and object store of
+//! `ribera-storage`: a timer, the spool's disk, and a hook before every step of I/O.
+
+use std::io::{Read, Write};
+use std::time::Duration;
+
+use futures::future::LocalBoxFuture;
+use ribera_storage::Result;
+use ribera_storage::object::PutBody;
+
+/// Waits. A simulation moves its own clock instead.
+pub trait Timer {
+    fn sleep(&self, duration: Duration) -> LocalBoxFuture<'_, ()>;
+}
+
+/// Called before every step of I/O that changes something (and before reading an
+/// acknowledgement). Production does nothing here; a test or simulation returns an error to
+/// crash the agent at that very point, and goes on returning it until the agent is started anew.
+pub trait Steps {
+    fn at(&self, step: &'static str) -> Result<()>;
+}
+
+/// The steps of production: nothing happens.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoSteps;
+
+impl Steps for NoSteps {
+    fn at(&self, _step: &'static str) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// The name of every step, in the order in which a batch meets them.
+pub mod step {
+    pub const SOURCE_QUERY: &str = "source.query";
+    pub const SPOOL_CREATE: &str = "spool.create";
+    pub const SPOOL_WRITE: &str = "spool.write";
+    pub const SPOOL_SYNC: &str = "spool.sync";
+    pub const SPOOL_RENAME: &str = "spool.rename";
+    pub const SPOOL_SYNC_FOLDER: &str = "spool.sync_folder";
+    pub const JOURNAL_COMMIT: &str = "journal.commit";
+    pub const EPOCH_CLAIM: &str = "epoch.claim";
+    pub const UPLOAD_FILE: &str = "upload.file";
+    pub const UPLOAD_MANIFEST: &str = "upload.manifest";
+    pub const ACK_READ: &str = "ack.read";
+    pub const SPOOL_PRUNE: &str = "spool.prune";
+    pub const HEARTBEAT: &str = "heartbeat.put";
+
+    /// Every step there is.
+    pub const ALL: [&str; 13] = [
+        SOURCE_QUERY,
+        SPOOL_CREATE,
+        SPOOL_WRITE,
+        SPOOL_SYNC,
+        SPOOL_RENAME,
+        SPOOL_SYNC_FOLDER,
+        JOURNAL_COMMIT,
+        EPOCH_CLAIM,
+        UPLOAD_FILE,
+        UPLOAD_MANIFEST,
+        ACK_READ,
+        SPOOL_PRUNE,
+        HEARTBEAT,
+    ];
+}
+
+/// A file of the spool being written. What was not synced may be lost with the power.
+pub trait SpoolFile: Write {
+    /// Makes the content durable.
+    fn sync(&mut self) -> Result<()>;
+}
+
+/// The folder in which batches wait. Names are plain file names. A created or renamed file is
+/// durable only after [`SpoolDisk::sync_folder`].
+pub trait SpoolDisk {
+    /// A new file; one of that name is replaced.
+    fn create(&self, name: &str) -> Result<Box<dyn SpoolFile>>;
+    fn rename(&self, from: &str, to: &str) -> Result<()>;
+    fn sync_folder(&self) -> Result<()>;
+    /// The content from its beginning, or `None` when there is no such file.
+    fn open(&self, name: &str) -> Result<Option<Box<dyn Read>>>;
+    /// What an upload of the file hands to the object store.
+    fn body(&self, name: &str) -> Result<PutBody>;
+    /// Every file with its bytes.
+    fn list(&self) -> Result<Vec<(String, u64)>>;
+    /// It is no error when there is no such file.
+    fn delete(&self, name: &str) -> Result<()>;
+}

@@ -1,0 +1,303 @@
+//! From a source's rows to a batch file: columns are matched by name, values converted once,
+//! facts counted per unit as the rows pass.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow_array::RecordBatch;
+use jiff::civil::Date;
+use ribera_storage::batch::Facts;
+use ribera_storage::dataset::{DatasetDefinition, DatasetKind};
+use ribera_storage::{Error, ExactDecimal, Result, StoreId, Unit};
+
+use crate::batch_file::BatchFile;
+use crate::columns::ColumnBuilder;
+use crate::config::DatasetMapping;
+use crate::value::{Rows, Value, date_of, date_text, days_of};
+use crate::zone::Zone;
+
+/// Rows gathered before they are encoded; few enough to stay in the processor's cache.
+const ROWS_BUFFERED: usize = 8192;
+/// Or so many bytes of text and binaries.
+const TEXT_BYTES_BUFFERED: usize = 4 << 20;
+
+/// What a sink is told about its batch.
+#[derive(Debug, Clone)]
+pub struct SinkContext<'a> {
+    pub definition: &'a DatasetDefinition,
+    pub mapping: &'a DatasetMapping,
+    pub store: &'a StoreId,
+    pub zone: Arc<Zone>,
+    pub salt: Arc<str>,
+    /// Units the batch is about, in order: days of one month, one moment, or the table.
+    pub units: Vec<Unit>,
+    /// The business date of a snapshot.
+    pub snapshot_date: Option<Date>,
+}
+
+/// What fills a column that the query does not give.
+#[derive(Debug, Clone, PartialEq)]
+enum Fill {
+    Null,
+    Store,
+    Moment(i64),
+    Date(i32),
+}
+
+/// Takes rows and writes them to a file.
+pub struct Sink<'a> {
+    context: SinkContext<'a>,
+    file: Option<BatchFile<'a>>,
+    columns: Vec<ColumnBuilder>,
+    /// Result column to dataset column.
+    bound: Vec<usize>,
+    filled: Vec<(usize, Fill)>,
+    key: Vec<usize>,
+    date_column: Option<usize>,
+    current_day: Option<i32>,
+    sums: Vec<usize>,
+    running: Running,
+    facts: BTreeMap<Unit, Facts>,
+    rows_buffered: usize,
+    rows: u64,
+    refused: Option<(usize, String)>,
+}
+
+/// Rows and sums of the current unit.
+#[derive(Default)]
+struct Running {
+    rows: u64,
+    sums: Vec<i128>,
+}
+
+impl<'a> Sink<'a> {
+    /// A sink that writes to `file`; without one the rows are only converted and counted.
+    pub fn new(context: SinkContext<'a>, file: Option<BatchFile<'a>>) -> Result<Self> {
+        let definition = context.definition;
+        let mapping = |name: &str| context.mapping.columns.get(name).cloned().unwrap_or_default();
+        let columns = definition
+            .columns
+            .iter()
+            .map(|column| ColumnBuilder::new(column, &mapping(&column.name), &context.zone, &context.salt))
+            .collect::<Result<Vec<_>>>()?;
+        let index = |name: &String| columns.iter().position(|column| column.name() == name);
+        let sums: Vec<usize> = definition.audit_sums.iter().filter_map(index).collect();
+        let daily = definition.kind == DatasetKind::Daily;
+        Ok(Self {
+            date_column: definition.business_date.as_ref().filter(|_| daily).and_then(index),
+            key: definition.key.iter().filter_map(index).collect(),
+            running: Running { rows: 0, sums: vec![0; sums.len()] },
+            context,
+            file,
+            columns,
+            bound: Vec::new(),
+            filled: Vec::new(),
+            current_day: None,
+            sums,
+            facts: BTreeMap::new(),
+            rows_buffered: 0,
+            rows: 0,
+            refused: None,
+        })
+    }
+
+    /// Rows taken so far.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Ends the rows: the facts of every unit (without rows too) and the file to finish.
+    pub fn finish(mut self) -> Result<(BTreeMap<Unit, Facts>, Option<BatchFile<'a>>)> {
+        self.flush()?;
+        self.close_unit()?;
+        for unit in &self.context.units {
+            self.facts.entry(*unit).or_insert_with(|| Facts {
+                rows: 0,
+                sums: self
+                    .context
+                    .definition
+                    .audit_sums
+                    .iter()
+                    .map(|name| (name.clone(), ExactDecimal::ZERO))
+                    .collect(),
+            });
+        }
+        Ok((self.facts, self.file))
+    }
+
+    /// Gives the rows up.
+    pub fn abandon(self) {
+        if let Some(file) = self.file {
+            file.abandon();
+        }
+    }
+
+    fn fill_for(&self, name: &str, nullable: bool) -> Result<Fill> {
+        let SinkContext { definition, units, snapshot_date, .. } = &self.context;
+        let is = |wanted: &Option<String>| wanted.as_deref() == Some(name);
+        match units.first() {
+            Some(Unit::Moment(moment)) if is(&definition.moment) => return Ok(Fill::Moment(moment.as_microsecond())),
+            Some(Unit::Moment(_)) if is(&definition.business_date) => {
+                return Ok(snapshot_date.map_or(Fill::Null, |date| Fill::Date(days_of(date))));
+            }
+            _ if is(&definition.store_column) => return Ok(Fill::Store),
+            _ if nullable => return Ok(Fill::Null),
+            _ => {}
+        }
+        Err(self.config_error(name, "must be given by the query because it cannot be NULL", "no such result column"))
+    }
+
+    fn config_error(&self, column: &str, rule: &str, got: &str) -> Error {
+        Error::config(format!("adapter: {}.columns.{column}: {rule}, got {got}", self.context.definition.name))
+    }
+
+    /// The unit of the row just taken, whose rows must come in order.
+    fn enter_day(&mut self, day: i32) -> Result<()> {
+        let unit = date_of(day).map(Unit::Day);
+        if self.current_day.is_some_and(|current| day < current) {
+            return Err(Error::config(format!(
+                "{}: rows must be in order of the business date (add ORDER BY to the query), got {} after {}",
+                self.place(),
+                date_text(day),
+                self.current_day.map(date_text).unwrap_or_default(),
+            )));
+        }
+        if !unit.is_some_and(|unit| self.context.units.contains(&unit)) {
+            return Err(Error::data(format!(
+                "{}: a row's business date must be one of the days asked for, got {} in row {}",
+                self.place(),
+                date_text(day),
+                self.row_key(),
+            )));
+        }
+        self.close_unit()?;
+        self.current_day = Some(day);
+        Ok(())
+    }
+
+    fn close_unit(&mut self) -> Result<()> {
+        if self.running.rows == 0 {
+            return Ok(());
+        }
+        let unit = match self.current_day.and_then(date_of) {
+            Some(day) => Unit::Day(day),
+            None => *self.context.units.first().ok_or_else(|| Error::bug("a batch without units"))?,
+        };
+        let mut sums = BTreeMap::new();
+        for (at, total) in self.sums.iter().zip(&mut self.running.sums) {
+            let column = &self.columns[*at];
+            sums.insert(column.name().to_owned(), ExactDecimal::new(std::mem::take(total), column.sum_scale()));
+        }
+        let facts = Facts { rows: std::mem::take(&mut self.running.rows), sums };
+        self.facts.entry(unit).or_default().add(&facts)
+    }
+
+    fn add_sums(&mut self) -> Result<()> {
+        for (at, total) in self.sums.iter().zip(&mut self.running.sums) {
+            let Some(number) = self.columns[*at].last_number() else { continue };
+            *total = total
+                .checked_add(number)
+                .ok_or_else(|| Error::data(format!("sum of {}: does not fit 38 digits", self.columns[*at].name())))?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        if self.rows_buffered == 0 {
+            return Ok(());
+        }
+        self.rows_buffered = 0;
+        let arrays = self.columns.iter_mut().map(ColumnBuilder::finish).collect();
+        let batch = RecordBatch::try_new(self.context.definition.arrow_schema(), arrays)
+            .map_err(|error| Error::bug("columns do not form a batch").with_source(error))?;
+        match &mut self.file {
+            Some(file) => file.write(&batch),
+            None => Ok(()),
+        }
+    }
+
+    fn place(&self) -> String {
+        let table = self.context.mapping.from.as_deref().unwrap_or("the extract query");
+        format!("store {}, dataset {}, {table}", self.context.store, self.context.definition.name)
+    }
+
+    fn row_key(&self) -> String {
+        let value = |at: &usize| format!("{} = {}", self.columns[*at].name(), self.columns[*at].last_text());
+        self.key.iter().map(value).collect::<Vec<_>>().join(", ")
+    }
+}
+
+impl Rows for Sink<'_> {
+    fn begin(&mut self, names: &[String]) -> Result<()> {
+        self.bound.clear();
+        for name in names {
+            let Some(at) = self.columns.iter().position(|column| column.name() == name.as_str()) else {
+                return Err(self.config_error(
+                    name,
+                    "result columns must be columns of the dataset",
+                    "one that is not",
+                ));
+            };
+            if self.bound.contains(&at) {
+                return Err(self.config_error(name, "must be given once", "twice"));
+            }
+            self.bound.push(at);
+        }
+        self.filled = (0..self.columns.len())
+            .filter(|at| !self.bound.contains(at))
+            .map(|at| {
+                let column = &self.context.definition.columns[at];
+                Ok((at, self.fill_for(&column.name, column.nullable)?))
+            })
+            .collect::<Result<_>>()?;
+        Ok(())
+    }
+
+    #[inline]
+    fn value(&mut self, index: usize, value: Value<'_>) {
+        let at = self.bound[index];
+        if let Err(refusal) = self.columns[at].push(value) {
+            self.columns[at].push_filler();
+            self.refused.get_or_insert((at, format!("{}, got {value}", refusal.0)));
+        }
+    }
+
+    fn end_row(&mut self) -> Result<()> {
+        for (at, fill) in &self.filled {
+            let column = &mut self.columns[*at];
+            let value = match fill {
+                Fill::Null => Value::Null,
+                Fill::Store => Value::Text(self.context.store.as_str()),
+                Fill::Moment(micros) => Value::Instant(*micros),
+                Fill::Date(days) => Value::Date(*days),
+            };
+            if let Err(refusal) = column.push(value) {
+                column.push_filler();
+                self.refused.get_or_insert((*at, format!("{}, got {value}", refusal.0)));
+            }
+        }
+        if let Some((at, why)) = self.refused.take() {
+            return Err(Error::data(format!(
+                "{}, column {}, row {}: {why}",
+                self.place(),
+                self.columns[at].name(),
+                self.row_key()
+            )));
+        }
+        if let Some(at) = self.date_column {
+            let day = self.columns[at].last_number().unwrap_or_default() as i32;
+            if self.current_day != Some(day) {
+                self.enter_day(day)?;
+            }
+        }
+        self.running.rows += 1;
+        self.rows += 1;
+        self.add_sums()?;
+        self.rows_buffered += 1;
+        let text_is_full = || self.columns.iter().map(ColumnBuilder::text_bytes).sum::<usize>() >= TEXT_BYTES_BUFFERED;
+        if self.rows_buffered >= ROWS_BUFFERED || (self.rows_buffered.is_multiple_of(128) && text_is_full()) {
+            self.flush()?;
+        }
+        Ok(())
+    }
+}

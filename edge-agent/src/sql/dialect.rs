@@ -1,0 +1,64 @@
+//! What the databases' SQL does not agree on.
+
+/// The SQL that a source speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    Sqlite,
+    Mysql,
+}
+
+impl Dialect {
+    /// The mark of the `number`th parameter, counted from 1.
+    pub fn placeholder(self, _number: usize) -> String {
+        match self {
+            Self::Sqlite | Self::Mysql => "?".to_owned(),
+        }
+    }
+
+    pub fn quote(self, name: &str) -> String {
+        match self {
+            Self::Sqlite => format!("\"{}\"", name.replace('"', "\"\"")),
+            Self::Mysql => format!("`{}`", name.replace('`', "``")),
+        }
+    }
+
+    /// A float rounded to `digits` fraction digits, as an exact number; with SQLite an integer that
+    /// counts 10^-digits.
+    pub fn rounded(self, expression: &str, digits: u8) -> String {
+        match self {
+            Self::Sqlite => format!("CAST(ROUND(({expression}) * 1e{digits}) AS INTEGER)"),
+            Self::Mysql => format!("CAST(({expression}) AS DECIMAL(38,{digits}))"),
+        }
+    }
+
+    /// Text such as `1.234,50` as a number of `scale` fraction digits.
+    pub fn decimal_comma(self, expression: &str, scale: u8) -> String {
+        let plain = format!("REPLACE(REPLACE(TRIM({expression}), '.', ''), ',', '.')");
+        match self {
+            Self::Sqlite => plain,
+            Self::Mysql => format!("CAST({plain} AS DECIMAL(38,{scale}))"),
+        }
+    }
+
+    /// The exact sum. SQLite's own sum turns text into floats, so ours is registered there.
+    pub fn sum(self, expression: &str) -> String {
+        match self {
+            Self::Sqlite => format!("ribera_sum({expression})"),
+            Self::Mysql => format!("SUM({expression})"),
+        }
+    }
+
+    /// A hash of all rows that does not depend on their order, if the server can.
+    pub fn row_hash(self, expressions: &[String]) -> Option<String> {
+        match self {
+            Self::Sqlite => Some(format!("ribera_hash({})", expressions.join(", "))),
+            Self::Mysql => {
+                // NULL and separators are characters that texts of tills do not hold.
+                let values: Vec<String> =
+                    expressions.iter().map(|expression| format!("IFNULL({expression}, CHAR(30))")).collect();
+                let row = format!("MD5(CONCAT_WS(CHAR(31), {}))", values.join(", "));
+                Some(format!("SUM(CAST(CONV(LEFT({row}, 15), 16, 10) AS UNSIGNED))"))
+            }
+        }
+    }
+}

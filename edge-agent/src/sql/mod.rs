@@ -1,0 +1,123 @@
+//! SQL with named parameters, and the queries derived from a mapping.
+
+use jiff::ToSpan;
+use jiff::civil::Date;
+use ribera_storage::{Error, Result, StoreId};
+
+mod derive;
+mod dialect;
+#[cfg(test)]
+mod tests;
+
+pub use derive::Queries;
+pub use dialect::Dialect;
+
+/// A query whose named parameters were replaced by the dialect's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Template {
+    sql: String,
+    parameters: Vec<Parameter>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Parameter {
+    From,
+    To,
+    After,
+    Store,
+}
+
+/// A query ready to run: positional parameters, all of them text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Statement<'a> {
+    pub sql: &'a str,
+    pub parameters: Vec<String>,
+}
+
+impl Template {
+    /// Reads `text`; parameters in quotes and comments are left alone, `::` is a cast.
+    pub fn parse(text: &str, dialect: Dialect) -> Result<Self> {
+        let mut sql = String::with_capacity(text.len());
+        let mut parameters = Vec::new();
+        let mut rest = text;
+        while let Some(at) = rest.find([':', '\'', '"', '`', '-', '/', '#']) {
+            sql.push_str(&rest[..at]);
+            rest = &rest[at..];
+            let kept = skipped(rest, dialect);
+            if kept > 0 {
+                sql.push_str(&rest[..kept]);
+                rest = &rest[kept..];
+                continue;
+            }
+            let name: &str = {
+                let length = rest[1..].bytes().take_while(|byte| byte.is_ascii_alphanumeric() || *byte == b'_').count();
+                &rest[1..=length]
+            };
+            parameters.push(parameter(name)?);
+            sql.push_str(&dialect.placeholder(parameters.len()));
+            rest = &rest[1 + name.len()..];
+        }
+        sql.push_str(rest);
+        Ok(Self { sql, parameters })
+    }
+
+    /// The statement for the days `from` to `to`.
+    pub fn bind(&self, from: Date, to: Date, store: &StoreId) -> Statement<'_> {
+        let after = to.checked_add(1.day()).unwrap_or(to);
+        let value = |parameter: &Parameter| match parameter {
+            Parameter::From => from.to_string(),
+            Parameter::To => to.to_string(),
+            Parameter::After => after.to_string(),
+            Parameter::Store => store.to_string(),
+        };
+        Statement { sql: &self.sql, parameters: self.parameters.iter().map(value).collect() }
+    }
+}
+
+fn parameter(name: &str) -> Result<Parameter> {
+    Ok(match name {
+        "from" | "day" => Parameter::From,
+        "to" => Parameter::To,
+        "after" => Parameter::After,
+        "store" => Parameter::Store,
+        _ => {
+            return Err(Error::config(format!(
+                "adapter: query: parameters must be :from, :to, :after, :day or :store, got \":{name}\""
+            )));
+        }
+    })
+}
+
+/// Bytes at the start of `text` that hold no parameter: a quoted text, a comment, a cast, or one
+/// character that begins nothing; 0 when a parameter begins.
+fn skipped(text: &str, dialect: Dialect) -> usize {
+    let bytes = text.as_bytes();
+    let through = |end: &str, from: usize| {
+        text.get(from..).and_then(|rest| rest.find(end)).map_or(text.len(), |at| from + at + end.len())
+    };
+    match (bytes[0], bytes.get(1)) {
+        (quote @ (b'\'' | b'"' | b'`'), _) => quoted(bytes, quote, dialect),
+        (b'-', Some(b'-')) => through("\n", 2),
+        (b'#', _) if dialect == Dialect::Mysql => through("\n", 1),
+        (b'/', Some(b'*')) => through("*/", 2),
+        (b':', Some(b':')) => 2,
+        (b':', Some(b'=')) => 2,
+        (b':', Some(next)) if next.is_ascii_alphabetic() || *next == b'_' => 0,
+        _ => 1,
+    }
+}
+
+/// The length of a quoted text; a doubled quote is two texts in a row, which comes to the same.
+fn quoted(bytes: &[u8], quote: u8, dialect: Dialect) -> usize {
+    let escapes = dialect == Dialect::Mysql && quote != b'`';
+    let mut at = 1;
+    while at < bytes.len() {
+        match bytes[at] {
+            b'\\' if escapes => at += 1,
+            byte if byte == quote => return at + 1,
+            _ => {}
+        }
+        at += 1;
+    }
+    bytes.len()
+}

@@ -1,0 +1,73 @@
+use jiff::civil::date;
+use ribera_storage::dataset::shipped;
+
+use super::*;
+use crate::config::{ColumnMapping, DatasetMapping};
+
+fn bound(text: &str, dialect: Dialect) -> (String, Vec<String>) {
+    let template = Template::parse(text, dialect).unwrap();
+    let statement = template.bind(date(2017, 12, 30), date(2017, 12, 31), &"s1".parse().unwrap());
+    (statement.sql.to_owned(), statement.parameters)
+}
+
+#[test]
+fn named_parameters_become_positional_in_their_order() {
+    let (sql, parameters) =
+        bound("SELECT :store WHERE d >= :from AND d < :after AND d <= :to OR d = :day", Dialect::Sqlite);
+    assert_eq!(sql, "SELECT ? WHERE d >= ? AND d < ? AND d <= ? OR d = ?");
+    assert_eq!(parameters, ["s1", "2017-12-30", "2018-01-01", "2017-12-31", "2017-12-30"]);
+}
+
+#[test]
+fn quoted_texts_comments_and_casts_keep_their_colons() {
+    let kept = "SELECT ':from', \":to\", a::text, 'it''s :day' /* :x */ -- :y\n, 5-3, x/2";
+    assert_eq!(bound(kept, Dialect::Sqlite), (kept.to_owned(), vec![]));
+    let mysql = "SELECT '\\':from', @v := 1 # :z\n";
+    assert_eq!(bound(mysql, Dialect::Mysql), (mysql.to_owned(), vec![]));
+}
+
+#[test]
+fn an_unknown_parameter_is_refused_by_name() {
+    let error = Template::parse("SELECT :company", Dialect::Sqlite).unwrap_err();
+    assert!(error.message().contains(":company"), "{error}");
+}
+
+#[test]
+fn derived_queries_use_the_same_expressions_on_both_sides_of_the_audit() {
+    let definition = shipped("ventas").unwrap().unwrap();
+    let column = |sql: &str, round| ColumnMapping { sql: Some(sql.to_owned()), round, ..ColumnMapping::default() };
+    let mapping = DatasetMapping {
+        from: Some("lineas l".to_owned()),
+        filter: Some("l.anulada = 0".to_owned()),
+        date: Some("l.fecha".to_owned()),
+        order: vec!["l.ticket".to_owned()],
+        columns: [
+            ("ticket_id", column("l.ticket", None)),
+            ("linea", column("l.linea", None)),
+            ("producto_id", column("l.codigo", None)),
+            ("cantidad", column("l.cantidad", None)),
+            ("total", column("l.importe", Some(2))),
+        ]
+        .map(|(name, column)| (name.to_owned(), column))
+        .into(),
+        ..DatasetMapping::default()
+    };
+    let queries = Queries::new(&definition, &mapping, Dialect::Mysql).unwrap();
+    let bind =
+        |template: &Template| template.bind(date(2017, 1, 1), date(2017, 1, 31), &"s1".parse().unwrap()).sql.to_owned();
+    assert_eq!(
+        bind(&queries.extract),
+        "SELECT l.fecha AS `fecha`, l.ticket AS `ticket_id`, l.linea AS `linea`, l.codigo AS `producto_id`, \
+         l.cantidad AS `cantidad`, CAST((l.importe) AS DECIMAL(38,2)) AS `total` FROM lineas l \
+         WHERE (l.anulada = 0) AND (l.fecha BETWEEN ? AND ?) ORDER BY l.fecha, l.ticket"
+    );
+    assert_eq!(
+        bind(&queries.audit),
+        "SELECT l.fecha AS `day`, COUNT(*) AS `rows`, SUM(l.cantidad) AS `cantidad`, \
+         SUM(CAST((l.importe) AS DECIMAL(38,2))) AS `total` FROM lineas l \
+         WHERE (l.anulada = 0) AND (l.fecha BETWEEN ? AND ?) GROUP BY l.fecha"
+    );
+    let without_key = DatasetMapping { columns: Default::default(), ..mapping };
+    let error = Queries::new(&definition, &without_key, Dialect::Mysql).unwrap_err();
+    assert!(error.message().contains("ticket_id"), "{error}");
+}
