@@ -1,0 +1,72 @@
+"""`bench host`: what the host itself adds to each call of a WASM component: a fresh instance, and a
+call that has nothing to do. Measured by the host (its log) and by an HTTP client beside it."""
+
+import http.client
+import json
+import os
+import statistics
+import subprocess
+import tempfile
+import time
+
+from . import mariadb, place
+
+CALLS, WARM_UP = 300, 20
+START_MS_MAX = 2.0
+
+
+def run(report):
+    host = place.host_program()
+    with tempfile.TemporaryDirectory(dir=place.cache("scratch")) as folder:
+        log = os.path.join(folder, "log")
+        seen_ms = called(host, folder, log)
+        told = [json.loads(line) for line in open(log, encoding="utf-8") if '"start_ms"' in line]
+    of_sweeps = [one for one in told if one.get("function") == "ingest"][WARM_UP:]
+    start_ms = [float(one["start_ms"]) for one in of_sweeps]
+    report.add("WASM: start of a fresh instance, median", statistics.median(start_ms), "ms", f"< {START_MS_MAX}")
+    report.add("WASM: start of a fresh instance, p99", quantile(start_ms, 0.99), "ms")
+    report.add("WASM: whole call of ingest on an empty inbox, median",
+               statistics.median(float(one["total_ms"]) for one in of_sweeps), "ms")
+    report.add("the same as an HTTP client sees it, median", statistics.median(seen_ms), "ms")
+    report.add("memory of such a call", statistics.median(float(one["memory_mib"]) for one in of_sweeps), "MiB")
+
+
+def called(host, folder, log):
+    """Calls the sweep of an empty store many times; milliseconds of each, as seen outside."""
+    port = mariadb.free_port()
+    with open(log, "w", encoding="utf-8") as stderr:
+        server = subprocess.Popen(
+            [host, "--lake", os.path.join(folder, "store"), "--json", "up", "--listen", f"127.0.0.1:{port}"],
+            env={**os.environ, "RIBERA_LOG": "warn,ribera=debug"}, stdout=subprocess.DEVNULL, stderr=stderr,
+        )
+        try:
+            return [one_call(port, wait_s=120 if turn == 0 else 5) for turn in range(CALLS + WARM_UP)][WARM_UP:]
+        finally:
+            server.terminate()
+            server.wait()
+
+
+def one_call(port, wait_s):
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+            started = time.monotonic()
+            connection.request("POST", "/sweep", body=b"")
+            answer = connection.getresponse()
+            body = answer.read()
+            taken = time.monotonic() - started
+            connection.close()
+        except ConnectionRefusedError:
+            # The first start compiles the components.
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+            continue
+        if answer.status != 200:
+            raise RuntimeError(f"POST /sweep: {answer.status} {body[:300]!r}")
+        return taken * 1000
+
+
+def quantile(values, part):
+    return sorted(values)[round((len(values) - 1) * part)]
