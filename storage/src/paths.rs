@@ -97,6 +97,11 @@ pub fn heartbeat(store: &StoreId) -> Result<ObjectPath> {
     ObjectPath::new(format!("agents/{store}/heartbeat.json"))
 }
 
+/// The units that a source says differ from what its agent sent; see [`crate::batch::Differing`].
+pub fn differing(store: &StoreId, dataset: &DatasetName) -> Result<ObjectPath> {
+    ObjectPath::new(format!("agents/{store}/{dataset}/differing.json"))
+}
+
 /// Mutable state is numbered objects, of which the highest number wins.
 pub fn numbered(prefix: &str, number: u64, extension: &str) -> Result<ObjectPath> {
     ObjectPath::new(format!("{prefix}/{number:010}.{extension}"))

@@ -157,3 +157,34 @@ pub fn manifest(batch: &str, days: &[Date], lines: &[Line], file: &Bytes) -> Man
         },
     }
 }
+
+/// A clock that a test sets.
+#[derive(Debug, Clone)]
+pub struct FixedClock(std::sync::Arc<std::sync::Mutex<jiff::Timestamp>>);
+
+impl FixedClock {
+    pub fn at(text: &str) -> Self {
+        Self(std::sync::Arc::new(std::sync::Mutex::new(text.parse().unwrap())))
+    }
+
+    pub fn advance(&self, seconds: i64) {
+        *self.0.lock().unwrap() += jiff::SignedDuration::from_secs(seconds);
+    }
+}
+
+impl ribera_storage::ports::Clock for FixedClock {
+    fn now(&self) -> jiff::Timestamp {
+        *self.0.lock().unwrap()
+    }
+}
+
+/// The same names in the same order, every run.
+#[derive(Debug, Clone, Default)]
+pub struct SeededRandom(std::sync::Arc<std::sync::atomic::AtomicU64>);
+
+impl ribera_storage::ports::Random for SeededRandom {
+    fn next_u64(&self) -> u64 {
+        let count = self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        (count + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+}

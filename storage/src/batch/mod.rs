@@ -192,6 +192,15 @@ impl Manifest {
 /// Larger than the manifest of any month of days with 20 audit sums.
 pub const MANIFEST_BYTES_MAX: usize = 1 << 20;
 
+/// Units whose rows at the source differ from what was sent, by the latest fingerprints: they are
+/// not complete until they are sent again. Absent or empty when nothing differs; each cycle of the
+/// agent puts it anew, before the extraction that mends it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Differing {
+    pub units: Vec<Unit>,
+}
+
 /// What became of a batch, in `acks/`; written once it is committed or quarantined.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ack {

@@ -7,12 +7,20 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use ribera_storage::delta::Snapshot;
 use ribera_storage::ports::{Clock, Random};
-use ribera_storage::{DatasetName, Error, Month, ObjectStore, Result, StoreId};
+use ribera_storage::{DatasetName, Month, ObjectStore, Result, StoreId, control, paths};
 use serde::{Deserialize, Serialize};
 
 use crate::Deps;
 
+mod evidence;
+mod gaps;
+mod judge;
+pub(crate) mod persist;
+mod summary;
 mod types;
+
+use evidence::Evidence;
+use judge::StoreEvidence;
 
 pub use types::{Calendar, DayState, Light, StateCounts};
 
@@ -136,63 +144,104 @@ pub struct Touched {
 /// Computes coverage of a dataset from the lake as it is now. Store-days in quarantine that no
 /// later batch superseded count as partial.
 pub async fn compute<S: ObjectStore, C: Clock, R: Random>(
-    _deps: &Deps<S, C, R>,
-    _dataset: &DatasetName,
+    deps: &Deps<S, C, R>,
+    dataset: &DatasetName,
 ) -> Result<Coverage> {
-    Err(Error::bug("coverage: not built yet"))
+    of_evidence(evidence::gather(&deps.store, dataset, None).await?, deps.clock.now())
 }
 
 /// Like [`compute`], of the lake as `snapshots` (one for each of the dataset's tables that exist)
 /// have it: for answers about an older version.
 pub async fn compute_at<S: ObjectStore, C: Clock, R: Random>(
-    _deps: &Deps<S, C, R>,
-    _dataset: &DatasetName,
-    _snapshots: &[Snapshot],
+    deps: &Deps<S, C, R>,
+    dataset: &DatasetName,
+    snapshots: &[Snapshot],
 ) -> Result<Coverage> {
-    Err(Error::bug("coverage: not built yet"))
+    of_evidence(evidence::gather(&deps.store, dataset, Some(snapshots)).await?, deps.clock.now())
 }
 
-/// Computes and persists coverage of every dataset with a change since it was last computed.
+/// Computes and persists coverage of every published dataset and of every other that has data.
+/// Returns their summaries.
 pub async fn refresh<S: ObjectStore, C: Clock, R: Random>(
-    _deps: &Deps<S, C, R>,
-    _settings: &CoverageSettings,
+    deps: &Deps<S, C, R>,
+    settings: &CoverageSettings,
 ) -> Result<Vec<Summary>> {
-    Err(Error::bug("coverage: not built yet"))
+    let mut summaries = Vec::new();
+    for dataset in datasets(&deps.store).await? {
+        let coverage = compute(deps, &dataset).await?;
+        let summary = coverage.summary(settings, None, false);
+        persist::save(deps, coverage, &summary).await?;
+        summaries.push(summary);
+    }
+    Ok(summaries)
+}
+
+/// Published datasets, and shipped ones with a table, by name.
+pub async fn datasets<S: ObjectStore>(objects: &S) -> Result<Vec<DatasetName>> {
+    let (published, known, settings) = futures::try_join!(
+        control::load_published_datasets(objects),
+        control::load_datasets(objects),
+        control::load_settings(objects)
+    )?;
+    let published: Vec<DatasetName> = published.into_iter().map(|dataset| dataset.name).collect();
+    let mut names = Vec::new();
+    for dataset in known {
+        let mut wanted = published.contains(&dataset.name);
+        for table in settings.tables(&dataset.name)? {
+            let log = format!("{}/_delta_log/", paths::table_root(&table));
+            wanted = wanted || !objects.list(&log, None, 1).await?.is_empty();
+        }
+        if wanted {
+            names.push(dataset.name);
+        }
+    }
+    Ok(names)
 }
 
 /// The coverage persisted last, or `None`.
-pub async fn load<S: ObjectStore>(_store: &S, _dataset: &DatasetName) -> Result<Option<Coverage>> {
-    Err(Error::bug("coverage: not built yet"))
+pub async fn load<S: ObjectStore>(store: &S, dataset: &DatasetName) -> Result<Option<Coverage>> {
+    persist::load(store, dataset).await
 }
 
 impl Coverage {
     /// Percentages, lights and totals over `period` (by default from the first expected day to
-    /// the last). Inactive stores stand outside unless `with_inactive`.
-    pub fn summary(&self, _settings: &CoverageSettings, period: Option<Period>, _with_inactive: bool) -> Summary {
-        Summary {
-            dataset: self.dataset.clone(),
-            period,
-            computed_at: self.computed_at,
-            table_version: self.table_version,
-            stores: Vec::new(),
-            totals: Totals::default(),
-        }
+    /// the last); rows are those of the months it touches. Inactive stores stand outside unless
+    /// `with_inactive`.
+    pub fn summary(&self, settings: &CoverageSettings, period: Option<Period>, with_inactive: bool) -> Summary {
+        summary::summarise(self, settings, period, with_inactive)
     }
 
     /// Exactly the missing and partial days, in runs by store and month.
-    pub fn gap_plan(&self, _touched: &Touched) -> Vec<GapRun> {
-        Vec::new()
+    pub fn gap_plan(&self, touched: &Touched) -> Vec<GapRun> {
+        self.behind(touched).gaps
     }
 
     /// What is not complete behind an answer that rests on the store-days that `touched` says yes
     /// to: what `ribera sql` asks with the filters of a query's plan. Inactive stores count too
     /// when they are touched and have gaps.
-    pub fn behind_where(&self, _touched: impl Fn(&StoreId, Date) -> bool) -> AnswerCoverage {
-        AnswerCoverage { dataset: self.dataset.clone(), days: StateCounts::default(), gaps: Vec::new() }
+    pub fn behind_where(&self, touched: impl Fn(&StoreId, Date) -> bool) -> AnswerCoverage {
+        gaps::behind(self, touched)
     }
 
     /// What is not complete behind an answer.
-    pub fn behind(&self, _touched: &Touched) -> AnswerCoverage {
-        AnswerCoverage { dataset: self.dataset.clone(), days: StateCounts::default(), gaps: Vec::new() }
+    pub fn behind(&self, touched: &Touched) -> AnswerCoverage {
+        self.behind_where(|store, date| touched.includes(store, date))
     }
 }
+
+fn of_evidence(evidence: Evidence, now: Timestamp) -> Result<Coverage> {
+    let nothing = StoreEvidence::default();
+    let stores = evidence.stores.iter().map(|store| {
+        let of_store = evidence.by_store.get(&store.id).unwrap_or(&nothing);
+        judge::judge(store, &evidence.dataset, of_store, now)
+    });
+    Ok(Coverage {
+        dataset: evidence.dataset.name.clone(),
+        table_version: evidence.table_version,
+        computed_at: now,
+        stores: stores.collect::<Result<_>>()?,
+    })
+}
+
+#[cfg(test)]
+mod tests;

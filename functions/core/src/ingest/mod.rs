@@ -29,6 +29,8 @@ mod sweep;
 mod validate;
 
 pub use limits::Limits;
+pub(crate) use refusal::shown;
+pub(crate) use settle::put_json;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -1,0 +1,266 @@
+//! The rules: what the evidence says of each day of a store. Pure.
+
+use std::collections::BTreeMap;
+
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp, ToSpan};
+use ribera_storage::dataset::{DatasetDefinition, DatasetKind};
+use ribera_storage::ids::Position;
+use ribera_storage::store::StoreDefinition;
+use ribera_storage::{Month, Result, Unit};
+
+use super::{Calendar, DayState, StoreCoverage};
+
+/// What the lake's log says of one unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnitEvidence {
+    pub unit: Unit,
+    /// Of the batch that won it.
+    pub position: Position,
+    pub rows: u64,
+    /// Closed at the source, by the agent's clock, and the audit equals the lake's rows and sums.
+    pub proven: bool,
+    /// By the agent's clock; shown to people.
+    pub extracted_at: Timestamp,
+    /// The lake file was written then, by our own clock: the batch had arrived.
+    pub received_by: Timestamp,
+}
+
+/// Everything known of one store and dataset.
+#[derive(Debug, Clone, Default)]
+pub struct StoreEvidence {
+    pub units: Vec<UnitEvidence>,
+    /// Batches in quarantine with the units they would have covered.
+    pub quarantined: Vec<(Position, Vec<Unit>)>,
+    /// Units that the source says differ from what was sent.
+    pub differing: Vec<Unit>,
+}
+
+/// Days of a calendar at most: some 27 years. Evidence outside is not looked at.
+const DAYS_MAX: i32 = 10_000;
+
+/// Coverage of one store.
+///
+/// A day is over when the store's clock passes `closes_at` of the next day, and due one `schedule`
+/// later: by then the agent has looked again. It is complete only if it is over by our own clock
+/// too, and was so when its batch arrived: an agent whose clock is ahead closes days too early.
+pub fn judge(
+    store: &StoreDefinition,
+    dataset: &DatasetDefinition,
+    evidence: &StoreEvidence,
+    now: Timestamp,
+) -> Result<StoreCoverage> {
+    let clock = StoreClock { zone: store.zone()?, dataset };
+    let days = Days::gather(store, &clock, evidence, now);
+    let schedule = SignedDuration::from_secs(i64::try_from(dataset.schedule_seconds()?).unwrap_or(i64::MAX / 2));
+    let due_through = clock.over_through(now.checked_sub(schedule).unwrap_or(now));
+    let over_through = clock.over_through(now);
+    let mut proven_at = None;
+    let mut rows_by_month = BTreeMap::new();
+    let states = days.iter().map(|(date, day)| {
+        if day.rows > 0 {
+            *rows_by_month.entry(Month::of(date)).or_insert(0) += day.rows;
+        }
+        // A whole table is due as soon as the store is expected.
+        let (over, due) = match dataset.kind {
+            DatasetKind::Dimension => (true, true),
+            _ => (date <= over_through, date <= due_through),
+        };
+        let state = state(store.expects(date), over, due, day);
+        if state == DayState::Complete {
+            proven_at = proven_at.max(day.proven_at);
+        }
+        state
+    });
+    let calendar = Calendar::new(days.from, states.collect::<Vec<_>>());
+    Ok(StoreCoverage {
+        store: store.id.clone(),
+        name: store.name.clone(),
+        active: store.active,
+        hold_repair: store.hold_repair,
+        calendar,
+        rows_by_month,
+        proven_at,
+    })
+}
+
+/// The one rule, in order of precedence.
+fn state(expected: bool, over: bool, due: bool, day: &Day) -> DayState {
+    let doubted = day.quarantined || day.differing;
+    if !expected {
+        DayState::NotExpected
+    } else if over && day.proven_at.is_some() && !day.unproven && !doubted {
+        DayState::Complete
+    } else if !due {
+        DayState::Pending
+    } else if day.rows > 0 || day.quarantined {
+        DayState::Partial
+    } else {
+        DayState::Missing
+    }
+}
+
+/// What the evidence says of one business date.
+#[derive(Debug, Clone, Default)]
+struct Day {
+    rows: u64,
+    /// When the newest proof was taken.
+    proven_at: Option<Timestamp>,
+    /// Evidence that is no proof, where every piece must be one.
+    unproven: bool,
+    /// The newest position of the day's units.
+    position: Option<Position>,
+    quarantined: bool,
+    differing: bool,
+}
+
+/// The days of a calendar, by their number after `from`.
+struct Days {
+    from: Date,
+    days: Vec<Day>,
+}
+
+impl Days {
+    fn gather(store: &StoreDefinition, clock: &StoreClock<'_>, evidence: &StoreEvidence, now: Timestamp) -> Self {
+        let today = clock.date_of(now);
+        let dated: Vec<(Date, &UnitEvidence)> =
+            evidence.units.iter().map(|unit| (clock.date_of_unit(unit.unit, today), unit)).collect();
+        let (from, to) = span(store, clock.dataset, today, dated.iter().map(|(date, _)| *date));
+        let length = if to < from { 0 } else { number(to) - number(from) + 1 };
+        let mut days = Self { from, days: vec![Day::default(); usize::try_from(length.min(DAYS_MAX)).unwrap_or(0)] };
+        let mut received = None;
+        for (date, unit) in dated {
+            // Units of one file arrived together: their answer is computed once.
+            let (at, over_through) = received.unwrap_or((unit.received_by, clock.over_through(unit.received_by)));
+            let over_through = if at == unit.received_by { over_through } else { clock.over_through(unit.received_by) };
+            received = Some((unit.received_by, over_through));
+            let in_time = clock.dataset.kind != DatasetKind::Daily || date <= over_through;
+            if let Some(day) = days.get(date) {
+                day.take(unit, unit.proven && in_time, clock.dataset.kind);
+            }
+        }
+        for (position, units) in &evidence.quarantined {
+            for unit in units {
+                if let Some(day) = days.get(clock.date_of_unit(*unit, today)) {
+                    day.quarantined |= day.position.is_none_or(|winner| winner <= *position);
+                }
+            }
+        }
+        for unit in &evidence.differing {
+            if let Some(day) = days.get(clock.date_of_unit(*unit, today)) {
+                day.differing = true;
+            }
+        }
+        days
+    }
+
+    fn get(&mut self, date: Date) -> Option<&mut Day> {
+        let index = usize::try_from(number(date) - number(self.from)).ok()?;
+        self.days.get_mut(index)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (Date, &Day)> {
+        let mut next = self.from;
+        self.days.iter().map(move |day| {
+            let date = next;
+            next = date.tomorrow().unwrap_or(date);
+            (date, day)
+        })
+    }
+}
+
+impl Day {
+    fn take(&mut self, unit: &UnitEvidence, proven: bool, kind: DatasetKind) {
+        // A day has one unit; a second one for it contradicts the log's own rule, and nothing is
+        // complete. A snapshot day has many moments, of which one that is proven suffices.
+        let second = self.position.is_some() && kind != DatasetKind::Snapshot;
+        self.rows += unit.rows;
+        self.position = self.position.max(Some(unit.position));
+        if proven {
+            self.proven_at = self.proven_at.max(Some(unit.extracted_at));
+        }
+        self.unproven |= second || (!proven && kind != DatasetKind::Snapshot);
+    }
+}
+
+/// The first and last day of a store's calendar: from its opening, or else its first data, to its
+/// closing or today.
+fn span(
+    store: &StoreDefinition,
+    dataset: &DatasetDefinition,
+    today: Date,
+    data: impl Iterator<Item = Date>,
+) -> (Date, Date) {
+    let (first, last) = data.fold((None, None), |(first, last): (Option<Date>, Option<Date>), date| {
+        (Some(first.map_or(date, |first| first.min(date))), Some(last.map_or(date, |last| last.max(date))))
+    });
+    if dataset.kind == DatasetKind::Dimension {
+        return (today, today);
+    }
+    // A store that was never heard of shows up as missing over the days its agent looks back on.
+    let looked_back = today.saturating_sub(i64::from(dataset.lookback_days.max(1)).days());
+    let from = match (store.opened, first) {
+        (Some(opened), Some(first)) => opened.min(first),
+        (Some(opened), None) => opened,
+        (None, Some(first)) => first,
+        (None, None) => looked_back,
+    };
+    let end = store.closed.map_or(today, |closed| closed.min(today));
+    let to = last.map_or(end, |last| last.min(today).max(end));
+    (from.max(to.saturating_sub(i64::from(DAYS_MAX - 1).days())), to)
+}
+
+/// Dates as the store sees them.
+struct StoreClock<'a> {
+    zone: TimeZone,
+    dataset: &'a DatasetDefinition,
+}
+
+impl StoreClock<'_> {
+    fn date_of(&self, at: Timestamp) -> Date {
+        self.zone.to_datetime(at).date()
+    }
+
+    fn date_of_unit(&self, unit: Unit, today: Date) -> Date {
+        match unit {
+            Unit::Day(date) => date,
+            Unit::Moment(moment) => self.date_of(moment),
+            Unit::Table => today,
+        }
+    }
+
+    /// The last business date that is over at `at`. (In the hour that a clock is set back it may
+    /// be a day less for a while: never a day too many.)
+    fn over_through(&self, at: Timestamp) -> Date {
+        let local = self.zone.to_datetime(at);
+        let days = if local.time() >= self.dataset.closes_at { 1 } else { 2 };
+        local.date().saturating_sub(days.days())
+    }
+}
+
+/// Days since 1970-01-01, by arithmetic: coverage does this for millions of days.
+fn number(date: Date) -> i32 {
+    // Years that begin in March have their leap day last.
+    let (year, month) = (i32::from(date.year()), i32::from(date.month()));
+    let year = if month <= 2 { year - 1 } else { year };
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + i32::from(date.day()) - 1;
+    365 * year + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + day_of_year - 719_468
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::civil::date;
+
+    use super::*;
+
+    #[test]
+    fn day_numbers_count_the_calendar_without_gaps() {
+        assert_eq!(number(date(1970, 1, 1)), 0);
+        let mut expected = number(date(1899, 12, 31));
+        for day in date(1899, 12, 31).series(1.day()).take(60_000) {
+            assert_eq!(number(day), expected, "{day}");
+            expected += 1;
+        }
+    }
+}
