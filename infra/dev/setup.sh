@@ -11,7 +11,7 @@ DUCKDB_PACKAGE=@duckdb/node-bindings-linux-x64@$DUCKDB_VERSION-r.1
 DUCKDB_SHA256=3f4962cdd266eab2b479a5b5a4a6d063d279b2954ae814ed00385d553b747633
 
 main() {
-  mkdir -p "$RIBERA_CACHE"
+  mkdir -p "$RIBERA_TOOLS"
   system_packages
   rust
   duckdb_library
@@ -62,7 +62,7 @@ rust() {
       [ "$(rustc "+$other" --version | cut -d' ' -f2)" = "$RUST_VERSION" ] || continue
       export RUSTUP_TOOLCHAIN=$other
       rustup target add --toolchain "$other" wasm32-wasip2 >&2 || true
-      rust_works && { echo "$other" >"$RIBERA_CACHE/toolchain" && return; }
+      rust_works && { echo "$other" >"$RIBERA_TOOLS/toolchain" && return; }
     done
   fi
   fail "Rust $RUST_VERSION with target wasm32-wasip2 is needed; try: rustup toolchain install $RUST_VERSION -t wasm32-wasip2"
@@ -76,18 +76,18 @@ rust_works() {
 # A machine without any Rust: rustup, brought by a Python package into the cache folder.
 bootstrap_rust() {
   say "rustup"
-  local tools=$RIBERA_CACHE/rust-bootstrap
+  local tools=$RIBERA_TOOLS/rust-bootstrap
   python3 -m venv "$tools" && "$tools/bin/pip" install -q puccinialin==0.1.14 >&2
-  XDG_CACHE_HOME=$RIBERA_CACHE "$tools/bin/python" -m puccinialin --info-json "$tools/rust.json" >&2
-  python3 - "$tools/rust.json" >"$RIBERA_CACHE/rust.env.new" <<'PY'
+  XDG_CACHE_HOME=$RIBERA_TOOLS "$tools/bin/python" -m puccinialin --info-json "$tools/rust.json" >&2
+  python3 - "$tools/rust.json" >"$RIBERA_TOOLS/rust.env.new" <<'PY'
 import json, sys
 env = json.load(open(sys.argv[1]))["env"]
 print(f'export RUSTUP_HOME="{env["RUSTUP_HOME"]}" CARGO_HOME="{env["CARGO_HOME"]}"')
 print(f'PATH="{env["CARGO_HOME"]}/bin:$PATH"')
 PY
-  mv "$RIBERA_CACHE/rust.env.new" "$RIBERA_CACHE/rust.env"
+  mv "$RIBERA_TOOLS/rust.env.new" "$RIBERA_TOOLS/rust.env"
   # shellcheck disable=SC1091
-  source "$RIBERA_CACHE/rust.env"
+  source "$RIBERA_TOOLS/rust.env"
   export PATH
 }
 
@@ -97,7 +97,7 @@ duckdb_library() {
   [ "$(uname -m)" = x86_64 ] || fail "set DUCKDB_LIB_DIR to a folder with libduckdb.so $DUCKDB_VERSION for $(uname -m)"
   say "DuckDB $DUCKDB_VERSION"
   local work
-  work=$(mktemp -d "$RIBERA_CACHE/.duckdb.XXXXXX")
+  work=$(mktemp -d "$RIBERA_TOOLS/.duckdb.XXXXXX")
   (cd "$work" && npm pack --silent "$DUCKDB_PACKAGE" >/dev/null && tar -xzf ./*.tgz package/libduckdb.so) \
     || { rm -rf "$work"; fail "$DUCKDB_PACKAGE cannot be fetched"; }
   echo "$DUCKDB_SHA256  $work/package/libduckdb.so" | sha256sum --check --quiet >&2 \
@@ -117,7 +117,7 @@ python_environment() {
     python3 -m venv --clear "$VENV"
     "$VENV/bin/pip" install -q --disable-pip-version-check --no-deps -r "$ROOT/tests/requirements.txt" >&2
     touch "$VENV/.complete"
-  ) 9>"$RIBERA_CACHE/.venv.lock"
+  ) 9>"$RIBERA_TOOLS/.venv.lock"
 }
 
 fail() {

@@ -7,7 +7,7 @@ ROOT=${ROOT:-$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)}
 source "$ROOT/infra/dev/env.sh"
 cd "$ROOT"
 
-SUITES=(lint unit build sim judge e2e kill)
+SUITES=(lint unit build sim judge e2e crash)
 case ${1:-test} in
   test) KILLS=20 SEEDS=20 STORES=6 ;;
   soak) KILLS=200 SEEDS=200 STORES=20 ;;
@@ -33,7 +33,7 @@ judge() { python tests/judge/judge_test.py; }
 
 e2e() { python tests/e2e/run.py --stores "$STORES"; }
 
-kill() { python tests/e2e/kill.py --kills "$KILLS" --stores "$STORES"; }
+crash() { python tests/e2e/crash.py --kills "$KILLS" --stores "$STORES"; }
 
 python() { "$VENV/bin/python" -B "$@"; }
 

@@ -7,7 +7,6 @@ use std::str::FromStr;
 use arrow_schema::{DataType, TimeUnit};
 use serde::{Deserialize, Serialize};
 
-use crate::decimal::ExactDecimal;
 use crate::error::{Error, Result};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -165,47 +164,6 @@ pub enum Transform {
     Drop,
     /// A personal column becomes the hexadecimal SHA-256 of a salt and the value.
     Hash,
-}
-
-/// A rule over the rows of a batch, tested by `ingest`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Check {
-    pub column: String,
-    #[serde(flatten)]
-    pub rule: CheckRule,
-    pub action: CheckAction,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum CheckAction {
-    Warn,
-    Reject,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "rule", rename_all = "snake_case")]
-pub enum CheckRule {
-    NotNull,
-    /// Inclusive; either side may be open.
-    Range {
-        #[serde(default)]
-        min: Option<ExactDecimal>,
-        #[serde(default)]
-        max: Option<ExactDecimal>,
-    },
-    Unique,
-    /// A glob over the whole text: `*` any run, `?` any one character.
-    Pattern {
-        glob: String,
-    },
-    /// The column equals the product of two others within `tolerance`, row by row.
-    ProductOf {
-        left: String,
-        right: String,
-        tolerance: ExactDecimal,
-    },
 }
 
 fn nullable() -> bool {

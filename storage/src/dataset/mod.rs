@@ -7,12 +7,17 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::ids::DatasetName;
 
+mod check;
 mod column;
 mod schema;
 mod shipped;
 mod validate;
 
-pub use column::{Check, CheckAction, CheckRule, Column, ColumnType, Transform};
+#[cfg(test)]
+mod doc_tests;
+
+pub use check::{Check, CheckAction, CheckRule};
+pub use column::{Column, ColumnType, Transform};
 pub use schema::{PartitionColumn, STORE_COLUMN};
 pub use shipped::{SHIPPED, shipped};
 
