@@ -1,5 +1,7 @@
 //! The clock and the randomness of a native host.
 
+#![allow(clippy::disallowed_methods, reason = "the native host's clock and randomness come from here")]
+
 use jiff::Timestamp;
 use ribera_storage::ports::{Clock, Random};
 
