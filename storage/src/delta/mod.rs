@@ -15,10 +15,9 @@
 //! read back and its write id compared.
 
 use bytes::Bytes;
-use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
-use crate::batch::{Facts, Manifest};
+use crate::batch::Facts;
 use crate::dataset::{DatasetDefinition, PartitionColumn};
 use crate::error::{Error, Result};
 use crate::ids::{BatchId, TableName, Unit};
@@ -26,20 +25,30 @@ use crate::object::{ObjectPath, ObjectStore, PutOutcome};
 use crate::ports::{Clock, Random};
 
 pub mod action;
+mod checkpoint;
+mod commit;
+mod entry;
 pub mod evolution;
+mod log;
+mod maintain;
+mod ordered;
 mod path;
+mod plan;
 mod ready;
+mod rows;
+mod settle;
 mod snapshot;
 mod stats;
-mod stubs;
 pub mod tags;
 mod unit;
 mod writer;
 
 pub use action::{AddFile, CommitInfo, CommittedBatch};
+pub use checkpoint::CHECKPOINT_EVERY;
+pub use maintain::{CompactionGroup, LOG_RETENTION, VACUUM_RETENTION, compaction_plan};
 pub use ready::{READY_AGE_MAX, ReadyRecord};
+pub use rows::UnitCounter;
 pub use snapshot::{Changes, Snapshot};
-pub use stubs::*;
 pub use tags::UnitTag;
 pub use writer::{LakeFile, LakeWriter, LakeWriterOptions, keys_schema};
 
@@ -149,3 +158,6 @@ fn hash_of_schema(schema: &str) -> String {
     let digest = Sha256::digest(schema.as_bytes());
     digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,7 @@ use super::{CONCURRENCY, Table, path};
 use crate::batch::{Manifest, ManifestKind};
 use crate::dataset::{DatasetDefinition, Mode, PartitionColumn};
 use crate::error::{Error, Result};
-use crate::ids::{BatchId, TableName, Unit};
+use crate::ids::{BatchId, TableName};
 use crate::object::{ObjectMeta, ObjectPath, ObjectStore, list_all};
 use crate::paths;
 
@@ -48,6 +48,9 @@ pub struct ReadyRecord {
     /// The units of all files: [`tags::encode`]d.
     pub units: String,
 }
+
+/// A record as it was read: `None` when it vanished meanwhile.
+pub(super) type ReadAttempt = (BatchId, Result<Option<ReadyRecord>>);
 
 impl ReadyRecord {
     /// The record of a batch whose `files` are in the table's folder (see [`Table::put_file`]).
@@ -108,10 +111,6 @@ impl ReadyRecord {
         tags::decode(&self.units).map_err(|error| error.context(&self.batch))
     }
 
-    pub(super) fn unit_list(&self) -> Result<Vec<Unit>> {
-        Ok(tags::decode_positions(&self.units)?.into_iter().map(|(unit, _)| unit).collect())
-    }
-
     pub(super) fn partition_key(&self) -> String {
         path::partition_key(&self.partition)
     }
@@ -145,28 +144,41 @@ impl<S: ObjectStore> Table<'_, S> {
         self.objects.delete(&paths::ready(&self.name, batch)?).await
     }
 
-    /// The records of `own` first, then of others up to [`READY_READ_MAX`], oldest object first.
-    /// One that vanished meanwhile is passed over; one that does not parse is an error of kind
-    /// `Data` in its place.
-    pub(super) async fn read_ready_records(&self, own: &[BatchId]) -> Result<Vec<Result<ReadyRecord>>> {
-        let mut wanted = Vec::new();
-        for batch in own {
-            wanted.push(paths::ready(&self.name, batch)?);
-        }
+    /// The ready records beside `own`, oldest objects first, [`READY_READ_MAX`] at most.
+    pub(super) async fn read_other_records(&self, own: &[ReadyRecord]) -> Result<Vec<ReadAttempt>> {
         let mut listed = self.list_ready().await?;
         listed.sort_by_key(|meta| meta.modified);
-        let others = listed.into_iter().map(|meta| meta.path).filter(|path| !wanted.contains(path));
-        let others: Vec<ObjectPath> = others.take(READY_READ_MAX).collect();
-        wanted.extend(others);
-        let read: Vec<_> =
-            stream::iter(&wanted).map(|path| self.read_ready(path)).buffered(CONCURRENCY).collect().await;
-        read.into_iter()
-            .filter_map(Result::transpose)
-            .map(|record| match record {
-                Err(error) if error.is_retry() => Err(error),
-                record => Ok(record),
-            })
-            .collect()
+        let others = listed
+            .into_iter()
+            .filter_map(|meta| Some((self.batch_of_ready(&meta.path)?, meta.path)))
+            .filter(|(batch, _)| !own.iter().any(|record| record.batch == *batch));
+        self.read_records(others.take(READY_READ_MAX).collect()).await
+    }
+
+    pub(super) async fn read_all_records(&self) -> Result<Vec<ReadAttempt>> {
+        let listed = self.list_ready().await?.into_iter();
+        let all = listed.filter_map(|meta| Some((self.batch_of_ready(&meta.path)?, meta.path)));
+        self.read_records(all.collect()).await
+    }
+
+    async fn read_records(&self, wanted: Vec<(BatchId, ObjectPath)>) -> Result<Vec<ReadAttempt>> {
+        let mut reading =
+            stream::iter(wanted).map(async |(batch, path)| (batch, self.read_ready(&path).await)).buffered(CONCURRENCY);
+        let mut records = Vec::new();
+        while let Some((batch, read)) = reading.next().await {
+            match read {
+                Err(error) if error.is_retry() => return Err(error),
+                read => records.push((batch, read)),
+            }
+        }
+        Ok(records)
+    }
+
+    /// The batch that a ready record's path names; a table's records may be of one dataset only.
+    fn batch_of_ready(&self, path: &ObjectPath) -> Option<BatchId> {
+        let (store, position) = path.file_name().strip_suffix(".json")?.split_once('~')?;
+        let dataset = self.name.as_str().split('.').next()?;
+        Some(BatchId { store: store.parse().ok()?, dataset: dataset.parse().ok()?, position: position.parse().ok()? })
     }
 
     async fn read_ready(&self, path: &ObjectPath) -> Result<Option<ReadyRecord>> {

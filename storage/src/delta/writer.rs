@@ -211,7 +211,7 @@ impl LakeWriter {
         }
         let metadata = open.writer.finish().map_err(encoding)?;
         let stats = stats::of_file(&self.schema, &metadata)?;
-        let bytes = open.writer.into_inner().map_err(encoding)?.into();
+        let bytes = std::mem::take(open.writer.inner_mut()).into();
         Ok(LakeFile { bytes, rows: counted.values().sum(), stats, units: units.into_values().collect() })
     }
 }

@@ -15,8 +15,12 @@ use jiff::Timestamp;
 use super::{ObjectMeta, ObjectPath, ObjectStore, PutBody, PutOutcome};
 use crate::error::{Error, Result};
 
-/// Unfinished writes; no object's path can begin like this.
+/// The folder of unfinished writes; no object lies in it.
 const TEMPORARY: &str = ".tmp";
+
+/// No write takes so long: a temporary file of this age was left by a crash.
+#[cfg(not(target_family = "wasm"))]
+const STALE_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 #[derive(Debug, Clone)]
 pub struct FolderStore {
@@ -34,7 +38,27 @@ impl FolderStore {
         fs::create_dir_all(root.join(TEMPORARY)).map_err(|error| {
             Error::config(format!("object store folder {}: cannot be written", root.display())).with_source(error)
         })?;
-        Ok(Self { root, token: token.into(), durable: true })
+        let store = Self { root, token: token.into(), durable: true };
+        // A WASM instance lives for one call: the host that starts it clears up.
+        #[cfg(not(target_family = "wasm"))]
+        store.remove_stale(STALE_AFTER)?;
+        Ok(store)
+    }
+
+    /// Removes temporary files that were last written `older_than` ago: what crashed writers left
+    /// behind. How many there were.
+    pub fn remove_stale(&self, older_than: Duration) -> Result<usize> {
+        let mut removed = 0;
+        for entry in fs::read_dir(self.root.join(TEMPORARY))? {
+            let entry = entry?;
+            let modified = entry.metadata().and_then(|metadata| metadata.modified());
+            let is_stale = modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age >= older_than));
+            // Another process may be removing it too.
+            if is_stale && fs::remove_file(entry.path()).is_ok() {
+                removed += 1;
+            }
+        }
+        Ok(removed)
     }
 
     /// Leaves out fsync: quicker, and nothing survives a power cut for certain.
@@ -65,15 +89,18 @@ impl FolderStore {
         &self.root
     }
 
-    fn file(&self, path: &ObjectPath) -> PathBuf {
-        self.root.join(path.as_str())
+    fn file(&self, path: &ObjectPath) -> Result<PathBuf> {
+        if path.as_str().split('/').next() == Some(TEMPORARY) {
+            return Err(Error::reject(format!("object path: must not lie in {TEMPORARY}, got {path}")));
+        }
+        Ok(self.root.join(path.as_str()))
     }
 
     /// Writes `body` to a synced temporary file.
     fn write_temporary(&self, body: PutBody) -> Result<PathBuf> {
         let path = self.root.join(TEMPORARY).join(format!("{}-{}", self.token, next_number()));
+        let mut file = OpenOptions::new().write(true).create_new(true).open(&path)?;
         let written = (|| {
-            let mut file = OpenOptions::new().write(true).create_new(true).open(&path)?;
             match body {
                 PutBody::Bytes(bytes) => file.write_all(&bytes)?,
                 PutBody::File { path, .. } => {
@@ -83,19 +110,24 @@ impl FolderStore {
             if self.durable { file.sync_all() } else { Ok(()) }
         })();
         written.map(|()| path.clone()).map_err(|error: std::io::Error| {
-            // The write failed: what is left of it is of no use, and its removal may fail as well.
+            // What is left of the write is of no use, and its removal may fail as well.
             let _ = fs::remove_file(&path);
             Error::from(error).context("object store")
         })
     }
 
     fn ensure_folder(&self, file: &Path) -> Result<()> {
-        match file.parent() {
-            Some(parent) if !parent.is_dir() => Ok(fs::create_dir_all(parent)?),
-            _ => Ok(()),
+        let Some(parent) = file.parent() else { return Ok(()) };
+        if parent.is_dir() {
+            return Ok(());
         }
+        let fresh: Vec<&Path> = parent.ancestors().take_while(|folder| !folder.is_dir()).collect();
+        fs::create_dir_all(parent)?;
+        // A folder survives a power cut once the folder that names it is synced.
+        fresh.into_iter().try_for_each(|folder| self.sync_folder(folder))
     }
 
+    /// Syncs the folder that names `file`.
     fn sync_folder(&self, file: &Path) -> Result<()> {
         #[cfg(unix)]
         if self.durable
@@ -145,7 +177,7 @@ impl FolderStore {
     }
 
     fn meta(&self, path: &ObjectPath) -> Result<Option<ObjectMeta>> {
-        let metadata = match fs::metadata(self.file(path)) {
+        let metadata = match fs::metadata(self.file(path)?) {
             Err(error) if is_absent(&error) => return Ok(None),
             metadata => metadata?,
         };
@@ -175,14 +207,14 @@ impl Listing<'_> {
         let on_the_way = name.as_bytes()[..shorter] == self.prefix.as_bytes()[..shorter];
         // Every object below sorts after `name`; those of a folder wholly before the start do not count.
         on_the_way
-            && !name.starts_with(TEMPORARY)
+            && name.strip_suffix('/') != Some(TEMPORARY)
             && self.start_after.is_none_or(|after| name > after || after.starts_with(name))
     }
 }
 
 impl ObjectStore for FolderStore {
     async fn get(&self, path: &ObjectPath) -> Result<Option<Bytes>> {
-        match fs::read(self.file(path)) {
+        match fs::read(self.file(path)?) {
             Ok(bytes) => Ok(Some(bytes.into())),
             Err(error) if is_absent(&error) => Ok(None),
             Err(error) => Err(Error::from(error).context(path)),
@@ -190,10 +222,13 @@ impl ObjectStore for FolderStore {
     }
 
     async fn get_range(&self, path: &ObjectPath, range: Range<u64>) -> Result<Option<Bytes>> {
-        let mut file = match File::open(self.file(path)) {
+        let mut file = match File::open(self.file(path)?) {
             Err(error) if is_absent(&error) => return Ok(None),
             file => file?,
         };
+        if file.metadata()?.is_dir() {
+            return Ok(None);
+        }
         let mut bytes = Vec::new();
         file.seek(SeekFrom::Start(range.start))?;
         file.take(range.end.saturating_sub(range.start)).read_to_end(&mut bytes)?;
@@ -201,7 +236,7 @@ impl ObjectStore for FolderStore {
     }
 
     async fn put(&self, path: &ObjectPath, body: PutBody) -> Result<()> {
-        let file = self.file(path);
+        let file = self.file(path)?;
         let temporary = self.write_temporary(body)?;
         self.ensure_folder(&file)?;
         fs::rename(&temporary, &file).map_err(|error| Error::from(error).context(path))?;
@@ -209,7 +244,7 @@ impl ObjectStore for FolderStore {
     }
 
     async fn put_if_absent(&self, path: &ObjectPath, body: PutBody) -> Result<PutOutcome> {
-        let file = self.file(path);
+        let file = self.file(path)?;
         if file.exists() {
             return Ok(PutOutcome::Exists);
         }
@@ -234,7 +269,9 @@ impl ObjectStore for FolderStore {
         if folder.split('/').any(|segment| segment == ".." || segment == ".") || folder.starts_with('/') {
             return Err(Error::reject(format!("list: prefix: must hold no . or .. segment, got {prefix:?}")));
         }
-        self.walk(&self.root.join(folder.trim_end_matches('/')), folder, &mut listing)?;
+        if folder.split('/').next() != Some(TEMPORARY) {
+            self.walk(&self.root.join(folder.trim_end_matches('/')), folder, &mut listing)?;
+        }
         Ok(listing.found)
     }
 
@@ -243,7 +280,7 @@ impl ObjectStore for FolderStore {
     }
 
     async fn delete(&self, path: &ObjectPath) -> Result<()> {
-        match fs::remove_file(self.file(path)) {
+        match fs::remove_file(self.file(path)?) {
             Err(error) if !is_absent(&error) => Err(Error::from(error).context(path)),
             _ => Ok(()),
         }
@@ -251,7 +288,7 @@ impl ObjectStore for FolderStore {
 }
 
 fn is_absent(error: &std::io::Error) -> bool {
-    matches!(error.kind(), Io::NotFound | Io::NotADirectory)
+    matches!(error.kind(), Io::NotFound | Io::NotADirectory | Io::IsADirectory)
 }
 
 /// Unique within the process.
@@ -259,3 +296,6 @@ fn next_number() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,10 @@ use jiff::Timestamp;
 
 use crate::error::{Error, Result};
 
+#[cfg(any(test, feature = "testing"))]
+pub mod conformance;
+#[cfg(any(test, feature = "testing"))]
+pub mod faulty;
 pub mod folder;
 pub mod memory;
 
@@ -132,6 +136,16 @@ pub async fn list_all<S: ObjectStore>(store: &S, prefix: &str, start_after: Opti
             return Ok(all);
         }
     }
+}
+
+/// What time it is by the store's own clock: that of an object put just now. `fresh_name` must be
+/// random.
+pub async fn store_now<S: ObjectStore>(store: &S, fresh_name: &str) -> Result<Timestamp> {
+    let path = ObjectPath::new(format!("state/probe/clock-{fresh_name}"))?;
+    store.put(&path, Bytes::from_static(b"now").into()).await?;
+    let meta = store.head(&path).await?;
+    store.delete(&path).await?;
+    meta.map(|meta| meta.modified).ok_or_else(|| Error::retry(format!("{path}: vanished")))
 }
 
 impl<T: ObjectStore> ObjectStore for &T {

@@ -1,0 +1,123 @@
+//! Who wins: the plan for one partition of a table whose batches replace units. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::error::{Error, Result};
+use crate::ids::{Position, Unit};
+
+/// A file by the units it holds.
+pub(super) type FileUnits = Vec<(Unit, Position)>;
+
+/// What becomes of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// All of its units stand: an active file stays, a ready file enters as it is.
+    Whole,
+    /// Only these units stand: they are written anew.
+    Part(BTreeSet<Unit>),
+    /// Nothing of it stands: an active file is removed, a ready file does not enter.
+    None,
+}
+
+/// The fates of the files, in the order they were given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Fates {
+    pub active: Vec<Fate>,
+    /// Per record, per file of it.
+    pub ready: Vec<Vec<Fate>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Holder {
+    Active(usize),
+    Ready(usize, usize),
+}
+
+/// For each unit the highest position wins; at equal positions what is in the table stays, since
+/// it is the same batch. An error of kind `Data` when two active files hold one unit.
+pub(super) fn fates(active: &[FileUnits], ready: &[Vec<FileUnits>]) -> Result<Fates> {
+    let mut winners: BTreeMap<Unit, (Position, Holder)> = BTreeMap::new();
+    for (index, file) in active.iter().enumerate() {
+        for (unit, position) in file {
+            if winners.insert(*unit, (*position, Holder::Active(index))).is_some() {
+                return Err(Error::data(format!("unit {unit} lies in two files of the table")));
+            }
+        }
+    }
+    for (record, files) in ready.iter().enumerate() {
+        for (index, file) in files.iter().enumerate() {
+            for (unit, position) in file {
+                if winners.get(unit).is_none_or(|(standing, _)| position > standing) {
+                    winners.insert(*unit, (*position, Holder::Ready(record, index)));
+                }
+            }
+        }
+    }
+    let fate = |file: &FileUnits, holder: Holder| {
+        let won: BTreeSet<Unit> = file
+            .iter()
+            .map(|(unit, _)| *unit)
+            .filter(|unit| winners.get(unit).is_some_and(|(_, winner)| *winner == holder))
+            .collect();
+        match won.len() {
+            // A file without tags is another writer's: it is left alone.
+            all if all == file.len() => Fate::Whole,
+            0 => Fate::None,
+            _ => Fate::Part(won),
+        }
+    };
+    let of_record = |(record, files): (usize, &Vec<FileUnits>)| {
+        files.iter().enumerate().map(|(index, file)| fate(file, Holder::Ready(record, index))).collect()
+    };
+    Ok(Fates {
+        active: active.iter().enumerate().map(|(index, file)| fate(file, Holder::Active(index))).collect(),
+        ready: ready.iter().enumerate().map(of_record).collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(days: &[i8], sequence: u64) -> FileUnits {
+        days.iter().map(|day| (unit(*day), Position { epoch: 0, sequence })).collect()
+    }
+
+    fn unit(day: i8) -> Unit {
+        Unit::Day(jiff::civil::date(2026, 1, day))
+    }
+
+    #[test]
+    fn a_newer_batch_removes_what_it_covers_whole_and_divides_what_it_covers_in_part() {
+        let found = fates(&[file(&[1], 1), file(&[2, 3], 1), file(&[4], 1)], &[vec![file(&[1, 2], 2)]]).unwrap();
+        assert_eq!(found.active, [Fate::None, Fate::Part([unit(3)].into()), Fate::Whole]);
+        assert_eq!(found.ready, [[Fate::Whole]]);
+    }
+
+    #[test]
+    fn an_older_or_repeated_batch_changes_nothing_and_one_overtaken_in_part_enters_in_part() {
+        let active = [file(&[1, 2], 5)];
+        for sequence in [4, 5] {
+            let found = fates(&active, &[vec![file(&[1, 2], sequence)]]).unwrap();
+            assert_eq!((found.active, found.ready), (vec![Fate::Whole], vec![vec![Fate::None]]));
+        }
+        let found = fates(&active, &[vec![file(&[2, 3], 4)]]).unwrap();
+        assert_eq!((found.active, found.ready), (vec![Fate::Whole], vec![vec![Fate::Part([unit(3)].into())]]));
+    }
+
+    #[test]
+    fn of_several_ready_batches_the_highest_position_wins_whatever_their_order() {
+        for order in [[1, 2], [2, 1]] {
+            let ready: Vec<_> = order.iter().map(|sequence| vec![file(&[1], *sequence)]).collect();
+            let found = fates(&[], &ready).unwrap();
+            let whole = order.iter().position(|sequence| *sequence == 2).unwrap();
+            assert_eq!(found.ready[whole], [Fate::Whole]);
+            assert_eq!(found.ready[1 - whole], [Fate::None]);
+        }
+    }
+
+    #[test]
+    fn a_unit_in_two_active_files_is_refused() {
+        assert_eq!(fates(&[file(&[1], 1), file(&[1], 2)], &[]).unwrap_err().kind(), crate::ErrorKind::Data);
+    }
+}

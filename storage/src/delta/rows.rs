@@ -1,0 +1,210 @@
+//! The rows of lake files: reading them in the table's present schema, counting them by unit,
+//! writing some of them anew.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Decimal128Type, Int16Type, Int32Type, Int64Type};
+use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, new_null_array};
+use arrow_cast::{CastOptions, cast_with_options};
+use arrow_schema::{DataType, SchemaRef};
+use arrow_select::filter::filter_record_batch;
+use bytes::Bytes;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+use super::action::AddFile;
+use super::tags::UnitTag;
+use super::unit::{UnitColumn, number_of};
+use super::{LakeWriter, LakeWriterOptions, Ports, Table};
+use crate::batch::Facts;
+use crate::dataset::{DatasetDefinition, PartitionColumn};
+use crate::decimal::ExactDecimal;
+use crate::error::{Error, Result};
+use crate::ids::Unit;
+use crate::object::ObjectStore;
+
+/// Rows decoded at once.
+const BATCH_ROWS: usize = 8192;
+
+/// Rows and sums by unit, counted from the rows themselves.
+pub struct UnitCounter {
+    column: UnitColumn,
+    sums: Vec<(usize, String, DataType)>,
+    units: BTreeMap<i64, Facts>,
+}
+
+impl UnitCounter {
+    /// For batches of the dataset's Arrow schema.
+    pub fn new(dataset: &DatasetDefinition) -> Result<Self> {
+        let schema = dataset.arrow_schema();
+        let mut sums = Vec::new();
+        for name in &dataset.audit_sums {
+            let (index, field) = schema
+                .column_with_name(name)
+                .ok_or_else(|| Error::bug(format!("dataset {}: no column {name} to sum", dataset.name)))?;
+            sums.push((index, name.clone(), field.data_type().clone()));
+        }
+        Ok(Self { column: UnitColumn::of(dataset, &schema)?, sums, units: BTreeMap::new() })
+    }
+
+    /// Counts rows in any order. An error of kind `Reject` when a row has no unit or a sum does
+    /// not fit 38 digits.
+    pub fn add(&mut self, batch: &RecordBatch) -> Result<()> {
+        for (number, run) in runs(&self.column.numbers(batch)?) {
+            let mut facts = Facts { rows: run.len() as u64, ..Facts::default() };
+            for (index, name, kind) in &self.sums {
+                let sum = sum(batch.column(*index), kind, run.clone())
+                    .ok_or_else(|| Error::reject(format!("sum of {name}: does not fit 38 digits")))?;
+                facts.sums.insert(name.clone(), sum);
+            }
+            self.units.entry(number).or_default().add(&facts)?;
+        }
+        Ok(())
+    }
+
+    /// The facts of every unit that had rows.
+    pub fn finish(self) -> Result<BTreeMap<Unit, Facts>> {
+        self.units.into_iter().map(|(number, facts)| Ok((self.column.unit(number)?, facts))).collect()
+    }
+}
+
+/// Runs of equal numbers with their rows.
+pub(super) fn runs(numbers: &[i64]) -> Vec<(i64, Range<usize>)> {
+    let mut runs: Vec<(i64, Range<usize>)> = Vec::new();
+    for (row, number) in numbers.iter().enumerate() {
+        match runs.last_mut() {
+            Some((last, run)) if last == number => run.end = row + 1,
+            _ => runs.push((*number, row..row + 1)),
+        }
+    }
+    runs
+}
+
+fn sum(column: &ArrayRef, kind: &DataType, run: Range<usize>) -> Option<ExactDecimal> {
+    let total = match kind {
+        DataType::Int16 => sum_of(column.as_primitive_opt::<Int16Type>()?, run),
+        DataType::Int32 => sum_of(column.as_primitive_opt::<Int32Type>()?, run),
+        DataType::Int64 => sum_of(column.as_primitive_opt::<Int64Type>()?, run),
+        DataType::Decimal128(..) => sum_of(column.as_primitive_opt::<Decimal128Type>()?, run),
+        _ => None,
+    }?;
+    let scale = match kind {
+        DataType::Decimal128(_, scale) => u8::try_from(*scale).ok()?,
+        _ => 0,
+    };
+    Some(ExactDecimal::new(total, scale))
+}
+
+fn sum_of<T>(column: &arrow_array::PrimitiveArray<T>, run: Range<usize>) -> Option<i128>
+where
+    T: arrow_array::ArrowPrimitiveType,
+    T::Native: Into<i128>,
+{
+    let values = column.values();
+    if column.null_count() == 0 {
+        return values[run].iter().try_fold(0_i128, |total, value| total.checked_add((*value).into()));
+    }
+    run.filter(|row| column.is_valid(*row)).try_fold(0_i128, |total, row| total.checked_add(values[row].into()))
+}
+
+/// The rows of a lake file in the columns of `schema`: columns that the file lacks are NULL,
+/// narrower types are widened. An error of kind `Data` when the file has a column more.
+pub(super) fn read(bytes: Bytes, schema: &SchemaRef) -> Result<impl Iterator<Item = Result<RecordBatch>> + use<>> {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
+        .and_then(|builder| builder.with_batch_size(BATCH_ROWS).build())
+        .map_err(|error| unreadable().with_source(error))?;
+    let schema = schema.clone();
+    Ok(reader.map(move |batch| adapted(&batch.map_err(|error| unreadable().with_source(error))?, &schema)))
+}
+
+fn adapted(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    if let Some(extra) = batch.schema_ref().fields().iter().find(|field| schema.index_of(field.name()).is_err()) {
+        return Err(Error::data(format!("lake file: has a column {} that the table has not", extra.name())));
+    }
+    let mut columns = Vec::with_capacity(schema.fields().len());
+    for field in schema.fields() {
+        columns.push(match batch.column_by_name(field.name()) {
+            None => new_null_array(field.data_type(), batch.num_rows()),
+            Some(column) if column.data_type() == field.data_type() => column.clone(),
+            Some(column) => {
+                let exact = CastOptions { safe: false, ..CastOptions::default() };
+                cast_with_options(column, field.data_type(), &exact).map_err(|error| {
+                    Error::data(format!("lake file: column {} cannot become {}", field.name(), field.data_type()))
+                        .with_source(error)
+                })?
+            }
+        });
+    }
+    RecordBatch::try_new(schema.clone(), columns)
+        .map_err(|error| Error::data("lake file: is not of the table's schema").with_source(error))
+}
+
+/// The rows whose unit is in `keep`.
+pub(super) fn keep_units(batch: &RecordBatch, numbers: &[i64], keep: &BTreeSet<i64>) -> Result<RecordBatch> {
+    let mask: BooleanArray = numbers.iter().map(|number| Some(keep.contains(number))).collect();
+    filtered(batch, &mask)
+}
+
+pub(super) fn filtered(batch: &RecordBatch, mask: &BooleanArray) -> Result<RecordBatch> {
+    filter_record_batch(batch, mask).map_err(|error| Error::bug("rows cannot be filtered").with_source(error))
+}
+
+impl<S: ObjectStore> Table<'_, S> {
+    /// Writes the rows of the units `keep` of a file as a fresh file in the dataset's schema. That
+    /// each unit has as many rows as its tag says is proven on the way.
+    pub(super) async fn rewrite(
+        &self,
+        ports: Ports<'_>,
+        dataset: &DatasetDefinition,
+        file: &AddFile,
+        keep: Vec<UnitTag>,
+    ) -> Result<Vec<AddFile>> {
+        let rows: u64 = keep.iter().map(|tag| tag.facts.rows).sum();
+        let numbers: BTreeSet<i64> = keep.iter().map(|tag| number_of(tag.unit)).collect();
+        let mut writer = LakeWriter::new(dataset, keep, LakeWriterOptions::default())?;
+        if rows > 0 {
+            let schema = dataset.arrow_schema();
+            let column = UnitColumn::of(dataset, &schema)?;
+            for batch in read(self.read_file(file).await?, &schema)? {
+                let batch = batch.map_err(|error| error.context(&file.path))?;
+                writer.write(&keep_units(&batch, &column.numbers(&batch)?, &numbers)?)?;
+            }
+        }
+        let files = writer.finish().map_err(|error| {
+            Error::data(format!("table {}: {}: its rows are not what its tags say", self.name, file.path))
+                .with_source(error)
+        })?;
+        self.put_files(ports, &self.partition_of(dataset, file)?, &files).await
+    }
+
+    pub(super) async fn put_files(
+        &self,
+        ports: Ports<'_>,
+        partition: &[PartitionColumn],
+        files: &[super::LakeFile],
+    ) -> Result<Vec<AddFile>> {
+        futures::future::try_join_all(files.iter().map(|file| self.put_file(ports, partition, file))).await
+    }
+
+    /// The bytes of a data file; an error of kind `Data` when there is none.
+    pub async fn read_file(&self, file: &AddFile) -> Result<Bytes> {
+        let path = file.object_path(&self.name)?;
+        self.objects
+            .get(&path)
+            .await?
+            .ok_or_else(|| Error::data(format!("table {}: the file {path} is named by the log but absent", self.name)))
+    }
+
+    pub(super) fn partition_of(&self, dataset: &DatasetDefinition, file: &AddFile) -> Result<Vec<PartitionColumn>> {
+        let value = |column: String| match file.partition_values.get(&column) {
+            Some(Some(value)) => Ok((column, value.clone())),
+            _ => Err(Error::data(format!("table {}: {}: has no partition value {column}", self.name, file.path))),
+        };
+        dataset.partition_columns().into_iter().map(value).collect()
+    }
+}
+
+fn unreadable() -> Error {
+    Error::data("lake file: is not readable as Parquet")
+}

@@ -1,0 +1,282 @@
+//! The table as a whole: against a model, under faults, over time.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::*;
+use crate::batch::{AgentFacts, CONTRACT_VERSION, FileFacts, Manifest, ManifestKind, UnitFacts};
+use crate::dataset::Mode;
+use crate::decimal::ExactDecimal;
+use crate::ids::{Month, Position};
+use crate::ports::{Clock, Random};
+
+mod batches;
+mod keeping;
+mod model;
+
+/// A clock that stands until it is set, and a seeded random.
+struct Host {
+    now: Cell<Timestamp>,
+    random: Cell<u64>,
+}
+
+impl Host {
+    fn new(seed: u64) -> Self {
+        Self { now: Cell::new("2026-02-01T12:00:00Z".parse().unwrap()), random: Cell::new(seed) }
+    }
+
+    fn ports(&self) -> Ports<'_> {
+        Ports { clock: self, random: self }
+    }
+}
+
+impl Clock for Host {
+    fn now(&self) -> Timestamp {
+        self.now.get()
+    }
+}
+
+impl Random for Host {
+    fn next_u64(&self) -> u64 {
+        let next = self.random.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.random.set(next);
+        (next ^ (next >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9)
+    }
+}
+
+/// A small dataset with every type, by day.
+fn dataset(mode: Mode) -> DatasetDefinition {
+    let mut dataset = DatasetDefinition::from_toml(
+        r#"
+        name = "pruebas"
+        version = 1
+        kind = "daily"
+        business_date = "fecha"
+        key = ["id"]
+        audit_sums = ["total", "piezas"]
+        titles = { es = "Pruebas", en = "Trials" }
+        column = [
+            { name = "fecha", type = "date", nullable = false },
+            { name = "id", type = "text", nullable = false },
+            { name = "total", type = "decimal(18,2)", nullable = false },
+            { name = "piezas", type = "int32" },
+            { name = "hora", type = "timestamp" },
+            { name = "abierto", type = "bool" },
+            { name = "corto", type = "int16" },
+            { name = "largo", type = "int64" },
+            { name = "ancho", type = "decimal(30,6)" },
+            { name = "peso", type = "float64" },
+            { name = "bytes", type = "binary" },
+        ]
+        "#,
+    )
+    .unwrap();
+    dataset.mode = mode;
+    dataset
+}
+
+/// A row: its day of January 2026, its key, its amount in cents.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct TestRow {
+    day: i8,
+    id: u32,
+    cents: i64,
+}
+
+/// A batch by what it says.
+#[derive(Debug, Clone)]
+struct TestBatch {
+    store: u8,
+    position: Position,
+    mode: Mode,
+    opens_epoch: bool,
+    /// Rows of each day; a day without rows is a fact too.
+    days: BTreeMap<i8, Vec<TestRow>>,
+}
+
+impl TestBatch {
+    fn id(&self) -> BatchId {
+        BatchId {
+            store: format!("s{}", self.store).parse().unwrap(),
+            dataset: "pruebas".parse().unwrap(),
+            position: self.position,
+        }
+    }
+
+    fn rows(&self) -> Vec<TestRow> {
+        self.days.values().flatten().cloned().collect()
+    }
+
+    fn manifest(&self) -> Manifest {
+        let units = self.days.iter().map(|(day, rows)| UnitFacts {
+            unit: unit(*day),
+            file: facts(rows),
+            audit: Some(facts(rows)),
+            closed: true,
+            extracted_at: "2026-02-01T00:00:00Z".parse().unwrap(),
+        });
+        let rows = self.rows().len() as u64;
+        Manifest {
+            contract: CONTRACT_VERSION,
+            kind: ManifestKind::Batch,
+            batch: self.id(),
+            dataset_version: 1,
+            mode: self.mode,
+            month: Some(Month::of(jiff::civil::date(2026, 1, 1))),
+            file: Some(FileFacts { path: "landing/x".into(), bytes: 1, sha256: "0".repeat(64), rows }),
+            units: units.collect(),
+            opens_epoch: self.opens_epoch,
+            agent: AgentFacts {
+                version: "0".into(),
+                journal_id: "j".into(),
+                extraction_started_at: "2026-02-01T00:00:00Z".parse().unwrap(),
+                extraction_finished_at: "2026-02-01T00:00:00Z".parse().unwrap(),
+            },
+        }
+    }
+}
+
+fn unit(day: i8) -> Unit {
+    Unit::Day(jiff::civil::date(2026, 1, day))
+}
+
+fn facts(rows: &[TestRow]) -> Facts {
+    let sums = [
+        ("total".to_owned(), ExactDecimal::new(rows.iter().map(|row| i128::from(row.cents)).sum(), 2)),
+        ("piezas".to_owned(), ExactDecimal::new(rows.iter().filter(|row| row.id % 3 != 0).count() as i128, 0)),
+    ];
+    Facts { rows: rows.len() as u64, sums: sums.into() }
+}
+
+/// The rows in the dataset's Arrow schema, with NULLs where the type allows them.
+fn record_batch(dataset: &DatasetDefinition, rows: &[TestRow]) -> arrow_array::RecordBatch {
+    use std::sync::Arc;
+
+    use arrow_array::{
+        ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int16Array, Int32Array,
+        Int64Array, StringArray, TimestampMicrosecondArray,
+    };
+    let odd = |row: &TestRow| row.id % 3 != 0;
+    let micros =
+        |row: &TestRow| 1_767_225_600_000_000 + i64::from(row.day) * 86_400_000_000 + i64::from(row.id) * 1_000_001;
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(Date32Array::from_iter_values(rows.iter().map(|row| 20453 + i32::from(row.day)))),
+        Arc::new(StringArray::from_iter_values(rows.iter().map(|row| format!("clave-ñ-{:06}", row.id)))),
+        Arc::new(
+            Decimal128Array::from_iter_values(rows.iter().map(|row| i128::from(row.cents)))
+                .with_precision_and_scale(18, 2)
+                .unwrap(),
+        ),
+        Arc::new(rows.iter().map(|row| odd(row).then_some(1)).collect::<Int32Array>()),
+        Arc::new(
+            rows.iter()
+                .map(|row| odd(row).then(|| micros(row)))
+                .collect::<TimestampMicrosecondArray>()
+                .with_timezone("UTC"),
+        ),
+        Arc::new(rows.iter().map(|row| odd(row).then_some(row.id % 2 == 0)).collect::<BooleanArray>()),
+        Arc::new(rows.iter().map(|row| odd(row).then_some(-5)).collect::<Int16Array>()),
+        Arc::new(rows.iter().map(|row| odd(row).then_some(i64::MAX - i64::from(row.id))).collect::<Int64Array>()),
+        Arc::new(
+            rows.iter()
+                .map(|row| odd(row).then_some(-123_456_789_012_345_678_901_234_567_i128 + i128::from(row.cents)))
+                .collect::<Decimal128Array>()
+                .with_precision_and_scale(30, 6)
+                .unwrap(),
+        ),
+        Arc::new(rows.iter().map(|row| odd(row).then_some(f64::from(row.id) / 3.0)).collect::<Float64Array>()),
+        Arc::new(rows.iter().map(|row| odd(row).then_some(vec![0_u8, 255])).collect::<BinaryArray>()),
+    ];
+    let mut columns = columns;
+    let schema = dataset.arrow_schema();
+    columns.extend(
+        schema.fields()[columns.len()..].iter().map(|field| arrow_array::new_null_array(field.data_type(), rows.len())),
+    );
+    let columns = columns.into_iter().zip(schema.fields());
+    let columns = columns.map(|(column, field)| arrow_cast::cast(&column, field.data_type()).unwrap()).collect();
+    arrow_array::RecordBatch::try_new(schema.clone(), columns).unwrap()
+}
+
+/// Encodes a batch, puts its files and gives its ready record, as `ingest` would.
+async fn encode<S: ObjectStore>(
+    table: &Table<'_, S>,
+    ports: Ports<'_>,
+    dataset: &DatasetDefinition,
+    batch: &TestBatch,
+) -> Result<ReadyRecord> {
+    let manifest = batch.manifest();
+    let tags = manifest.units.iter().map(|facts| UnitTag::new(batch.position, facts)).collect();
+    let rows = record_batch(dataset, &batch.rows());
+    let files = if batch.mode == Mode::Delete {
+        let keys = keys_schema(dataset);
+        let mut writer = LakeWriter::for_keys(dataset, tags, LakeWriterOptions::default())?;
+        let columns = keys.fields().iter().map(|field| rows.column_by_name(field.name()).unwrap().clone()).collect();
+        writer.write(&arrow_array::RecordBatch::try_new(keys, columns).unwrap())?;
+        writer.finish()?
+    } else {
+        let mut writer = LakeWriter::new(dataset, tags, LakeWriterOptions::default())?;
+        writer.write(&rows)?;
+        writer.finish()?
+    };
+    let partition = dataset.partition(&manifest.batch.store, manifest.month);
+    let files = table.put_files(ports, &partition, &files).await?;
+    Ok(ReadyRecord::new(table.name(), dataset, &manifest, "0".repeat(64), files, ports.clock.now()))
+}
+
+/// Encode, put ready, commit: one call of `ingest`.
+async fn offer<S: ObjectStore>(
+    table: &Table<'_, S>,
+    ports: Ports<'_>,
+    dataset: &DatasetDefinition,
+    batch: &TestBatch,
+) -> Result<CommitReport> {
+    let record = encode(table, ports, dataset, batch).await?;
+    table.put_ready(&record).await?;
+    table.commit_ready(ports, dataset, std::slice::from_ref(&record)).await
+}
+
+/// Everything a reader sees: rows by store. Also checks what must hold of every file: that it
+/// exists, that statistics and tags are true, that a unit lies in one file only.
+async fn content<S: ObjectStore>(
+    table: &Table<'_, S>,
+    dataset: &DatasetDefinition,
+    snapshot: &Snapshot,
+) -> BTreeMap<String, Vec<TestRow>> {
+    use arrow_array::cast::AsArray;
+    use arrow_array::types::{Date32Type, Decimal128Type};
+    let mut content: BTreeMap<String, Vec<TestRow>> = BTreeMap::new();
+    let mut seen = std::collections::BTreeSet::new();
+    for file in snapshot.files() {
+        let store = file.store().unwrap().to_string();
+        let bytes = table.read_file(file).await.expect("a referenced file exists");
+        assert_eq!(bytes.len() as u64, file.size);
+        let mut counter = UnitCounter::new(dataset).unwrap();
+        let mut rows = 0;
+        for batch in rows::read(bytes, &dataset.arrow_schema()).unwrap() {
+            let batch = batch.unwrap();
+            rows += batch.num_rows() as u64;
+            counter.add(&batch).unwrap();
+            let days = batch.column(0).as_primitive::<Date32Type>();
+            let (ids, cents) = (batch.column(1).as_string::<i32>(), batch.column(2).as_primitive::<Decimal128Type>());
+            for row in 0..batch.num_rows() {
+                content.entry(store.clone()).or_default().push(TestRow {
+                    day: i8::try_from(days.value(row) - 20453).unwrap(),
+                    id: ids.value(row).rsplit('-').next().unwrap().parse().unwrap(),
+                    cents: i64::try_from(cents.value(row)).unwrap(),
+                });
+            }
+        }
+        assert_eq!(file.rows(), Some(rows));
+        let counted = counter.finish().unwrap();
+        let tags = file.units().unwrap();
+        assert!(counted.keys().all(|unit| tags.iter().any(|tag| tag.unit == *unit)));
+        for tag in tags {
+            assert!(seen.insert((store.clone(), tag.unit)), "{} of {store} lies in two files", tag.unit);
+            assert!(counted.get(&tag.unit).cloned().unwrap_or_default().agrees_with(&tag.facts), "{tag:?}");
+        }
+    }
+    content.values_mut().for_each(|rows| rows.sort());
+    content
+}

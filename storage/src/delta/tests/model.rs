@@ -1,0 +1,233 @@
+//! Any set of batches, in any order, doubled, by concurrent callers, on a store that fails: the
+//! table ends as the model says (I1, I2, I3), and every reader on the way sees whole batches (I4).
+
+use futures::executor::block_on;
+use futures::future::join_all;
+use proptest::prelude::*;
+
+use super::*;
+use crate::object::MemoryStore;
+use crate::object::faulty::{Faults, FaultyStore};
+
+/// What must lie in the table: for each unit the batch of the highest position.
+fn replaced(batches: &[TestBatch]) -> BTreeMap<String, Vec<TestRow>> {
+    let mut winners: BTreeMap<(u8, i8), (Position, Vec<TestRow>)> = BTreeMap::new();
+    for batch in batches {
+        for (day, rows) in &batch.days {
+            let standing = winners.entry((batch.store, *day)).or_insert((batch.position, rows.clone()));
+            if batch.position > standing.0 {
+                *standing = (batch.position, rows.clone());
+            }
+        }
+    }
+    by_store(winners.into_iter().map(|((store, _), (_, rows))| (store, rows)))
+}
+
+/// The same for streams whose order matters: every batch applied in order.
+fn applied(batches: &[TestBatch]) -> BTreeMap<String, Vec<TestRow>> {
+    let mut sorted = batches.to_vec();
+    sorted.sort_by_key(|batch| batch.position);
+    let mut state: BTreeMap<(u8, i8), BTreeMap<u32, TestRow>> = BTreeMap::new();
+    for batch in &sorted {
+        for (day, rows) in &batch.days {
+            let unit = state.entry((batch.store, *day)).or_default();
+            if batch.mode == Mode::Replace {
+                unit.clear();
+            }
+            for row in rows {
+                match batch.mode {
+                    Mode::Delete => drop(unit.remove(&row.id)),
+                    _ => drop(unit.insert(row.id, row.clone())),
+                }
+            }
+        }
+    }
+    by_store(state.into_iter().map(|((store, _), rows)| (store, rows.into_values().collect())))
+}
+
+fn by_store(units: impl Iterator<Item = (u8, Vec<TestRow>)>) -> BTreeMap<String, Vec<TestRow>> {
+    let mut content: BTreeMap<String, Vec<TestRow>> = BTreeMap::new();
+    for (store, rows) in units.filter(|(_, rows)| !rows.is_empty()) {
+        content.entry(format!("s{store}")).or_default().extend(rows);
+    }
+    content.values_mut().for_each(|rows| rows.sort());
+    content
+}
+
+fn days() -> impl Strategy<Value = BTreeMap<i8, Vec<TestRow>>> {
+    let rows = prop::collection::btree_map(0_u32..6, -500_i64..500, 0..4);
+    prop::collection::btree_map(1_i8..7, rows, 1..4).prop_map(|days| {
+        let row = |day: i8| move |(id, cents): (u32, i64)| TestRow { day, id, cents };
+        days.into_iter().map(|(day, rows)| (day, rows.into_iter().map(row(day)).collect())).collect()
+    })
+}
+
+/// Batches with distinct positions in each stream, and how they are offered: an order with
+/// repeats.
+fn replace_case() -> impl Strategy<Value = (Vec<TestBatch>, Vec<usize>)> {
+    let batch = (0_u8..2, 0_u32..3, days());
+    prop::collection::vec(batch, 1..12).prop_flat_map(|batches| {
+        let batches: Vec<TestBatch> = batches
+            .into_iter()
+            .enumerate()
+            .map(|(index, (store, epoch, days))| TestBatch {
+                store,
+                position: Position { epoch, sequence: 1 + index as u64 },
+                mode: Mode::Replace,
+                opens_epoch: false,
+                days,
+            })
+            .collect();
+        let count = batches.len();
+        let order = Just((0..count).collect::<Vec<_>>()).prop_shuffle();
+        let again = prop::collection::vec(0..count, 0..6);
+        (Just(batches), order, again).prop_map(|(batches, order, again)| (batches, [order, again].concat()))
+    })
+}
+
+/// Complete streams: every number of every epoch, in any order of arrival, with repeats.
+fn ordered_case() -> impl Strategy<Value = (Vec<TestBatch>, Vec<usize>)> {
+    let mode = prop_oneof![3 => Just(Mode::Upsert), 1 => Just(Mode::Delete), 1 => Just(Mode::Replace)];
+    prop::collection::vec((0_u8..2, mode, days()), 1..10).prop_flat_map(|batches| {
+        let mut next = [1_u64, 1];
+        let batches: Vec<TestBatch> = batches
+            .into_iter()
+            .map(|(store, mode, days)| {
+                let sequence = next[usize::from(store)];
+                next[usize::from(store)] += 1;
+                let position = Position { epoch: 0, sequence };
+                TestBatch { store, position, mode, opens_epoch: false, days }
+            })
+            .collect();
+        let count = batches.len();
+        let order = Just((0..count).collect::<Vec<_>>()).prop_shuffle();
+        let again = prop::collection::vec(0..count, 0..4);
+        (Just(batches), order, again).prop_map(|(batches, order, again)| (batches, [order, again].concat()))
+    })
+}
+
+/// A caller that offers its batches until each is settled; gives up the batch that only waits.
+async fn caller<S: ObjectStore>(objects: &S, seed: u64, dataset: &DatasetDefinition, batches: Vec<TestBatch>) {
+    let host = Host::new(seed);
+    let table = Table::new(objects, "pruebas".parse().unwrap());
+    for batch in batches {
+        for _ in 0..400 {
+            let report = match offer(&table, host.ports(), dataset, &batch).await {
+                Ok(report) => report,
+                Err(error) => {
+                    assert!(error.is_retry(), "{error:?}");
+                    continue;
+                }
+            };
+            match report.outcome(&batch.id()).expect("the caller's own batch has an outcome") {
+                BatchOutcome::Failed(error) => assert!(error.is_retry(), "{error}"),
+                BatchOutcome::Expired => panic!("a fresh record has expired"),
+                _ => {
+                    if report.checkpoint_due {
+                        let _ = table.checkpoint(host.ports()).await;
+                    }
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// Sweeps until nothing is ready any more.
+async fn sweep<S: ObjectStore>(objects: &S, dataset: &DatasetDefinition) {
+    let host = Host::new(u64::MAX);
+    let table = Table::new(objects, "pruebas".parse().unwrap());
+    for _ in 0..4 {
+        table.commit_ready(host.ports(), dataset, &[]).await.unwrap();
+    }
+    assert_eq!(table.list_ready().await.unwrap(), [], "settled records are deleted");
+}
+
+fn check(
+    dataset: &DatasetDefinition,
+    (batches, order): (Vec<TestBatch>, Vec<usize>),
+    callers: usize,
+    seed: u64,
+    faults: Faults,
+    model: &BTreeMap<String, Vec<TestRow>>,
+) {
+    block_on(async {
+        let memory = MemoryStore::new();
+        let faulty = FaultyStore::new(memory.clone(), seed, faults);
+        let mut shares = vec![Vec::new(); callers];
+        for (turn, index) in order.into_iter().enumerate() {
+            shares[turn % callers].push(batches[index].clone());
+        }
+        let running = shares
+            .into_iter()
+            .enumerate()
+            .map(|(index, share)| caller(&faulty, seed.wrapping_mul(31).wrapping_add(index as u64), dataset, share));
+        join_all(running).await;
+        faulty.settle().await.unwrap();
+        sweep(&memory, dataset).await;
+        let table = Table::new(&memory, "pruebas".parse().unwrap());
+        let snapshot = table.load().await.unwrap().unwrap();
+        assert_eq!(content(&table, dataset, &snapshot).await, *model);
+        // Every version a reader could have seen holds whole batches of existing files.
+        for version in 1..=snapshot.version() {
+            let older = table.load_at(version).await.unwrap();
+            content(&table, dataset, &older).await;
+        }
+        for batch in &batches {
+            let settled = table.settled(&snapshot, dataset, &batch.manifest()).unwrap();
+            assert!(
+                matches!(settled, Some(BatchOutcome::Committed { .. } | BatchOutcome::Superseded)),
+                "{}: {settled:?}",
+                batch.id()
+            );
+        }
+    });
+}
+
+const QUIET: Faults = Faults { error_permille: 0, error_after_permille: 0, late_put_permille: 0, yields_max: 0 };
+const ROUGH: Faults = Faults { error_permille: 30, error_after_permille: 30, late_put_permille: 60, yields_max: 4 };
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn replace_batches_in_any_order_give_what_the_highest_positions_say(case in replace_case()) {
+        let model = replaced(&case.0);
+        check(&dataset(Mode::Replace), case, 1, 1, QUIET, &model);
+    }
+
+    #[test]
+    fn concurrent_callers_on_a_failing_store_give_the_same_table(case in replace_case(), seed in any::<u64>(), callers in 2_usize..6) {
+        let model = replaced(&case.0);
+        check(&dataset(Mode::Replace), case, callers, seed, ROUGH, &model);
+    }
+
+    #[test]
+    fn upserts_and_deletes_in_any_order_of_arrival_are_applied_in_their_own(case in ordered_case()) {
+        let model = applied(&case.0);
+        check(&dataset(Mode::Upsert), case, 1, 1, QUIET, &model);
+    }
+
+    #[test]
+    fn concurrent_callers_apply_upserts_once_on_a_failing_store(case in ordered_case(), seed in any::<u64>(), callers in 2_usize..5) {
+        let model = applied(&case.0);
+        check(&dataset(Mode::Upsert), case, callers, seed, ROUGH, &model);
+    }
+}
+
+#[test]
+fn every_kind_of_fault_fires_in_these_tests() {
+    block_on(async {
+        let faulty = FaultyStore::new(MemoryStore::new(), 7, ROUGH);
+        let batches = (1..20).map(|sequence| TestBatch {
+            store: 0,
+            position: Position { epoch: 0, sequence },
+            mode: Mode::Replace,
+            opens_epoch: false,
+            days: [(1, vec![TestRow { day: 1, id: 1, cents: 1 }])].into(),
+        });
+        caller(&faulty, 1, &dataset(Mode::Replace), batches.collect()).await;
+        let fired = faulty.fired();
+        assert!(fired.errors > 0 && fired.errors_after > 0 && fired.late_puts > 0, "{fired:?}");
+    });
+}
