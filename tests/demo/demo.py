@@ -157,6 +157,8 @@ class Demo:
         self.print(chain.ribera("sql", QUERY))
         if self.gappy:
             self.step(say("lo que falta se recupera con estas órdenes", "these commands recover what is missing"))
+            if chain.server:
+                self.print(f"  . {self.short(chain.login)}")
             for command in recovery_commands(chain):
                 self.print("  " + " ".join(self.short(word) for word in command))
         self.step(say("en resumen", "in short"))

@@ -30,11 +30,12 @@ def main() -> int:
     try:
         root = table_root(arguments.lake, arguments.table)
         readings = {name: read(name, root, arguments.version) for name in arguments.readers.split(",")}
-    except (OSError, ValueError) as error:
-        print(f"judge: {error}", file=sys.stderr)
+        files, version = files_and_version(root, arguments.version)
+    except Exception as error:  # each reader has exceptions of its own
+        print(f"judge: {type(error).__name__}: {error}", file=sys.stderr)
         return 2
     verdict = judge(readings, arguments)
-    verdict["files"], verdict["version"] = files_and_version(root, arguments.version)
+    verdict["files"], verdict["version"] = files, version
     check_expectations(verdict, arguments.expect)
     if arguments.json:
         print(json.dumps(verdict))
@@ -181,7 +182,7 @@ def files_and_version(root: Path, version: int | None) -> tuple[int, int]:
     uris = table.file_uris()
     for uri in uris:
         if not Path(uri.removeprefix("file://")).exists():
-            raise SystemExit(f"judge: the log names a file that does not exist: {uri}")
+            raise OSError(f"the log names a file that does not exist: {uri}")
     return len(uris), table.version()
 
 

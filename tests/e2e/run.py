@@ -1,0 +1,219 @@
+"""End to end with the real programs: tills -> agents -> host with WASM components -> lake, judged by
+independent readers. One scenario after another, each in a folder of its own.
+
+    run.py [--stores N] [--seed N] [--list] [SCENARIO...]
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+import traceback
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+
+from scenario import TESTS, all_complete, chain_of, check, expectations, judged, small_sales
+
+from chain import BIN, ROOT, run  # noqa: I001  (the path is set by `scenario`)
+import demo
+
+EXPECTED: dict[tuple[int, int], str] = {}
+
+
+def sales_arrive_whole_and_running_again_changes_nothing(stores: int, seed: int) -> None:
+    table = small_sales(stores, seed)
+    with chain_of(table) as chain:
+        chain.start_host()
+        chain.backfill_all(chain.busiest_first)
+        chain.wait_until_settled()
+        first = judged(chain, expect=expectations(table))
+        all_complete(chain, stores)
+        chain.backfill_all(chain.busiest_first)
+        chain.wait_until_settled()
+        second = judged(chain)
+        check(first == second, f"the lake is as before, got {first} and then {second}")
+        EXPECTED[stores, seed] = first["content"]
+
+
+def all_events_lost_then_one_sweep_gives_the_same_lake(stores: int, seed: int) -> None:
+    with chain_of(small_sales(stores, seed)) as chain:
+        send_without_host(chain)
+        check(chain.waiting() > 0, "manifests wait while nobody listens")
+        chain.ribera("sweep")
+        check(chain.waiting() == 0, f"one sweep settles all, {chain.waiting()} still wait")
+        same_content(judged(chain)["content"], stores, seed)
+        all_complete(chain, stores)
+
+
+def events_doubled_and_shuffled_with_sixteen_calls_at_once_give_the_same_lake(stores: int, seed: int) -> None:
+    rng = random.Random(seed)
+    with chain_of(small_sales(stores, seed)) as chain:
+        send_without_host(chain)
+        names = [str(path.relative_to(chain.store)) for path in (chain.store / "inbox").rglob("*.json")]
+        copies = chain.folder / "copies"
+        shutil.copytree(chain.store / "inbox", copies)
+        page = chain.start_host()
+        # A sweep by another process, beside the host and all the events.
+        sweep = subprocess.Popen([str(BIN / "ribera"), "--lake", str(chain.store), "sweep"], stdout=subprocess.DEVNULL)
+        events = names * 2
+        rng.shuffle(events)
+        with ThreadPoolExecutor(16) as pool:
+            list(pool.map(lambda name: post_event(page, [name]), events))
+        check(sweep.wait(120) == 0, "the sweep beside the host ends well")
+        chain.wait_until_settled()
+        first = judged(chain)
+        same_content(first["content"], stores, seed)
+        # The same manifests delivered once more, long after they were settled.
+        shutil.copytree(copies, chain.store / "inbox", dirs_exist_ok=True)
+        chain.ribera("sweep")
+        chain.wait_until_settled()
+        check(judged(chain) == first, "manifests delivered again change nothing")
+
+
+def late_rows_voids_and_corrections_are_found_again(stores: int, seed: int) -> None:
+    with chain_of(small_sales(stores, seed)) as chain:
+        chain.start_host()
+        chain.backfill_all(chain.busiest_first)
+        chain.wait_until_settled()
+        before = judged(chain)
+        store = chain.busiest_first[0]
+        till = sqlite3.connect(chain.pos / f"{store}.db")
+        with till:
+            days = [day for (day,) in till.execute("SELECT DISTINCT fecha FROM ticket ORDER BY fecha")]
+            voided, corrected, late = days[3], days[10], days[20]
+            till.execute("DELETE FROM ticket_linea WHERE ticket_id IN (SELECT ticket_id FROM ticket WHERE fecha = ?)", (voided,))
+            till.execute("DELETE FROM ticket WHERE fecha = ?", (voided,))
+            one = "SELECT MIN(ticket_id) FROM ticket WHERE fecha = ?"
+            till.execute(f"UPDATE ticket_linea SET importe_centavos = importe_centavos + 1 WHERE ticket_id = ({one})", (corrected,))
+            till.execute("INSERT INTO ticket VALUES (5, ?, '23:59:59', NULL)", (late,))
+            till.execute("INSERT INTO ticket_linea VALUES (5, 1, 77, 3, 10000, 0, 300)")
+        till.close()
+        chain.backfill(store)
+        chain.wait_until_settled()
+        after = judged(chain)
+        check(after["content"] != before["content"], "the corrections are in the lake")
+        all_complete(chain, stores)
+
+
+def a_gap_and_a_damaged_batch_show_and_the_printed_commands_recover_them(stores: int, seed: int) -> None:
+    folder_words = ["--stores", str(max(3, stores)), "--once", "--seed", str(seed)]
+    with chain_folder() as folder:
+        words = [sys.executable, "-B", str(TESTS / "demo" / "demo.py"), "--folder", folder, *folder_words]
+        done = subprocess.run([*words, "--json"], capture_output=True, text=True, check=False)
+        check(done.returncode == 0, f"the demo ends well: {done.stderr[-3000:]}")
+        result = json.loads(done.stdout.strip().splitlines()[-1])
+        check(result["days_missing"] == 21, f"21 days missing, got {result}")
+        check(result["days_partial"] == 31, f"31 days partial, got {result}")
+        table, _ = demo.sales.load(max(3, stores), seed)
+        chain = demo.Chain(folder, table)
+        try:
+            chain.start_host()
+            commands = demo.recovery_commands(chain)
+            check(len(commands) >= 2, f"a command per gap, got {commands}")
+            for command in commands:
+                run(command, cwd=ROOT)
+            chain.wait_until_settled()
+        finally:
+            chain.stop()
+        days = chain.coverage()["totals"]["days"]
+        check(days["missing"] == days["partial"] == 0, f"nothing is missing after recovery, got {days}")
+        judged(chain, expect=expectations(table))
+
+
+def a_private_mariadb_gives_the_same_lake(stores: int, seed: int) -> None:
+    table = small_sales(stores, seed)
+    with chain_of(table, source="mariadb") as chain:
+        chain.start_host()
+        chain.backfill_all(chain.busiest_first)
+        chain.wait_until_settled()
+        verdict = judged(chain, sources=False, expect=expectations(table))
+        same_content(verdict["content"], stores, seed)
+        all_complete(chain, stores)
+
+
+def compaction_checkpoint_and_vacuum_keep_every_row(stores: int, seed: int) -> None:
+    with chain_of(small_sales(stores, seed)) as chain:
+        chain.start_host()
+        chain.backfill_all(chain.busiest_first)
+        # Many small files: one day sent again and again.
+        for day in range(1, 10):
+            chain.agent(chain.busiest_first[0], "extract", "--from", f"2017-02-0{day}", "--to", f"2017-02-0{day}", "--force", "--wait-acks", "60")
+        chain.wait_until_settled()
+        before = judged(chain)
+        chain.ribera("maintain")
+        after = judged(chain)
+        check(after["content"] == before["content"], "maintenance keeps the content")
+        check(after["files"] < before["files"], f"fewer files than {before['files']}, got {after['files']}")
+        chain.ribera("verify")
+        judged(chain, "--version", str(before["version"]), expect=[f"content={before['content']}"])
+
+
+SCENARIOS = [
+    sales_arrive_whole_and_running_again_changes_nothing,
+    all_events_lost_then_one_sweep_gives_the_same_lake,
+    events_doubled_and_shuffled_with_sixteen_calls_at_once_give_the_same_lake,
+    late_rows_voids_and_corrections_are_found_again,
+    a_gap_and_a_damaged_batch_show_and_the_printed_commands_recover_them,
+    a_private_mariadb_gives_the_same_lake,
+    compaction_checkpoint_and_vacuum_keep_every_row,
+]
+
+
+def send_without_host(chain) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda name: chain.backfill(name, wait=0), chain.busiest_first))
+
+
+def post_event(page: str, manifests: list[str]) -> None:
+    body = json.dumps({"manifests": manifests}).encode()
+    request = urllib.request.Request(f"{page.rstrip('/')}/ingest", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=120) as answer:
+        check(answer.status == 200, f"POST /ingest answers 200, got {answer.status}")
+
+
+def same_content(content: str, stores: int, seed: int) -> None:
+    """Equal to the first scenario's lake, or, where that did not run, to a later one's."""
+    first = EXPECTED.setdefault((stores, seed), content)
+    check(content == first, f"the same rows as in the undisturbed run, got {content} instead of {first}")
+
+
+def chain_folder():
+    import tempfile
+
+    return tempfile.TemporaryDirectory(prefix="ribera-e2e-")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--stores", type=int, default=6)
+    parser.add_argument("--seed", type=int, default=int(os.environ.get("RIBERA_SEED") or random.randrange(1_000_000)))
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("scenarios", nargs="*")
+    arguments = parser.parse_args()
+    known = {scenario.__name__: scenario for scenario in SCENARIOS}
+    if arguments.list:
+        print("\n".join(known))
+        return 0
+    asked = [name for name in known if not arguments.scenarios or any(part in name for part in arguments.scenarios)]
+    print(f"seed {arguments.seed} (again with RIBERA_SEED={arguments.seed})", flush=True)
+    failed = []
+    for name in asked:
+        begin = time.monotonic()
+        try:
+            known[name](arguments.stores, arguments.seed)
+            verdict = "ok"
+        except Exception:
+            verdict = "FAILED\n" + traceback.format_exc()
+            failed.append(name)
+        print(f"e2e {name} ... {time.monotonic() - begin:.1f} s {verdict}", flush=True)
+    print(f"e2e result: {len(asked) - len(failed)} passed, {len(failed)} failed", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
