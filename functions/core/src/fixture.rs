@@ -77,7 +77,7 @@ pub fn columns(lines: &[Line]) -> Vec<ArrayRef> {
         text(&|line| format!("product {}", line.line)),
         Arc::new(lines.iter().map(|_| None::<&str>).collect::<StringArray>()),
         decimal(&|line| line.quantity, 3),
-        decimal(&|line| line.total * 10, 4),
+        decimal(&|line| line.total * 100, 4),
         decimal(&|_| 0, 2),
         decimal(&|line| line.total, 2),
     ]

@@ -94,6 +94,9 @@ fn check_footer(bytes: &[u8], limits: &Limits) -> Result<(), Refusal> {
         return Err(Refusal::unreadable(format!("{length} bytes without Parquet's marks at both ends")));
     }
     let footer = bytes.get(length - 8..length - 4).and_then(|four| four.try_into().ok()).map_or(0, u32::from_le_bytes);
+    if footer as usize > length - 12 {
+        return Err(Refusal::unreadable(format!("a footer of {footer} bytes in a file of {length}")));
+    }
     if u64::from(footer) > limits.footer_bytes_max {
         return Err(Refusal::limit("footer bytes", limits.footer_bytes_max, u64::from(footer)));
     }

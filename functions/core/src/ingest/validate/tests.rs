@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use arrow_array::{Array, ArrayRef, Date32Array, Int64Array, ListArray, RecordBatch, StringArray};
@@ -260,7 +260,7 @@ fn a_file_that_repeats_one_long_text_ten_thousand_times_is_refused_at_once() {
     let long = "x".repeat(1_000_000);
     let mut rows = lines("s1", DAY, 10_000);
     for row in &mut rows {
-        row.ticket = "x".to_owned();
+        (row.ticket, row.line, row.quantity, row.total) = ("x".to_owned(), 0, 1000, 100);
     }
     let schema = ventas().arrow_schema();
     let properties = WriterProperties::builder()
@@ -275,7 +275,7 @@ fn a_file_that_repeats_one_long_text_ten_thousand_times_is_refused_at_once() {
         writer.write(&RecordBatch::try_new(Arc::clone(&schema), arrays).unwrap()).unwrap();
     }
     let file: Bytes = writer.into_inner().unwrap().into();
-    assert!(file.len() < 40_000, "{} bytes", file.len());
+    assert!(file.len() < 12_000, "{} bytes", file.len());
     let started = Instant::now();
     let found = refused(&file, &rows);
     assert!(started.elapsed().as_secs() < 5, "{:?}", started.elapsed());
@@ -311,6 +311,12 @@ fn pages_that_decode_to_more_than_the_limit_are_refused_by_their_headers() {
     }
 }
 
+static GOOD: LazyLock<(Vec<Line>, Bytes)> = LazyLock::new(|| {
+    let rows = lines("s1", DAY, 300);
+    let file = parquet_of(&rows);
+    (rows, file)
+});
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
@@ -319,8 +325,8 @@ proptest! {
         changes in prop::collection::vec((0.0..1.0_f64, any::<u8>()), 1..6),
         tail in any::<bool>(),
     ) {
-        let rows = lines("s1", DAY, 300);
-        let mut bytes = parquet_of(&rows).to_vec();
+        let (rows, good) = &*GOOD;
+        let mut bytes = good.to_vec();
         // Half of the cases aim at the footer, where all lengths and offsets are.
         let from = if tail { bytes.len().saturating_sub(1500) } else { 0 };
         let span = bytes.len() - from;
@@ -329,7 +335,7 @@ proptest! {
             bytes[at] = value;
         }
         let file = Bytes::from(bytes);
-        let stated = manifest(BATCH, &[DAY], &rows, &file);
+        let stated = manifest(BATCH, &[DAY], rows, &file);
         if let Ok(read) = judge(&ventas(), &stated, &file) {
             prop_assert_eq!(read, 300);
         }
