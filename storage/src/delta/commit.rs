@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use futures::{StreamExt, stream};
+use futures::{StreamExt, TryStreamExt, stream};
 
 use super::action::{Action, AddFile, CommittedBatch, Metadata, RemoveFile, Txn};
 use super::checkpoint::CHECKPOINT_EVERY;
@@ -46,12 +46,28 @@ type Plans = BTreeMap<String, Result<GroupPlan>>;
 impl<S: ObjectStore> Table<'_, S> {
     /// Settles all ready batches of the table in one log entry (see the module). Creates the table
     /// when there is none, and adds the columns that `dataset` has and the table has not.
-    /// `own` are the records the caller has just put: not read again, and reason enough to return
-    /// once they are settled. A sweep passes none. Safe to run any number of times at once.
+    /// `own` are the caller's batches whose records were put: read first, and reason enough to
+    /// return once they are settled. A sweep passes none. One that another call has settled and
+    /// deleted before it was read has no outcome in the report: ask [`Self::settled`], or pass the
+    /// records themselves to [`Self::commit_records`]. Safe to run any number of times at once.
     ///
     /// An error of kind `Config` says that `dataset` is no evolution of the table, or that
     /// [`Self::migrate`] must run first.
     pub async fn commit_ready(
+        &self,
+        ports: Ports<'_>,
+        dataset: &DatasetDefinition,
+        own: &[BatchId],
+    ) -> Result<CommitReport> {
+        let read: Vec<Option<ReadyRecord>> =
+            stream::iter(own).map(|batch| self.load_ready(batch)).buffered(CONCURRENCY).try_collect().await?;
+        let records: Vec<ReadyRecord> = read.into_iter().flatten().collect();
+        self.commit_records(ports, dataset, &records).await
+    }
+
+    /// The same for callers that have their records at hand: saves reading them, and each of them
+    /// has an outcome in the report.
+    pub async fn commit_records(
         &self,
         ports: Ports<'_>,
         dataset: &DatasetDefinition,

@@ -234,7 +234,7 @@ async fn offer<S: ObjectStore>(
 ) -> Result<CommitReport> {
     let record = encode(table, ports, dataset, batch).await?;
     table.put_ready(&record).await?;
-    table.commit_ready(ports, dataset, std::slice::from_ref(&record)).await
+    table.commit_records(ports, dataset, std::slice::from_ref(&record)).await
 }
 
 /// Everything a reader sees: rows by store. Also checks what must hold of every file: that it
