@@ -25,7 +25,6 @@ system_packages() {
   need cc build-essential
   need pkg-config pkg-config
   need git git
-  [ -f /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
   need clang-19 clang-19
   need llvm-ar-19 llvm-19
   need mold mold

@@ -16,7 +16,7 @@ use crate::ports::SystemRandom;
 /// Ribera: ventas y existencias de muchas tiendas en un solo lago.
 /// / The sales and stock of many stores in one lake.
 #[derive(Debug, Parser)]
-#[command(name = "ribera", version, propagate_version = true)]
+#[command(name = "ribera", version)]
 pub struct Cli {
     #[command(flatten)]
     pub context: Context,

@@ -139,8 +139,4 @@ impl Versions {
     pub fn of(&self, table: &TableName) -> Option<u64> {
         self.by_table.get(table).copied()
     }
-
-    pub fn is_empty(&self) -> bool {
-        self.by_table.is_empty() && self.single.is_none()
-    }
 }

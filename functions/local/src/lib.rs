@@ -4,4 +4,8 @@
 
 pub mod cli;
 pub mod commands;
+pub mod lake;
+pub mod maintain;
 pub mod ports;
+pub mod progress;
+pub mod show;

@@ -5,12 +5,16 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::path;
 use super::tags::{self, UNITS_TAG, UnitTag};
 use crate::error::{Error, Result};
 use crate::ids::{BatchId, Position, StoreId, TableName, Unit};
 use crate::object::ObjectPath;
+
+/// The tag of a file's hash.
+const SHA256_TAG: &str = "ribera.sha256";
 
 /// One line of a log entry. A line of another kind parses to an action with no field set.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -174,6 +178,16 @@ impl AddFile {
         self.tags.get_or_insert_default().extend([tag]);
     }
 
+    /// Hexadecimal SHA-256 of the file. A file of another writer has none.
+    pub fn sha256(&self) -> Option<&str> {
+        self.tags.as_ref()?.get(SHA256_TAG)?.as_deref()
+    }
+
+    pub fn set_sha256(&mut self, bytes: &[u8]) {
+        let tag = (SHA256_TAG.to_owned(), Some(hex_sha256(bytes)));
+        self.tags.get_or_insert_default().extend([tag]);
+    }
+
     /// The store whose partition the file lies in.
     pub fn store(&self) -> Result<StoreId> {
         match self.partition_values.get(crate::dataset::STORE_COLUMN) {
@@ -229,4 +243,9 @@ pub fn from_lines(bytes: &[u8]) -> Result<Vec<Action>> {
             serde_json::from_slice(line).map_err(|error| Error::data("a line is not a Delta action").with_source(error))
         })
         .collect()
+}
+
+/// As hexadecimal text.
+pub fn hex_sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -47,7 +47,7 @@ pub use action::{AddFile, CommitInfo, CommittedBatch};
 pub use checkpoint::CHECKPOINT_EVERY;
 pub use maintain::{CompactionGroup, LOG_RETENTION, VACUUM_RETENTION, compaction_plan};
 pub use ready::{READY_AGE_MAX, ReadyRecord};
-pub use rows::UnitCounter;
+pub use rows::{UnitCounter, read as read_rows};
 pub use snapshot::{Changes, Snapshot};
 pub use tags::UnitTag;
 pub use writer::{LakeFile, LakeWriter, LakeWriterOptions, keys_schema};
@@ -133,6 +133,7 @@ impl<'a, S: ObjectStore> Table<'a, S> {
             tags: None,
         };
         add.set_units(&file.units);
+        add.set_sha256(&file.bytes);
         Ok(add)
     }
 

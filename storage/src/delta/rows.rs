@@ -110,7 +110,7 @@ where
 
 /// The rows of a lake file in the columns of `schema`: columns that the file lacks are NULL,
 /// narrower types are widened. An error of kind `Data` when the file has a column more.
-pub(super) fn read(bytes: Bytes, schema: &SchemaRef) -> Result<impl Iterator<Item = Result<RecordBatch>> + use<>> {
+pub fn read(bytes: Bytes, schema: &SchemaRef) -> Result<impl Iterator<Item = Result<RecordBatch>> + use<>> {
     let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
         .and_then(|builder| builder.with_batch_size(BATCH_ROWS).build())
         .map_err(|error| unreadable().with_source(error))?;

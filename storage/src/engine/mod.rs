@@ -12,19 +12,23 @@ use duckdb::{Config, Connection};
 use crate::dataset::DatasetDefinition;
 use crate::error::{Error, Result};
 
+mod compact;
+mod export;
 mod predicate;
 mod query;
 mod resolve;
 mod scans;
+mod verify;
 mod view;
 
+pub use compact::merge;
+pub use export::{ExportDataset, ExportTable, export};
 pub use predicate::{Bounds, Literal};
 pub use query::{Answer, AnswerColumn, Planner};
 pub use resolve::view_files;
 pub use scans::{Scan, Scans};
-pub use view::{
-    StoreZones, ViewColumn, ViewFile, month_of, quote_name, quote_text, select_sql, sql_type, view_columns,
-};
+pub use verify::{Finding, FindingKind, VerifyReport, verify};
+pub use view::{StoreZones, ViewColumn, ViewFile, quote_name, quote_text, select_sql, sql_type, view_columns};
 
 /// What the engine may use.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -104,7 +104,7 @@ impl Engine {
     /// Answers `select`, as [`Planner::read_only`] gave it.
     pub fn ask(&self, select: &str) -> Result<Answer<'_>> {
         let mut columns = Vec::new();
-        let describe = format!("SELECT column_name, column_type FROM (DESCRIBE {select}\n)");
+        let describe = format!("SELECT column_name, column_type FROM (DESCRIBE FROM (\n{select}\n))");
         self.each_row(&describe, |row| {
             let cell = |index: usize| row.get(index).copied().flatten().unwrap_or("").to_owned();
             columns.push(AnswerColumn { name: cell(0), sql_type: cell(1) });

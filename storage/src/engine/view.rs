@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::predicate::{Bounds, Literal};
 use crate::dataset::{ColumnType, DatasetDefinition};
-use crate::ids::{Month, StoreId};
+use crate::ids::StoreId;
 
 /// A lake file as a query needs to know it.
 #[derive(Debug, Clone, PartialEq)]
@@ -117,7 +117,15 @@ pub fn select_sql(dataset: &DatasetDefinition, files: &[ViewFile], zones: &Store
             outer.push(format!("{} AS {}", zones.local_sql(&column.name, &stores), quote_name(&local)));
         }
     }
-    format!("SELECT {} FROM ({})", outer.join(", "), files_sql(dataset, files))
+    format!("SELECT {} FROM ({})", outer.join(", "), files_sql(dataset, files, false))
+}
+
+/// In [`rows_sql`], the path that DuckDB opened. (No column name has a capital letter.)
+pub(super) const FILE_COLUMN: &str = "\"File\"";
+
+/// A SELECT of partition columns, the dataset's columns and [`FILE_COLUMN`].
+pub(super) fn rows_sql(dataset: &DatasetDefinition, files: &[ViewFile]) -> String {
+    files_sql(dataset, files, true)
 }
 
 /// An empty table of the view's columns, for planning.
@@ -153,7 +161,7 @@ pub fn quote_text(text: &str) -> String {
 
 /// One `read_parquet` for each set of columns that files have: it takes names and types from its
 /// first file, the newest.
-fn files_sql(dataset: &DatasetDefinition, files: &[ViewFile]) -> String {
+fn files_sql(dataset: &DatasetDefinition, files: &[ViewFile], with_file: bool) -> String {
     let mut groups: BTreeMap<Option<&BTreeSet<String>>, Vec<&ViewFile>> = BTreeMap::new();
     for file in files {
         groups.entry(file.columns.as_deref()).or_default().push(file);
@@ -168,7 +176,8 @@ fn files_sql(dataset: &DatasetDefinition, files: &[ViewFile]) -> String {
                 false => format!("CAST(NULL AS {kind}) AS {name}"),
             }
         });
-        let columns: Vec<String> = partitions.iter().map(|name| quote_name(name)).chain(columns).collect();
+        let file = with_file.then(|| format!("filename AS {FILE_COLUMN}"));
+        let columns: Vec<String> = partitions.iter().map(|name| quote_name(name)).chain(columns).chain(file).collect();
         format!("SELECT {} FROM {}", columns.join(", "), read_parquet(&partitions, &files))
     });
     let parts: Vec<String> = parts.collect();
@@ -211,9 +220,4 @@ fn partition_column(name: String) -> ViewColumn {
         _ => ("Tienda", "Store"),
     };
     ViewColumn { name, sql_type: "VARCHAR".into(), title_es: title_es.into(), title_en: title_en.into() }
-}
-
-/// The month of a `month=` partition, if the file has one.
-pub fn month_of(file: &ViewFile) -> Option<Month> {
-    file.partition.get("month").and_then(|month| month.parse().ok())
 }

@@ -1,0 +1,154 @@
+//! `ribera export duckdb FILE`: the lake as a DuckDB database of its own.
+
+use std::path::PathBuf;
+
+use jiff::civil::Date;
+use ribera_core::coverage::{self, DayState};
+use ribera_storage::engine::{ExportDataset, ExportTable, export, view_files};
+use ribera_storage::{DatasetName, Result};
+use serde_json::json;
+
+use crate::cli::{Context, Exit};
+use crate::lake::{Lake, Versions};
+use crate::show;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    format: Format,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Format {
+    /// Una base DuckDB que se abre sin extensiones ni lago. / A DuckDB database that opens without extensions or lake.
+    #[command(after_help = "Una tabla por conjunto, `ventas_raw` como otro nombre de `ventas`, `ribera_coverage` con el estado
+de cada día-tienda y `ribera_stores` con las tiendas. El archivo se cambia entero al terminar.
+/ A table for each dataset, `ventas_raw` as another name of `ventas`, `ribera_coverage` with the state
+of every store-day and `ribera_stores` with the stores. The file is swapped in whole at the end.
+
+Ejemplo / Example:
+  ribera export duckdb ventas.duckdb --dataset ventas")]
+    Duckdb {
+        /// Archivo por escribir. / File to write.
+        file: PathBuf,
+        /// Solo estos conjuntos, repetible; por omisión, los que tienen datos. / Only these datasets, repeatable; those with data by default.
+        #[arg(long)]
+        dataset: Vec<DatasetName>,
+    },
+}
+
+pub async fn run(args: Args, context: &Context) -> Result<Exit> {
+    let Format::Duckdb { file, dataset: wanted } = args.format;
+    let lake = Lake::open(context).await?;
+    for name in &wanted {
+        lake.dataset(name)?;
+    }
+    let root = lake.root()?;
+    let mut datasets = Vec::new();
+    let (mut versions, mut days) = (Vec::new(), Vec::new());
+    for dataset in &lake.datasets {
+        let snapshots = lake.snapshots(&dataset.name, &Versions::default()).await?;
+        let chosen = if wanted.is_empty() { !snapshots.is_empty() } else { wanted.contains(&dataset.name) };
+        if !chosen {
+            continue;
+        }
+        let mut files = Vec::new();
+        for snapshot in &snapshots {
+            files.extend(view_files(snapshot, dataset, &root, |_| true)?);
+            versions.push(vec![
+                Some(snapshot.table().to_string()),
+                Some(snapshot.version().to_string()),
+                Some(jiff::Timestamp::now().to_string()),
+            ]);
+        }
+        days.extend(coverage_rows(&coverage::compute_at(&lake.deps(), &dataset.name, &snapshots).await?));
+        datasets.push(ExportDataset { dataset, files });
+    }
+    let tables = [
+        stores_table(&lake),
+        ExportTable {
+            name: "ribera_coverage_runs".into(),
+            columns: "dataset VARCHAR, store_id VARCHAR, from_date DATE, to_date DATE, state VARCHAR".into(),
+            rows: days,
+            comment: "Días-tienda seguidos de igual estado / Runs of store-days of one state".into(),
+        },
+        ExportTable {
+            name: "ribera_export".into(),
+            columns: "table_name VARCHAR, version BIGINT, exported_at TIMESTAMP".into(),
+            rows: versions,
+            comment: "Versiones exportadas / Versions exported".into(),
+        },
+    ];
+    let mut rows = Vec::new();
+    export(&lake.engine_options()?, &datasets, &tables, &lake.zones(), &file, |name, count| {
+        rows.push((name.to_owned(), count));
+    })?;
+    let bytes = std::fs::metadata(&file)?.len();
+    let value = json!({
+        "file": file.display().to_string(), "bytes": bytes,
+        "tables": rows.iter().map(|(name, rows)| json!({"name": name, "rows": rows})).collect::<Vec<_>>(),
+    });
+    context.answer(&value, |lang| {
+        let mut lines: Vec<String> = rows
+            .iter()
+            .map(|(name, count)| {
+                let count = show::number(lang, *count);
+                lang.pick(format!("{name}: {count} filas"), format!("{name}: {count} rows"))
+            })
+            .collect();
+        lines.push(format!("{} ({})", file.display(), show::bytes(lang, bytes)));
+        lines.join("\n")
+    })?;
+    Ok(Exit::Ok)
+}
+
+fn coverage_rows(coverage: &coverage::Coverage) -> Vec<Vec<Option<String>>> {
+    let mut rows = Vec::new();
+    for store in &coverage.stores {
+        let mut run: Option<(Date, Date, DayState)> = None;
+        let mut push = |run: Option<(Date, Date, DayState)>| {
+            if let Some((from, to, state)) = run {
+                let name = serde_json::to_value(state).ok().and_then(|value| value.as_str().map(str::to_owned));
+                rows.push(vec![
+                    Some(coverage.dataset.to_string()),
+                    Some(store.store.to_string()),
+                    Some(from.to_string()),
+                    Some(to.to_string()),
+                    name,
+                ]);
+            }
+        };
+        for (date, state) in store.calendar.days() {
+            match &mut run {
+                Some((_, to, same)) if *same == state => *to = date,
+                _ => {
+                    push(run.take());
+                    run = Some((date, date, state));
+                }
+            }
+        }
+        push(run);
+    }
+    rows
+}
+
+fn stores_table(lake: &Lake) -> ExportTable {
+    let rows = lake.stores.iter().map(|store| {
+        vec![
+            Some(store.id.to_string()),
+            Some(store.name.clone()),
+            store.tenant.clone(),
+            Some(store.time_zone.clone()),
+            store.opened.map(|date| date.to_string()),
+            store.closed.map(|date| date.to_string()),
+            Some(store.active.to_string()),
+        ]
+    });
+    ExportTable {
+        name: "ribera_stores".into(),
+        columns: "store_id VARCHAR, name VARCHAR, tenant VARCHAR, time_zone VARCHAR, opened DATE, closed DATE, active BOOLEAN"
+            .into(),
+        rows: rows.collect(),
+        comment: "Tiendas declaradas / Declared stores".into(),
+    }
+}

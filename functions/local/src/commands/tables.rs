@@ -1,0 +1,110 @@
+//! `ribera tables`: the tables of the lake with size, version and columns.
+
+use ribera_storage::engine::view_columns;
+use ribera_storage::{DatasetName, Result, TableName};
+use serde::Serialize;
+
+use crate::cli::{Context, Exit, Lang};
+use crate::lake::{Lake, Versions};
+use crate::show;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Ejemplos / Examples:
+  ribera tables
+  ribera tables ventas")]
+pub struct Args {
+    /// Muestra las columnas de este conjunto. / Shows this dataset's columns.
+    dataset: Option<DatasetName>,
+}
+
+#[derive(Debug, Serialize)]
+struct TableLine {
+    dataset: DatasetName,
+    title_es: String,
+    title_en: String,
+    table: TableName,
+    /// `None` before the first commit.
+    version: Option<u64>,
+    files: u64,
+    rows: u64,
+    bytes: u64,
+    columns: Vec<ColumnLine>,
+}
+
+#[derive(Debug, Serialize)]
+struct ColumnLine {
+    name: String,
+    #[serde(rename = "type")]
+    sql_type: String,
+    title_es: String,
+    title_en: String,
+}
+
+pub async fn run(args: Args, context: &Context) -> Result<Exit> {
+    let lake = Lake::open(context).await?;
+    if let Some(name) = &args.dataset {
+        lake.dataset(name)?;
+    }
+    let mut lines = Vec::new();
+    for dataset in lake.datasets.iter().filter(|dataset| args.dataset.as_ref().is_none_or(|name| dataset.name == *name)) {
+        let snapshots = lake.snapshots(&dataset.name, &Versions::default()).await?;
+        for table in lake.settings.tables(&dataset.name)? {
+            let snapshot = snapshots.iter().find(|snapshot| *snapshot.table() == table);
+            let columns = view_columns(dataset).into_iter().map(|column| ColumnLine {
+                name: column.name,
+                sql_type: column.sql_type,
+                title_es: column.title_es,
+                title_en: column.title_en,
+            });
+            lines.push(TableLine {
+                dataset: dataset.name.clone(),
+                title_es: dataset.titles.es.clone(),
+                title_en: dataset.titles.en.clone(),
+                version: snapshot.map(|snapshot| snapshot.version()),
+                files: snapshot.map_or(0, |snapshot| snapshot.file_count() as u64),
+                rows: snapshot.map_or(0, |snapshot| snapshot.files().filter_map(|file| file.rows()).sum()),
+                bytes: snapshot.map_or(0, |snapshot| snapshot.files().map(|file| file.size).sum()),
+                table,
+                columns: columns.collect(),
+            });
+        }
+    }
+    context.answer(&serde_json::json!({"tables": lines}), |lang| match args.dataset {
+        Some(_) => columns_text(lang, &lines),
+        None => lines_text(lang, &lines),
+    })?;
+    Ok(Exit::Ok)
+}
+
+fn lines_text(lang: Lang, lines: &[TableLine]) -> String {
+    let header = lang.pick(
+        ["Tabla", "Contenido", "Versión", "Filas", "Archivos", "Tamaño"],
+        ["Table", "Content", "Version", "Rows", "Files", "Size"],
+    );
+    let mut table = show::table(&header);
+    for line in lines {
+        table.add_row([
+            comfy_table::Cell::new(&line.table),
+            comfy_table::Cell::new(lang.pick(&line.title_es, &line.title_en)),
+            show::right(line.version.map_or("-".to_owned(), |version| version.to_string())),
+            show::right(show::number(lang, line.rows)),
+            show::right(show::number(lang, line.files)),
+            show::right(show::bytes(lang, line.bytes)),
+        ]);
+    }
+    let more = lang.pick(
+        "Columnas de una tabla: ribera tables NOMBRE. `ventas_raw` es otro nombre de `ventas`.",
+        "Columns of a table: ribera tables NAME. `ventas_raw` is another name of `ventas`.",
+    );
+    format!("{}\n{more}", show::table_text(&table))
+}
+
+fn columns_text(lang: Lang, lines: &[TableLine]) -> String {
+    let mut texts = vec![lines_text(lang, lines)];
+    let mut table = show::table(&lang.pick(["Columna", "Tipo", "Qué es"], ["Column", "Type", "What it is"]));
+    for column in lines.first().map_or(&[][..], |line| &line.columns) {
+        table.add_row([&column.name, &column.sql_type, lang.pick(&column.title_es, &column.title_en)]);
+    }
+    texts.push(show::table_text(&table));
+    texts.join("\n\n")
+}

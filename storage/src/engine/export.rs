@@ -1,0 +1,119 @@
+//! A DuckDB database file with the lake's datasets as tables: it opens without extensions and
+//! without the lake.
+
+use std::path::Path;
+
+use super::view::{StoreZones, ViewFile, quote_name, quote_text, select_sql, view_columns};
+use super::{Engine, EngineOptions, other_name};
+use crate::dataset::DatasetDefinition;
+use crate::error::{Error, Result};
+
+/// A dataset with the files of its tables.
+pub struct ExportDataset<'a> {
+    pub dataset: &'a DatasetDefinition,
+    pub files: Vec<ViewFile>,
+}
+
+/// A table of our own beside the datasets, such as the coverage.
+pub struct ExportTable {
+    pub name: String,
+    /// Column definitions in SQL.
+    pub columns: String,
+    pub rows: Vec<Vec<Option<String>>>,
+    /// Shown by DuckDB clients.
+    pub comment: String,
+}
+
+/// Writes the database to `target`: whole into a file beside it, then swapped in by a rename, so
+/// that readers see the old or the new one. `options` names the folders of the lake files.
+/// `progress` hears the name of every dataset that is done and its rows.
+pub fn export(
+    options: &EngineOptions,
+    datasets: &[ExportDataset<'_>],
+    tables: &[ExportTable],
+    zones: &StoreZones,
+    target: &Path,
+    mut progress: impl FnMut(&str, u64),
+) -> Result<()> {
+    let target = std::path::absolute(target)?;
+    let folder = target.parent().unwrap_or(Path::new("/")).to_owned();
+    if !folder.is_dir() {
+        return Err(Error::config(format!("FILE: its folder must exist, got {}", folder.display())));
+    }
+    let name = target.file_name().and_then(std::ffi::OsStr::to_str).unwrap_or("export.duckdb");
+    let temporary = folder.join(format!(".{name}.{}.tmp", std::process::id()));
+    remove(&temporary)?;
+    let mut options = options.clone();
+    options.folders.push(folder.clone());
+    let written = write(&options, datasets, tables, zones, &temporary, &mut progress);
+    let swapped = written.and_then(|()| {
+        std::fs::File::open(&temporary)?.sync_all()?;
+        std::fs::rename(&temporary, &target)?;
+        #[cfg(unix)]
+        std::fs::File::open(&folder)?.sync_all()?;
+        Ok(())
+    });
+    if swapped.is_err() {
+        remove(&temporary)?;
+    }
+    swapped
+}
+
+fn write(
+    options: &EngineOptions,
+    datasets: &[ExportDataset<'_>],
+    tables: &[ExportTable],
+    zones: &StoreZones,
+    file: &Path,
+    progress: &mut impl FnMut(&str, u64),
+) -> Result<()> {
+    let engine = Engine::open(options)?;
+    engine.execute(&format!("ATTACH {} AS lake_export; USE lake_export;", quote_text(&file.display().to_string())))?;
+    for ExportDataset { dataset, files } in datasets {
+        let name = dataset.name.as_str();
+        engine.execute(&format!("CREATE TABLE {} AS {}", quote_name(name), select_sql(dataset, files, zones)))?;
+        for column in view_columns(dataset) {
+            let comment = format!("{} / {}", column.title_es, column.title_en);
+            engine.execute(&format!(
+                "COMMENT ON COLUMN {}.{} IS {}",
+                quote_name(name),
+                quote_name(&column.name),
+                quote_text(&comment)
+            ))?;
+        }
+        let title = format!("{} / {}", dataset.titles.es, dataset.titles.en);
+        engine.execute(&format!("COMMENT ON TABLE {} IS {}", quote_name(name), quote_text(&title)))?;
+        if let Some(other) = other_name(name) {
+            engine.execute(&format!("CREATE VIEW {} AS SELECT * FROM {}", quote_name(other), quote_name(name)))?;
+        }
+        let rows = engine.rows(&format!("SELECT CAST(count(*) AS VARCHAR) FROM {}", quote_name(name)))?;
+        let rows = rows.first().and_then(|row| row.first().cloned().flatten()).and_then(|text| text.parse().ok());
+        progress(name, rows.unwrap_or(0));
+    }
+    for table in tables {
+        write_table(&engine, table)?;
+    }
+    engine.execute("USE memory; CHECKPOINT lake_export; DETACH lake_export;")
+}
+
+fn write_table(engine: &Engine, table: &ExportTable) -> Result<()> {
+    /// Rows of one INSERT.
+    const ROWS_MAX: usize = 1000;
+    let name = quote_name(&table.name);
+    engine.execute(&format!("CREATE TABLE {name} ({})", table.columns))?;
+    for rows in table.rows.chunks(ROWS_MAX) {
+        let rows = rows.iter().map(|row| {
+            let cells = row.iter().map(|cell| cell.as_deref().map_or("NULL".to_owned(), quote_text));
+            format!("({})", cells.collect::<Vec<_>>().join(", "))
+        });
+        engine.execute(&format!("INSERT INTO {name} VALUES {}", rows.collect::<Vec<_>>().join(", ")))?;
+    }
+    engine.execute(&format!("COMMENT ON TABLE {name} IS {}", quote_text(&table.comment)))
+}
+
+fn remove(file: &Path) -> Result<()> {
+    match std::fs::remove_file(file) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
+}
