@@ -32,6 +32,9 @@ pub struct LedgerRecord {
     /// Rows and bytes of the file the store sent; 0 for a void.
     pub rows: u64,
     pub bytes: u64,
+    /// Checks of the dataset that only warn, one text for each that failed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     pub timings: Timings,
 }
 

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow_array::RecordBatch;
-use arrow_schema::{Field, Schema, SchemaRef};
+use arrow_array::{Array, RecordBatch};
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
@@ -125,13 +125,28 @@ impl LakeWriter {
         Ok(self.done)
     }
 
-    /// The batch with exactly the schema's field declarations; types must be equal.
+    /// The batch with exactly the schema's field declarations; types must be equal, but text and
+    /// binary may come as views, which are written as they are.
     fn in_schema(&self, batch: &RecordBatch) -> Result<RecordBatch> {
         if batch.schema_ref() == &self.schema {
             return Ok(batch.clone());
         }
-        RecordBatch::try_new(self.schema.clone(), batch.columns().to_vec())
+        RecordBatch::try_new(self.schema_with_views(batch), batch.columns().to_vec())
             .map_err(|error| Error::reject("rows are not of the dataset's columns and types").with_source(error))
+    }
+
+    fn schema_with_views(&self, batch: &RecordBatch) -> SchemaRef {
+        let viewed = |(index, field): (usize, &Arc<Field>)| {
+            let found = batch.columns().get(index).map(|column| column.data_type());
+            match (field.data_type(), found) {
+                (DataType::Utf8, Some(view @ DataType::Utf8View))
+                | (DataType::Binary, Some(view @ DataType::BinaryView)) => {
+                    Arc::new(Field::new(field.name(), view.clone(), field.is_nullable()))
+                }
+                _ => Arc::clone(field),
+            }
+        };
+        Arc::new(Schema::new(self.schema.fields().iter().enumerate().map(viewed).collect::<Vec<_>>()))
     }
 
     fn is_full(&self) -> bool {

@@ -65,7 +65,7 @@ enum Step {
     /// ordered stream, only closes its number.
     Ready {
         received: Received,
-        table: TableName,
+        record: Box<ReadyRecord>,
         warnings: Vec<CheckWarning>,
         quarantined: Option<Refusal>,
     },
@@ -133,11 +133,12 @@ impl<S: ObjectStore, C: Clock, R: Random> Call<'_, S, C, R> {
         for wave in waves(steps) {
             ready.extend(join_all(wave.into_iter().map(|step| self.prepare(step, definitions))).await);
         }
-        let tables: BTreeSet<TableName> = ready.iter().filter_map(table_of).cloned().collect();
+        let tables: BTreeSet<TableName> =
+            ready.iter().filter_map(record_of).map(|record| record.table.clone()).collect();
         let reports = join_all(tables.iter().map(|table| self.commit_table(table, &ready, definitions))).await;
         let reports: BTreeMap<&TableName, Result<CommitReport>> = tables.iter().zip(reports).collect();
         let outcomes = stream::iter(&ready)
-            .map(|step| self.conclude(step, table_of(step).and_then(|table| reports.get(table))))
+            .map(|step| self.conclude(step, record_of(step).and_then(|record| reports.get(&record.table))))
             .buffered(CONCURRENCY)
             .collect()
             .await;
@@ -163,18 +164,10 @@ impl<S: ObjectStore, C: Clock, R: Random> Call<'_, S, C, R> {
         let unknown = || Error::bug(format!("{}: its dataset vanished", received.batch));
         let latest = definitions.dataset(&received.batch.dataset)?.ok_or_else(unknown)?;
         let Some(file) = &manifest.file else { return self.prepare_void(&admitted, latest).await };
-        let lake = Table::new(&self.deps.store, table.clone());
-        let (waiting, fetched) = futures::join!(
-            lake.load_ready(&received.batch),
-            encode::fetch(&self.deps.store, file, &self.settings.limits)
-        );
-        // A record that cannot be read is written anew.
-        if let Ok(Some(record)) = waiting
-            && self.is_current(&record, &admitted)
-        {
-            return Ok(ready(&admitted, Vec::new()));
+        if let Some(step) = self.resume(&admitted, latest).await? {
+            return Ok(step);
         }
-        let bytes = match fetched? {
+        let bytes = match encode::fetch(&self.deps.store, file, &self.settings.limits).await? {
             Fetched::Whole(bytes) => bytes,
             Fetched::Refused(refusal) => return Ok(self.refuse(received.clone(), refusal, definitions).await),
             Fetched::NotThere => return self.wait_for_file(&admitted, definitions).await,
@@ -185,44 +178,61 @@ impl<S: ObjectStore, C: Clock, R: Random> Call<'_, S, C, R> {
             Ok(encoded) => encoded,
             Err(refusal) => return Ok(self.refuse(received.clone(), refusal, definitions).await),
         };
+        let lake = Table::new(&self.deps.store, table.clone());
         let partition = latest.partition(&received.batch.store, manifest.month);
         let mut files = Vec::with_capacity(encoded.files.len());
         for file in &encoded.files {
             files.push(lake.put_file(ports(self.deps), &partition, file).await?);
         }
         let now = self.deps.clock.now();
-        lake.put_ready(&ReadyRecord::new(table, latest, manifest, &received.sha256, files, now)).await?;
-        Ok(ready(&admitted, encoded.warnings))
+        let record = ReadyRecord::new(table, latest, manifest, &received.sha256, files, now);
+        lake.put_ready(&record).await?;
+        Ok(ready(&admitted, record, encoded.warnings))
+    }
+
+    /// What a sweep finds was most often begun by a call that died: it may be in the lake already,
+    /// or be ready. (A fresh event is not asked: nearly always it is the first to come.)
+    async fn resume(&self, admitted: &Admitted, latest: &DatasetDefinition) -> Result<Option<Step>> {
+        let Admitted { received, manifest, table } = admitted;
+        if received.modified.is_none() {
+            return Ok(None);
+        }
+        let lake = Table::new(&self.deps.store, table.clone());
+        let (snapshot, waiting) = futures::join!(lake.load(), lake.load_ready(&received.batch));
+        if let Some(snapshot) = snapshot?
+            && let Some(outcome) = lake.settled(&snapshot, latest, manifest)?
+        {
+            return self.announce(received, table, &outcome, &[]).await.map(|outcome| Some(Step::Decided(outcome)));
+        }
+        // A record that cannot be read is written anew.
+        let current = waiting.ok().flatten().filter(|record| {
+            record.manifest_sha256 == received.sha256
+                && record.kind == ManifestKind::Batch
+                && self.deps.clock.now().duration_since(record.ready_at) < READY_AGE_MAX
+        });
+        Ok(current.map(|record| ready(admitted, record, Vec::new())))
     }
 
     /// A number that is closed without data matters only where the stream's order does.
     async fn prepare_void(&self, admitted: &Admitted, latest: &DatasetDefinition) -> Result<Step> {
         let Admitted { received, table, .. } = admitted;
         if latest.mode == Mode::Upsert {
-            self.put_void(received, table, latest).await?;
-            return Ok(ready(admitted, Vec::new()));
+            let record = self.put_void(received, table, latest).await?;
+            return Ok(ready(admitted, record, Vec::new()));
         }
-        let verdict = Verdict {
-            received,
-            table: table.clone(),
-            outcome: AckOutcome::Voided,
-            started_at: self.started_at,
-            warnings: &[],
-        };
-        settle::settle(self.deps, verdict).await?;
-        Ok(Step::Decided(Outcome::Voided))
+        self.announce(received, table, &BatchOutcome::Voided, &[]).await.map(Step::Decided)
     }
 
-    async fn put_void(&self, received: &Received, table: &TableName, latest: &DatasetDefinition) -> Result<()> {
+    async fn put_void(
+        &self,
+        received: &Received,
+        table: &TableName,
+        latest: &DatasetDefinition,
+    ) -> Result<ReadyRecord> {
         let now = self.deps.clock.now();
         let record = ReadyRecord::void(table, latest, &received.batch, &received.sha256, now);
-        Table::new(&self.deps.store, table.clone()).put_ready(&record).await
-    }
-
-    fn is_current(&self, record: &ReadyRecord, admitted: &Admitted) -> bool {
-        record.manifest_sha256 == admitted.received.sha256
-            && record.kind == ManifestKind::Batch
-            && self.deps.clock.now().duration_since(record.ready_at) < READY_AGE_MAX
+        Table::new(&self.deps.store, table.clone()).put_ready(&record).await?;
+        Ok(record)
     }
 
     async fn wait_for_file(&self, admitted: &Admitted, definitions: &Definitions) -> Result<Step> {
@@ -251,7 +261,9 @@ impl<S: ObjectStore, C: Clock, R: Random> Call<'_, S, C, R> {
     async fn refuse(&self, received: Received, refusal: Refusal, definitions: &Definitions) -> Step {
         match self.try_refuse(&received, &refusal, definitions).await {
             Ok(None) => Step::Decided(quarantined(&refusal)),
-            Ok(Some(table)) => Step::Ready { received, table, warnings: Vec::new(), quarantined: Some(refusal) },
+            Ok(Some(record)) => {
+                Step::Ready { received, record: Box::new(record), warnings: Vec::new(), quarantined: Some(refusal) }
+            }
             Err(error) => Step::Decided(failed(&error)),
         }
     }
@@ -261,74 +273,75 @@ impl<S: ObjectStore, C: Clock, R: Random> Call<'_, S, C, R> {
         received: &Received,
         refusal: &Refusal,
         definitions: &Definitions,
-    ) -> Result<Option<TableName>> {
+    ) -> Result<Option<ReadyRecord>> {
         let table = definitions.table(&received.batch)?;
         let latest = definitions.dataset(&received.batch.dataset).ok().flatten();
-        let ordered = latest.filter(|latest| latest.mode == Mode::Upsert);
-        if let Some(latest) = ordered {
-            self.put_void(received, &table, latest).await?;
-        }
-        settle::quarantine(self.deps, received, refusal, Some(table.clone()), self.started_at).await?;
-        Ok(ordered.map(|_| table))
+        let closing = match latest.filter(|latest| latest.mode == Mode::Upsert) {
+            Some(latest) => Some(self.put_void(received, &table, latest).await?),
+            None => None,
+        };
+        settle::quarantine(self.deps, received, refusal, Some(table), self.started_at).await?;
+        Ok(closing)
     }
 
     async fn commit_table(&self, table: &TableName, steps: &[Step], definitions: &Definitions) -> Result<CommitReport> {
-        let own: Vec<BatchId> = steps
-            .iter()
-            .filter(|step| table_of(step) == Some(table))
-            .filter_map(
-                |step| if let Step::Ready { received, .. } = step { Some(received.batch.clone()) } else { None },
-            )
-            .collect();
-        let dataset = own.first().map(|batch| definitions.dataset(&batch.dataset)).transpose()?.flatten();
+        let own: Vec<ReadyRecord> =
+            steps.iter().filter_map(record_of).filter(|record| record.table == *table).cloned().collect();
+        let dataset = own.first().map(|record| definitions.dataset(&record.batch.dataset)).transpose()?.flatten();
         let dataset = dataset.ok_or_else(|| Error::bug(format!("table {table}: its dataset vanished")))?;
         Table::new(&self.deps.store, table.clone()).commit_ready(ports(self.deps), dataset, &own).await
     }
 
     async fn conclude(&self, step: &Step, report: Option<&Result<CommitReport>>) -> Outcome {
-        let Step::Ready { received, table, warnings, quarantined: refusal } = step else {
+        let Step::Ready { received, record, warnings, quarantined: refusal } = step else {
             return match step {
                 Step::Decided(outcome) => outcome.clone(),
                 _ => failed(&Error::bug("a manifest was admitted and not prepared")),
             };
         };
+        if let Some(refusal) = refusal {
+            // Its verdict is out already; the record only closes its number.
+            return quarantined(refusal);
+        }
         let report = match report {
             Some(Ok(report)) => report,
             Some(Err(error)) => return failed(error),
-            None => return failed(&Error::bug(format!("table {table}: was not committed"))),
+            None => return failed(&Error::bug(format!("table {}: was not committed", record.table))),
         };
-        let lake = Table::new(&self.deps.store, table.clone());
-        if let Some(refusal) = refusal {
-            // Its verdict is out already; the record only closed its number.
-            if let Some(BatchOutcome::Voided | BatchOutcome::Superseded) = report.outcome(&received.batch) {
-                let _ = lake.delete_ready(&received.batch).await;
+        match report.outcome(&received.batch) {
+            Some(BatchOutcome::Waiting { .. }) => Outcome::Waiting,
+            Some(BatchOutcome::Expired) => {
+                let _ = Table::new(&self.deps.store, record.table.clone()).delete_ready(&received.batch).await;
+                failed(&Error::retry("its ready record expired and is written anew by the next sweep"))
             }
-            return quarantined(refusal);
+            Some(BatchOutcome::Failed(error)) => failed(error),
+            Some(outcome) => {
+                self.announce(received, &record.table, outcome, warnings).await.unwrap_or_else(|error| failed(&error))
+            }
+            None => failed(&Error::bug("the commit said nothing of this batch")),
         }
-        let (outcome, shown) = match report.outcome(&received.batch) {
-            Some(BatchOutcome::Committed { version, rows, units }) => (
+    }
+
+    /// Writes what became of a batch that the table has settled.
+    async fn announce(
+        &self,
+        received: &Received,
+        table: &TableName,
+        outcome: &BatchOutcome,
+        warnings: &[CheckWarning],
+    ) -> Result<Outcome> {
+        let (outcome, shown) = match outcome {
+            BatchOutcome::Committed { version, rows, units } => (
                 AckOutcome::Committed { version: *version, rows: *rows, units: units.clone() },
                 Outcome::Committed { version: *version, rows: *rows },
             ),
-            Some(BatchOutcome::Superseded) => (AckOutcome::Superseded, Outcome::Superseded),
-            Some(BatchOutcome::Voided) => (AckOutcome::Voided, Outcome::Voided),
-            Some(BatchOutcome::Waiting { .. }) => return Outcome::Waiting,
-            Some(BatchOutcome::Expired) => {
-                let _ = lake.delete_ready(&received.batch).await;
-                return failed(&Error::retry("its ready record expired and is written anew by the next sweep"));
-            }
-            Some(BatchOutcome::Failed(error)) => return failed(error),
-            None => return failed(&Error::bug("the commit said nothing of this batch")),
+            BatchOutcome::Superseded => (AckOutcome::Superseded, Outcome::Superseded),
+            BatchOutcome::Voided => (AckOutcome::Voided, Outcome::Voided),
+            other => return Err(Error::bug(format!("{}: is not settled: {other:?}", received.batch))),
         };
-        let verdict = Verdict { received, table: table.clone(), outcome, started_at: self.started_at, warnings };
-        let settled = async {
-            settle::settle(self.deps, verdict).await?;
-            lake.delete_ready(&received.batch).await
-        };
-        match settled.await {
-            Ok(()) => shown,
-            Err(error) => failed(&error),
-        }
+        let table = table.clone();
+        settle::settle(self.deps, Verdict { received, table, outcome, started_at: self.started_at, warnings }).await?;
+        Ok(shown)
     }
 }
 
@@ -343,13 +356,13 @@ pub fn ports<S, C: Clock, R: Random>(deps: &Deps<S, C, R>) -> Ports<'_> {
     Ports { clock: &deps.clock, random: &deps.random }
 }
 
-fn ready(admitted: &Admitted, warnings: Vec<CheckWarning>) -> Step {
-    let Admitted { received, table, .. } = admitted;
-    Step::Ready { received: received.clone(), table: table.clone(), warnings, quarantined: None }
+fn ready(admitted: &Admitted, record: ReadyRecord, warnings: Vec<CheckWarning>) -> Step {
+    let received = admitted.received.clone();
+    Step::Ready { received, record: Box::new(record), warnings, quarantined: None }
 }
 
-fn table_of(step: &Step) -> Option<&TableName> {
-    if let Step::Ready { table, .. } = step { Some(table) } else { None }
+fn record_of(step: &Step) -> Option<&ReadyRecord> {
+    if let Step::Ready { record, .. } = step { Some(record) } else { None }
 }
 
 /// Consecutive steps whose files may be in memory together.

@@ -2,6 +2,8 @@
 
 use futures::{StreamExt, TryStreamExt, stream};
 use ribera_storage::batch::QuarantineRecord;
+use ribera_storage::control;
+use ribera_storage::dataset::Mode;
 use ribera_storage::object::{ObjectMeta, ObjectPath, list_all};
 use ribera_storage::ports::{Clock, Random};
 use ribera_storage::{BatchId, Error, ObjectStore, Result, paths};
@@ -54,6 +56,13 @@ pub async fn replay<S: ObjectStore, C: Clock, R: Random>(deps: &Deps<S, C, R>, b
             .with_hint("ribera quarantine list"));
     };
     let record: QuarantineRecord = parse(&path, &bytes)?;
+    let ordered = control::load_dataset(&deps.store, &batch.dataset).await?.filter(|one| one.mode == Mode::Upsert);
+    if ordered.is_some() {
+        return Err(Error::config(format!(
+            "quarantine: batch: must be of a dataset whose mode is replace, got {batch}: its number is closed, and later ones went on"
+        ))
+        .with_hint("ribera-agent extract --force"));
+    }
     // The manifest as `done/` keeps it, else as the record does.
     let manifest = match deps.store.get(&paths::done(batch)?).await? {
         Some(manifest) => manifest,

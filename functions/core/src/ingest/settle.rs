@@ -158,6 +158,7 @@ fn ledger_record(verdict: Verdict<'_>, now: Timestamp) -> LedgerRecord {
         outcome: verdict.outcome,
         rows: file.map_or(0, |file| file.rows),
         bytes: file.map_or(0, |file| file.bytes),
+        warnings: verdict.warnings.iter().map(ToString::to_string).collect(),
         timings: Timings {
             extraction_started_at: agent.map(|agent| agent.extraction_started_at),
             extraction_finished_at: agent.map(|agent| agent.extraction_finished_at),

@@ -1,6 +1,6 @@
 //! The sweep: the inbox as it is listed, group by group; then what dead calls left behind.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use ribera_storage::batch::QuarantineReason;
@@ -8,7 +8,7 @@ use ribera_storage::control;
 use ribera_storage::delta::{BatchOutcome, Table};
 use ribera_storage::object::{LIST_PAGE, ObjectMeta, list_all};
 use ribera_storage::ports::{Clock, Random};
-use ribera_storage::{BatchId, ObjectStore, Result, TableName, paths};
+use ribera_storage::{ObjectStore, Result, TableName, paths};
 
 use super::admit::{self, Reading};
 use super::call::{self, checkpoint, ports, quarantined};
@@ -37,11 +37,9 @@ pub async fn sweep<S: ObjectStore, C: Clock, R: Random>(
         more: false,
     };
     quarantine::finish_replays(deps).await?;
+    sweep.leftovers().await?;
     let set_aside = sweep.inbox().await?;
     sweep.suspected(set_aside).await?;
-    if !sweep.is_spent() {
-        sweep.leftovers().await?;
-    }
     Ok(SweepReport { report: IngestReport { outcomes: sweep.outcomes }, more: sweep.more })
 }
 
@@ -134,38 +132,28 @@ impl<S: ObjectStore, C: Clock, R: Random> Sweep<'_, S, C, R> {
         Ok(())
     }
 
-    /// Ready records whose manifest has left the inbox: their call died before deleting them.
+    /// Commits what calls that died left ready; the inbox still has their manifests, which are
+    /// then found settled.
     async fn leftovers(&mut self) -> Result<()> {
-        let mut by_table: BTreeMap<TableName, Vec<BatchId>> = BTreeMap::new();
-        for meta in list_all(&self.deps.store, "state/ready/", None).await? {
-            if let Some((table, batch)) = ready_of(meta.path.as_str()) {
-                let inbox = paths::inbox(&batch)?;
-                if self.deps.store.head(&inbox).await?.is_none() {
-                    by_table.entry(table).or_default().push(batch);
-                }
+        let listed = list_all(&self.deps.store, "state/ready/", None).await?;
+        let tables: BTreeSet<TableName> = listed.iter().filter_map(|meta| table_of(meta.path.as_str())).collect();
+        for table in tables {
+            // A table that cannot be committed holds up no other.
+            if let Err(error) = self.commit(&table).await {
+                tracing::warn!(%table, %error, "ready records not committed");
             }
-        }
-        for (table, batches) in by_table {
-            if self.is_spent() {
-                return Ok(());
-            }
-            self.finish(&table, &batches).await?;
         }
         Ok(())
     }
 
-    async fn finish(&mut self, table: &TableName, batches: &[BatchId]) -> Result<()> {
-        let Some(dataset) = batches.first().map(|batch| &batch.dataset) else { return Ok(()) };
-        let Some(dataset) = control::load_dataset(&self.deps.store, dataset).await? else { return Ok(()) };
+    async fn commit(&self, table: &TableName) -> Result<()> {
+        let dataset = table.as_str().split('.').next().unwrap_or_default().parse()?;
+        let Some(dataset) = control::load_dataset(&self.deps.store, &dataset).await? else { return Ok(()) };
         let lake = Table::new(&self.deps.store, table.clone());
-        let report = lake.commit_ready(ports(self.deps), &dataset, batches).await?;
-        for batch in batches {
-            let settled = matches!(
-                report.outcome(batch),
-                Some(BatchOutcome::Committed { .. } | BatchOutcome::Superseded | BatchOutcome::Voided)
-            );
-            // `done/` proves that ledger and ack are out; without it the manifest comes again.
-            if settled && self.deps.store.head(&paths::done(batch)?).await?.is_some() {
+        let report = lake.commit_ready(ports(self.deps), &dataset, &[]).await?;
+        for (batch, outcome) in &report.outcomes {
+            // Its lake file may be gone soon: it is written anew from the inbox.
+            if let BatchOutcome::Expired = outcome {
                 lake.delete_ready(batch).await?;
             }
         }
@@ -193,12 +181,7 @@ fn is_settled(one: &ManifestOutcome) -> bool {
     !matches!(one.outcome, Outcome::Waiting | Outcome::Failed { .. })
 }
 
-/// Table and batch of `state/ready/TABLE/STORE~POSITION.json`.
-fn ready_of(path: &str) -> Option<(TableName, BatchId)> {
-    let (table, name) = path.strip_prefix("state/ready/")?.split_once('/')?;
-    let (store, position) = name.strip_suffix(".json")?.split_once('~')?;
-    let dataset = table.split('.').next()?;
-    let batch =
-        BatchId { store: store.parse().ok()?, dataset: dataset.parse().ok()?, position: position.parse().ok()? };
-    Some((table.parse().ok()?, batch))
+/// The table of `state/ready/TABLE/STORE~POSITION.json`.
+fn table_of(path: &str) -> Option<TableName> {
+    path.strip_prefix("state/ready/")?.split_once('/')?.0.parse().ok()
 }

@@ -1,5 +1,6 @@
 //! The checks a dataset definition declares: each warns or rejects.
 
+use std::fmt;
 use std::ops::Range;
 
 use arrow_array::cast::AsArray;
@@ -25,6 +26,13 @@ pub struct CheckWarning {
     /// Counted from 1.
     pub first_row: u64,
     pub first_value: String,
+}
+
+impl fmt::Display for CheckWarning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { column, rule, rows, first_row, first_value } = self;
+        write!(f, "column {column}: {rule}, got {first_value} in row {first_row} ({rows} rows fail)")
+    }
 }
 
 pub struct Checks(Vec<OneCheck>);
@@ -70,11 +78,7 @@ impl Checks {
                 (None, _) => {}
                 (Some(warning), CheckAction::Warn) => warnings.push(warning),
                 (Some(found), CheckAction::Reject) => {
-                    let detail = format!(
-                        "column {}: {}, got {} in row {} ({} rows fail)",
-                        found.column, found.rule, found.first_value, found.first_row, found.rows
-                    );
-                    return Err(Refusal::new(QuarantineReason::CheckFailed, detail));
+                    return Err(Refusal::new(QuarantineReason::CheckFailed, found.to_string()));
                 }
             }
         }
