@@ -101,7 +101,9 @@ impl Problem {
 
     fn into_response(self) -> Response {
         let body = serde_json::json!({"error": {"code": self.code, "message": self.message}});
-        Response { status: self.status, content_type: api::JSON, body: body.to_string(), log: self.log }
+        // What the caller sent is quoted in it: no browser may take it for markup.
+        let body = body.to_string().replace('<', "\\u003c");
+        Response { status: self.status, content_type: api::JSON, body, log: self.log }
     }
 }
 

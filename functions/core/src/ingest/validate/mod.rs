@@ -18,6 +18,8 @@ mod units;
 mod values;
 
 pub use checks::CheckWarning;
+#[cfg(test)]
+pub use values::value_text;
 
 use checks::Checks;
 use keys::Keys;

@@ -1,0 +1,256 @@
+//! Ingest as a whole, over an object store in memory.
+
+use bytes::Bytes;
+use futures::executor::block_on;
+use jiff::civil::{Date, date};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use ribera_storage::batch::{Ack, AckOutcome, Manifest, QuarantineReason};
+use ribera_storage::delta::Table;
+use ribera_storage::object::{MemoryStore, ObjectPath, list_all};
+use ribera_storage::store::StoreDefinition;
+use ribera_storage::{BatchId, ObjectStore, control, paths};
+
+use super::validate::value_text;
+use super::*;
+use crate::Deps;
+use crate::fixture::*;
+
+mod bad_input;
+mod repetition;
+
+const NOW: &str = "2026-02-01T12:00:00Z";
+
+type TestDeps<S = MemoryStore> = Deps<S, FixedClock, SeededRandom>;
+
+/// An object store with `ventas` and the stores s1 to s3 declared.
+async fn world() -> TestDeps {
+    let objects = MemoryStore::new();
+    objects.set_now(NOW.parse().unwrap());
+    let deps = Deps::new(objects, FixedClock::at(NOW), SeededRandom::default());
+    control::publish_dataset(&deps.store, &ventas()).await.unwrap();
+    control::publish_stores(&deps.store, &["s1", "s2", "s3"].map(store)).await.unwrap();
+    deps
+}
+
+fn store(id: &str) -> StoreDefinition {
+    StoreDefinition::from_toml(&format!("id = \"{id}\"\nname = \"{id}\"\ntime_zone = \"UTC\"\nopened = \"2026-01-01\""))
+        .unwrap()
+}
+
+/// A batch as its agent puts it.
+#[derive(Debug, Clone)]
+struct Sent {
+    manifest: Manifest,
+    file: Bytes,
+}
+
+impl Sent {
+    /// `count` lines on each of `days`; their amounts tell the sequence.
+    fn new(batch: &str, days: &[Date], count: i32) -> Self {
+        let id: BatchId = batch.parse().unwrap();
+        let mut all: Vec<Line> = days.iter().flat_map(|day| lines(id.store.as_str(), *day, count)).collect();
+        for line in &mut all {
+            line.total = i128::from(id.position.epoch) * 1_000_000 + i128::from(id.position.sequence);
+        }
+        let file = parquet_of(&all);
+        Self { manifest: manifest(batch, days, &all, &file), file }
+    }
+
+    fn inbox(&self) -> ObjectPath {
+        paths::inbox(&self.manifest.batch).unwrap()
+    }
+
+    async fn put_file<S: ObjectStore>(&self, objects: &S) {
+        let path = ObjectPath::new(self.manifest.file.as_ref().unwrap().path.clone()).unwrap();
+        objects.put(&path, self.file.clone().into()).await.unwrap();
+    }
+
+    async fn put_manifest<S: ObjectStore>(&self, objects: &S) {
+        objects.put_if_absent(&self.inbox(), self.manifest.to_json().unwrap().into()).await.unwrap();
+    }
+
+    async fn put<S: ObjectStore>(&self, objects: &S) {
+        self.put_file(objects).await;
+        self.put_manifest(objects).await;
+    }
+}
+
+fn settings() -> IngestSettings {
+    IngestSettings::default()
+}
+
+async fn ingest<S: ObjectStore>(deps: &TestDeps<S>, sent: &[&Sent]) -> Vec<Outcome> {
+    let paths: Vec<ObjectPath> = sent.iter().map(|sent| sent.inbox()).collect();
+    let report = ingest_event(deps, &settings(), &paths).await.unwrap();
+    report.outcomes.into_iter().map(|one| one.outcome).collect()
+}
+
+async fn swept<S: ObjectStore>(deps: &TestDeps<S>) -> Vec<Outcome> {
+    let report = sweep(deps, &settings(), &SweepBudget::default()).await.unwrap();
+    assert!(!report.more);
+    report.report.outcomes.into_iter().map(|one| one.outcome).collect()
+}
+
+async fn ack_of<S: ObjectStore>(objects: &S, batch: &BatchId) -> Option<Ack> {
+    let bytes = objects.get(&paths::ack(batch).unwrap()).await.unwrap()?;
+    Some(serde_json::from_slice(&bytes).unwrap())
+}
+
+async fn names<S: ObjectStore>(objects: &S, prefix: &str) -> Vec<String> {
+    list_all(objects, prefix, None).await.unwrap().into_iter().map(|meta| meta.path.to_string()).collect()
+}
+
+/// Every row of the lake as text, sorted: equal for equal content.
+async fn content<S: ObjectStore>(objects: &S) -> Vec<String> {
+    let table = Table::new(objects, "ventas".parse().unwrap());
+    let Some(snapshot) = table.load().await.unwrap() else { return Vec::new() };
+    let mut rows = Vec::new();
+    for file in snapshot.files() {
+        let path = ObjectPath::new(format!("lake/ventas/{}", file.path.replace("%3D", "="))).unwrap();
+        let bytes = objects.get(&path).await.unwrap().expect("every referenced file exists");
+        let store = file.store().unwrap();
+        for batch in ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap().build().unwrap() {
+            let batch = batch.unwrap();
+            for row in 0..batch.num_rows() {
+                let shown: Vec<String> = batch.columns().iter().map(|column| text_of(column, row)).collect();
+                rows.push(format!("{store}|{}", shown.join("|")));
+            }
+        }
+    }
+    rows.sort();
+    rows
+}
+
+fn text_of(array: &arrow_array::ArrayRef, row: usize) -> String {
+    use arrow_array::cast::AsArray;
+    match array.as_string_opt::<i32>() {
+        Some(texts) if arrow_array::Array::is_valid(texts, row) => texts.value(row).to_owned(),
+        _ => value_text(array, row),
+    }
+}
+
+#[test]
+fn a_batch_goes_from_the_inbox_to_the_lake_and_is_acknowledged() {
+    block_on(async {
+        let deps = world().await;
+        let sent = Sent::new("s1/ventas/000000-0000000001", &[DAY, DAY.tomorrow().unwrap()], 500);
+        sent.put(&deps.store).await;
+        assert_eq!(ingest(&deps, &[&sent]).await, [Outcome::Committed { version: 1, rows: 1000 }]);
+        assert_eq!(content(&deps.store).await.len(), 1000);
+        assert_eq!(names(&deps.store, "inbox/").await, Vec::<String>::new());
+        assert_eq!(names(&deps.store, "state/ready/").await, Vec::<String>::new());
+        assert_eq!(names(&deps.store, "done/").await, ["done/s1/ventas/000000-0000000001.json"]);
+        let batch = &sent.manifest.batch;
+        let ack = ack_of(&deps.store, batch).await.unwrap();
+        assert_eq!(ack.manifest_sha256, sha256_hex(&sent.manifest.to_json().unwrap()));
+        let AckOutcome::Committed { rows, units, .. } = ack.outcome else { panic!("{:?}", ack.outcome) };
+        assert_eq!((rows, units.len()), (1000, 2));
+        assert!(units[0].1.agrees_with(&sent.manifest.units[0].file));
+        let ledger = ribera_storage::ledger::load(&deps.store, batch).await.unwrap().unwrap();
+        assert_eq!((ledger.rows, ledger.bytes), (1000, sent.file.len() as u64));
+    });
+}
+
+#[test]
+fn many_batches_of_an_event_are_one_commit_and_a_bad_one_holds_up_none() {
+    block_on(async {
+        let deps = world().await;
+        let good: Vec<Sent> = (1..=20)
+            .map(|number| {
+                Sent::new(&format!("s{}/ventas/000000-{number:010}", number % 3 + 1), &[date(2026, 1, number)], 10)
+            })
+            .collect();
+        let mut bad = Sent::new("s1/ventas/000000-0000000099", &[DAY], 10);
+        bad.file = Bytes::from_static(b"not parquet at all");
+        for sent in good.iter().chain([&bad]) {
+            sent.put(&deps.store).await;
+        }
+        let all: Vec<&Sent> = good.iter().chain([&bad]).collect();
+        let outcomes = ingest(&deps, &all).await;
+        assert!(outcomes[..20].iter().all(|one| matches!(one, Outcome::Committed { version: 1, .. })), "{outcomes:?}");
+        assert!(matches!(outcomes[20], Outcome::Quarantined { reason: QuarantineReason::FileHashMismatch, .. }));
+        assert_eq!(content(&deps.store).await.len(), 200);
+    });
+}
+
+#[test]
+fn a_later_batch_of_a_day_wins_and_an_older_one_changes_nothing() {
+    block_on(async {
+        let deps = world().await;
+        let [first, second, older] = [(2, 30), (3, 20), (1, 10)]
+            .map(|(sequence, count)| Sent::new(&format!("s1/ventas/000000-{sequence:010}"), &[DAY], count));
+        for (sent, expected, rows) in
+            [(&first, "committed", 30), (&second, "committed", 20), (&older, "superseded", 20)]
+        {
+            sent.put(&deps.store).await;
+            let outcome = ingest(&deps, &[sent]).await.remove(0);
+            assert_eq!(matches!(outcome, Outcome::Committed { .. }), expected == "committed", "{outcome:?}");
+            assert_eq!(content(&deps.store).await.len(), rows);
+        }
+        assert_eq!(ack_of(&deps.store, &older.manifest.batch).await.unwrap().outcome, AckOutcome::Superseded);
+    });
+}
+
+#[test]
+fn a_day_without_rows_is_committed_as_audited_empty_and_a_void_closes_its_number() {
+    block_on(async {
+        let deps = world().await;
+        let empty = Sent::new("s1/ventas/000000-0000000001", &[DAY], 0);
+        empty.put(&deps.store).await;
+        assert!(matches!(ingest(&deps, &[&empty]).await[0], Outcome::Committed { rows: 0, .. }));
+        let mut void = Sent::new("s1/ventas/000000-0000000002", &[DAY], 0);
+        void.manifest.kind = ribera_storage::batch::ManifestKind::Void;
+        void.manifest.file = None;
+        void.manifest.units.clear();
+        void.put_manifest(&deps.store).await;
+        assert_eq!(ingest(&deps, &[&void]).await, [Outcome::Voided]);
+        assert_eq!(ack_of(&deps.store, &void.manifest.batch).await.unwrap().outcome, AckOutcome::Voided);
+        let coverage = crate::coverage::compute(&deps, &"ventas".parse().unwrap()).await.unwrap();
+        let states: Vec<_> = coverage.stores.iter().map(|store| store.calendar.state(DAY)).collect();
+        use crate::coverage::DayState::{Complete, Missing};
+        assert_eq!(states, [Complete, Missing, Missing]);
+    });
+}
+
+#[test]
+fn a_manifest_of_an_older_dataset_version_is_migrated_to_the_latest() {
+    block_on(async {
+        let deps = world().await;
+        let old = Sent::new("s1/ventas/000000-0000000001", &[DAY], 5);
+        let mut wider = ventas();
+        wider.version = 2;
+        let extra = ribera_storage::dataset::Column { name: "caja".to_owned(), ..wider.columns[6].clone() };
+        wider.columns.insert(3, extra);
+        wider.columns[4].column_type = "int64".parse().unwrap();
+        control::publish_dataset(&deps.store, &wider).await.unwrap();
+        old.put(&deps.store).await;
+        assert!(matches!(ingest(&deps, &[&old]).await[0], Outcome::Committed { rows: 5, .. }));
+        let rows = content(&deps.store).await;
+        assert!(rows[0].contains("|t00000|NULL|0|"), "{}", rows[0]);
+        let mut unknown = Sent::new("s1/ventas/000000-0000000002", &[DAY], 5);
+        unknown.manifest.dataset_version = 9;
+        unknown.put(&deps.store).await;
+        let outcome = ingest(&deps, &[&unknown]).await.remove(0);
+        assert!(
+            matches!(outcome, Outcome::Quarantined { reason: QuarantineReason::UnknownDatasetVersion, .. }),
+            "{outcome:?}"
+        );
+    });
+}
+
+#[test]
+fn a_sweep_stops_at_its_budget_and_says_that_there_is_more() {
+    block_on(async {
+        let deps = world().await;
+        for number in 1..=100 {
+            let sent = Sent::new(&format!("s1/ventas/000000-{number:010}"), &[date(2026, 1, number % 28 + 1)], 1);
+            sent.put(&deps.store).await;
+        }
+        let budget = SweepBudget { manifests_max: 10, seconds_max: 60 };
+        let first = sweep(&deps, &settings(), &budget).await.unwrap();
+        assert!(first.more && first.report.outcomes.len() == 64, "{}", first.report.outcomes.len());
+        let second = sweep(&deps, &settings(), &SweepBudget::default()).await.unwrap();
+        assert!(!second.more && second.report.outcomes.len() == 36);
+        assert_eq!(content(&deps.store).await.len(), 28);
+    });
+}

@@ -1,0 +1,249 @@
+//! Events doubled, shuffled, lost; calls at once; calls that die anywhere: always the same lake.
+
+use std::cell::Cell;
+use std::ops::Range;
+use std::rc::Rc;
+
+use futures::future::join_all;
+use proptest::prelude::*;
+use ribera_storage::object::faulty::{Faults, FaultyStore};
+use ribera_storage::object::{ObjectMeta, PutBody, PutOutcome};
+use ribera_storage::{Error, Result};
+
+use super::*;
+
+/// Batches of three stores over ten days, later ones over days of earlier ones.
+fn batches() -> Vec<Sent> {
+    let day = |number: i8| date(2026, 1, number);
+    let of = |store: &str, epoch: u32, sequence: u64, days: &[Date], count| {
+        Sent::new(&format!("{store}/ventas/{epoch:06}-{sequence:010}"), days, count)
+    };
+    vec![
+        of("s1", 0, 1, &[day(1), day(2), day(3)], 7),
+        of("s1", 0, 2, &[day(2)], 5),
+        of("s1", 0, 3, &[day(3), day(4)], 0),
+        of("s1", 1, 1, &[day(1)], 9),
+        of("s2", 0, 1, &[day(1)], 4),
+        of("s2", 0, 2, &[day(1), day(2)], 3),
+        of("s3", 0, 1, &[day(5)], 11),
+        of("s3", 0, 2, &[day(5)], 12),
+    ]
+}
+
+/// What the lake must hold: of each day the batch with the highest position.
+fn expected(batches: &[Sent]) -> Vec<String> {
+    block_on(async {
+        let deps = world().await;
+        let mut in_order: Vec<&Sent> = batches.iter().collect();
+        in_order.sort_by_key(|sent| (sent.manifest.batch.store.clone(), sent.manifest.batch.position));
+        for sent in in_order {
+            sent.put(&deps.store).await;
+            ingest(&deps, &[sent]).await;
+        }
+        content(&deps.store).await
+    })
+}
+
+/// Nothing is left behind: no manifest, no ready record, no marker; every batch has its ack.
+async fn assert_settled(deps: &TestDeps, batches: &[Sent]) {
+    for prefix in ["inbox/", "state/ready/", "state/attempts/", "quarantine/"] {
+        assert_eq!(names(&deps.store, prefix).await, Vec::<String>::new(), "{prefix}");
+    }
+    for sent in batches {
+        let ack = ack_of(&deps.store, &sent.manifest.batch).await.expect("an ack");
+        assert!(matches!(ack.outcome, AckOutcome::Committed { .. } | AckOutcome::Superseded), "{ack:?}");
+    }
+}
+
+#[test]
+fn an_event_that_comes_again_changes_nothing_and_writes_no_file() {
+    block_on(async {
+        let (deps, sent) = (world().await, batches());
+        for one in &sent {
+            one.put(&deps.store).await;
+        }
+        let all: Vec<&Sent> = sent.iter().collect();
+        ingest(&deps, &all).await;
+        let (rows, files) = (content(&deps.store).await, names(&deps.store, "lake/").await);
+        // The events come again, and an agent that lost an answer puts its manifests again.
+        assert!(ingest(&deps, &all).await.iter().all(|one| *one == Outcome::AlreadyDone));
+        for one in &sent {
+            one.put(&deps.store).await;
+        }
+        assert!(ingest(&deps, &all).await.iter().all(|one| *one == Outcome::AlreadyDone));
+        assert_eq!(swept(&deps).await, Vec::new());
+        assert_eq!((content(&deps.store).await, names(&deps.store, "lake/").await), (rows, files));
+        assert_settled(&deps, &sent).await;
+    });
+}
+
+#[test]
+fn when_all_events_are_lost_one_sweep_makes_the_same_lake() {
+    let sent = batches();
+    let expected = expected(&sent);
+    block_on(async {
+        let deps = world().await;
+        for one in &sent {
+            one.put(&deps.store).await;
+        }
+        assert_eq!(swept(&deps).await.len(), sent.len());
+        assert_eq!(content(&deps.store).await, expected);
+        assert_settled(&deps, &sent).await;
+    });
+}
+
+#[test]
+fn a_call_that_dies_after_any_step_leaves_nothing_lost_and_nothing_doubled() {
+    let sent = batches();
+    let expected = expected(&sent);
+    block_on(async {
+        let mut deaths = 0;
+        for steps in 0.. {
+            let deps = world().await;
+            for one in &sent {
+                one.put(&deps.store).await;
+            }
+            let mortal = Mortal { inner: deps.store.clone(), steps: Rc::new(Cell::new(steps)) };
+            let dying = Deps::new(mortal.clone(), deps.clock.clone(), deps.random.clone());
+            let paths: Vec<ObjectPath> = sent.iter().map(Sent::inbox).collect();
+            let _ = ingest_event(&dying, &settings(), &paths).await;
+            swept(&deps).await;
+            assert_eq!(content(&deps.store).await, expected, "died after {steps} steps");
+            assert_settled(&deps, &sent).await;
+            if mortal.steps.get() > 0 {
+                break;
+            }
+            deaths += 1;
+        }
+        println!("died after each of {deaths} steps of an event");
+        assert!(deaths > 50);
+    });
+}
+
+#[test]
+fn a_sweep_that_dies_after_any_step_is_made_good_by_the_next_two() {
+    let sent = batches();
+    let expected = expected(&sent);
+    block_on(async {
+        let mut deaths = 0;
+        for steps in 0.. {
+            let deps = world().await;
+            for one in &sent {
+                one.put(&deps.store).await;
+            }
+            let mortal = Mortal { inner: deps.store.clone(), steps: Rc::new(Cell::new(steps)) };
+            let dying = Deps::new(mortal.clone(), deps.clock.clone(), deps.random.clone());
+            let _ = sweep(&dying, &settings(), &SweepBudget::default()).await;
+            swept(&deps).await;
+            swept(&deps).await;
+            assert_eq!(content(&deps.store).await, expected, "died after {steps} steps");
+            assert_settled(&deps, &sent).await;
+            if mortal.steps.get() > 0 {
+                break;
+            }
+            deaths += 1;
+        }
+        println!("died after each of {deaths} steps of a sweep");
+        assert!(deaths > 50);
+    });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn events_doubled_and_shuffled_over_calls_at_once_make_the_same_lake(
+        order in prop::collection::vec(any::<prop::sample::Index>(), 8..40),
+        seed in any::<u64>(),
+        errors in 0..60_u64,
+    ) {
+        let (sent, expected) = &*EXPECTED;
+        block_on(async {
+            let deps = world().await;
+            for one in sent {
+                one.put(&deps.store).await;
+            }
+            let faults = Faults { error_permille: errors, error_after_permille: errors, late_put_permille: errors / 4, yields_max: 3 };
+            let faulty = FaultyStore::new(deps.store.clone(), seed, faults);
+            let racing = Deps::new(faulty.clone(), deps.clock.clone(), deps.random.clone());
+            // Sixteen calls at once, each with some of the events in some order, and two sweeps.
+            let chunk = order.len().div_ceil(16);
+            let (events, event_settings, budget) = (order.chunks(chunk), settings(), SweepBudget::default());
+            let calls = events.map(|events| {
+                let paths: Vec<ObjectPath> = events.iter().map(|index| index.get(sent).inbox()).collect();
+                let (racing, event_settings) = (&racing, &event_settings);
+                async move { drop(ingest_event(racing, event_settings, &paths).await) }
+            });
+            futures::join!(
+                join_all(calls),
+                async { drop(sweep(&racing, &event_settings, &budget).await) },
+                async { drop(sweep(&racing, &event_settings, &budget).await) }
+            );
+            faulty.set_faults(Faults::default());
+            faulty.settle().await.unwrap();
+            swept(&deps).await;
+            swept(&deps).await;
+            assert_eq!(&content(&deps.store).await, expected);
+            deps.clock.advance(601);
+            swept(&deps).await;
+            assert_settled(&deps, sent).await;
+        });
+    }
+}
+
+static EXPECTED: std::sync::LazyLock<(Vec<Sent>, Vec<String>)> = std::sync::LazyLock::new(|| {
+    let sent = batches();
+    let expected = expected(&sent);
+    (sent, expected)
+});
+
+/// A store that its caller can use for so many steps; afterwards every call fails and does nothing,
+/// as for a process that was killed.
+#[derive(Debug, Clone)]
+struct Mortal {
+    inner: MemoryStore,
+    steps: Rc<Cell<u64>>,
+}
+
+impl Mortal {
+    fn step(&self) -> Result<()> {
+        match self.steps.get() {
+            0 => Err(Error::retry("dead")),
+            left => {
+                self.steps.set(left - 1);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl ObjectStore for Mortal {
+    async fn get(&self, path: &ObjectPath) -> Result<Option<Bytes>> {
+        self.step()?;
+        self.inner.get(path).await
+    }
+    async fn get_range(&self, path: &ObjectPath, range: Range<u64>) -> Result<Option<Bytes>> {
+        self.step()?;
+        self.inner.get_range(path, range).await
+    }
+    async fn put(&self, path: &ObjectPath, body: PutBody) -> Result<()> {
+        self.step()?;
+        self.inner.put(path, body).await
+    }
+    async fn put_if_absent(&self, path: &ObjectPath, body: PutBody) -> Result<PutOutcome> {
+        self.step()?;
+        self.inner.put_if_absent(path, body).await
+    }
+    async fn list(&self, prefix: &str, start_after: Option<&str>, limit: usize) -> Result<Vec<ObjectMeta>> {
+        self.step()?;
+        self.inner.list(prefix, start_after, limit).await
+    }
+    async fn head(&self, path: &ObjectPath) -> Result<Option<ObjectMeta>> {
+        self.step()?;
+        self.inner.head(path).await
+    }
+    async fn delete(&self, path: &ObjectPath) -> Result<()> {
+        self.step()?;
+        self.inner.delete(path).await
+    }
+}
