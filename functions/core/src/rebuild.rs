@@ -197,6 +197,7 @@ fn ledger_record(ack: &Ack, table: TableName, manifest: Option<&Manifest>) -> Le
         outcome: ack.outcome.clone(),
         rows: file.map_or(0, |file| file.rows),
         bytes: file.map_or(0, |file| file.bytes),
+        warnings: Vec::new(),
         timings: Timings {
             extraction_started_at: agent.map(|agent| agent.extraction_started_at),
             extraction_finished_at: agent.map(|agent| agent.extraction_finished_at),

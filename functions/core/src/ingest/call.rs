@@ -289,7 +289,7 @@ impl<S: ObjectStore, C: Clock, R: Random> Call<'_, S, C, R> {
             steps.iter().filter_map(record_of).filter(|record| record.table == *table).cloned().collect();
         let dataset = own.first().map(|record| definitions.dataset(&record.batch.dataset)).transpose()?.flatten();
         let dataset = dataset.ok_or_else(|| Error::bug(format!("table {table}: its dataset vanished")))?;
-        Table::new(&self.deps.store, table.clone()).commit_ready(ports(self.deps), dataset, &own).await
+        Table::new(&self.deps.store, table.clone()).commit_records(ports(self.deps), dataset, &own).await
     }
 
     async fn conclude(&self, step: &Step, report: Option<&Result<CommitReport>>) -> Outcome {
