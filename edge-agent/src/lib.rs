@@ -6,14 +6,25 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 #![allow(async_fn_in_trait)]
 
+pub mod acks;
+pub mod agent;
 pub mod batch_file;
 pub mod cli;
 pub mod columns;
 pub mod config;
+pub mod cycle;
+pub mod extract;
+pub mod heartbeat;
 pub mod host;
+pub mod journal;
+pub mod plan;
 pub mod ports;
+pub mod recover;
+pub mod report;
+pub mod run;
 pub mod sink;
 pub mod source;
 pub mod sql;
+pub mod upload;
 pub mod value;
 pub mod zone;

@@ -45,9 +45,9 @@ enum Fill {
 }
 
 /// Takes rows and writes them to a file.
-pub struct Sink<'a> {
-    context: SinkContext<'a>,
-    file: Option<BatchFile<'a>>,
+pub struct Sink<'c, 'f> {
+    context: SinkContext<'c>,
+    file: Option<BatchFile<'f>>,
     columns: Vec<ColumnBuilder>,
     /// Result column to dataset column.
     bound: Vec<usize>,
@@ -70,9 +70,9 @@ struct Running {
     sums: Vec<i128>,
 }
 
-impl<'a> Sink<'a> {
+impl<'c, 'f> Sink<'c, 'f> {
     /// A sink that writes to `file`; without one the rows are only converted and counted.
-    pub fn new(context: SinkContext<'a>, file: Option<BatchFile<'a>>) -> Result<Self> {
+    pub fn new(context: SinkContext<'c>, file: Option<BatchFile<'f>>) -> Result<Self> {
         let definition = context.definition;
         let mapping = |name: &str| context.mapping.columns.get(name).cloned().unwrap_or_default();
         let columns = definition
@@ -107,7 +107,7 @@ impl<'a> Sink<'a> {
     }
 
     /// Ends the rows: the facts of every unit (without rows too) and the file to finish.
-    pub fn finish(mut self) -> Result<(BTreeMap<Unit, Facts>, Option<BatchFile<'a>>)> {
+    pub fn finish(mut self) -> Result<(BTreeMap<Unit, Facts>, Option<BatchFile<'f>>)> {
         self.flush()?;
         self.close_unit()?;
         for unit in &self.context.units {
@@ -227,7 +227,7 @@ impl<'a> Sink<'a> {
     }
 }
 
-impl Rows for Sink<'_> {
+impl Rows for Sink<'_, '_> {
     fn begin(&mut self, names: &[String]) -> Result<()> {
         self.bound.clear();
         for name in names {

@@ -15,6 +15,7 @@ pub mod delta;
 #[cfg(feature = "engine")]
 pub mod engine;
 pub mod error;
+pub mod heartbeat;
 pub mod ids;
 pub mod ledger;
 pub mod numbered;

@@ -1,17 +1,34 @@
 //! The command line: one verb, one file.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::civil::Date;
 use ribera_storage::{DatasetName, StoreId};
+
+use crate::report::{Exit, Problem, Stage};
+
+mod backfill;
+mod check;
+mod extract;
+mod once;
+mod render;
+mod run;
+mod setup;
+mod spool;
 
 /// The command line of `ribera-agent`.
 #[derive(Debug, Parser)]
 #[command(
     name = "ribera-agent",
     version,
-    about = "Lee la base de datos de la tienda y envía lotes al lago / Reads the store's database and sends batches to the lake"
+    about = "Lee la base de datos de la tienda y envía lotes al lago / Reads the store's database and sends batches to the lake",
+    after_help = "Ejemplos / Examples:
+  ribera-agent check
+  ribera-agent once --wait-acks 30
+  ribera-agent backfill --from 2025-01-01 --to 2025-12-31
+  ribera-agent --config /etc/ribera/agent.toml run"
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -23,7 +40,7 @@ pub struct Cli {
 /// What every verb understands.
 #[derive(Debug, Clone, Args)]
 pub struct Common {
-    /// Configuration file
+    /// Archivo de configuración / Configuration file
     #[arg(
         long,
         global = true,
@@ -32,25 +49,25 @@ pub struct Common {
         value_name = "FILE"
     )]
     pub config: PathBuf,
-    /// One JSON document on standard output instead of text
+    /// Un documento JSON en la salida / One JSON document on standard output
     #[arg(long, global = true)]
     pub json: bool,
-    /// Language of messages for people
+    /// Idioma / Language of messages for people
     #[arg(long, global = true, env = "RIBERA_LANG", default_value = "es")]
     pub lang: Lang,
-    /// Ask the source; send nothing, write nothing but the report
+    /// Pregunta a la base; no envía ni escribe nada / Ask the source; send nothing, write nothing
     #[arg(long, global = true)]
     pub dry_run: bool,
-    /// Fill the spool; upload nothing
+    /// Llena la cola local; no sube nada / Fill the spool; upload nothing
     #[arg(long, global = true)]
     pub local_only: bool,
-    /// Only these stores
+    /// Solo estas tiendas / Only these stores
     #[arg(long, global = true, value_delimiter = ',', value_name = "IDS")]
     pub stores: Vec<StoreId>,
-    /// Only these datasets
+    /// Solo estos conjuntos / Only these datasets
     #[arg(long, global = true, value_delimiter = ',', value_name = "NAMES")]
     pub datasets: Vec<DatasetName>,
-    /// Set a damaged journal aside and begin a new one
+    /// Aparta un diario dañado y empieza otro / Set a damaged journal aside and begin a new one
     #[arg(long, global = true)]
     pub new_journal: bool,
 }
@@ -61,40 +78,109 @@ pub enum Lang {
     En,
 }
 
+impl Lang {
+    pub fn pick<'a>(self, es: &'a str, en: &'a str) -> &'a str {
+        match self {
+            Self::Es => es,
+            Self::En => en,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Subcommand)]
 pub enum Verb {
-    /// Source, object store, folder and clock: what works, and the next step where it does not
+    /// Fuente, almacén, carpeta y reloj, y el paso siguiente / Source, object store, folder and clock
+    #[command(after_help = "Ejemplo / Example:\n  ribera-agent check --stores centro")]
     Check,
-    /// One cycle: what changed in the lookback window is extracted and sent
+    /// Un ciclo: lo que cambió en la ventana / One cycle: what changed in the lookback window
+    #[command(after_help = "Ejemplo / Example:\n  ribera-agent once --wait-acks 30 --json")]
     Once(Wait),
-    /// Cycles by schedule until told to end
+    /// Ciclos por horario hasta que se detenga / Cycles by schedule until told to end
+    #[command(after_help = "Ejemplo / Example:\n  ribera-agent run --lang en")]
     Run,
-    /// Send these days if they differ from what was sent
+    /// Estos días, si difieren de lo enviado / These days, if they differ from what was sent
+    #[command(
+        after_help = "Ejemplo / Example:\n  ribera-agent extract --from 2026-03-01 --to 2026-03-03 --datasets ventas --force"
+    )]
     Extract(Days),
-    /// Send history, a month per batch; run again to resume
+    /// Historia, un lote por mes; repetir retoma / History, a month per batch; run again to resume
+    #[command(after_help = "Ejemplo / Example:\n  ribera-agent backfill --from 2025-01-01 --to 2025-12-31")]
     Backfill(Days),
-    /// What waits for upload or acknowledgement
+    /// Lo que espera subida o acuse / What waits for upload or acknowledgement
+    #[command(after_help = "Ejemplo / Example:\n  ribera-agent spool --json")]
     Spool,
 }
 
 #[derive(Debug, Clone, Args)]
 pub struct Wait {
-    /// Seconds to wait for the lake's acknowledgements before ending
+    /// Segundos que espera los acuses del lago / Seconds to wait for the lake's acknowledgements
     #[arg(long, default_value_t = 0, value_name = "SECONDS")]
     pub wait_acks: u64,
 }
 
 #[derive(Debug, Clone, Args)]
 pub struct Days {
-    /// First business day
+    /// Primer día de negocio / First business day
     #[arg(long, value_name = "YYYY-MM-DD")]
     pub from: Date,
-    /// Last business day
+    /// Último día de negocio / Last business day
     #[arg(long, value_name = "YYYY-MM-DD")]
     pub to: Date,
-    /// Send days whose fingerprints agree too
+    /// También los días iguales / Days whose fingerprints agree too
     #[arg(long)]
     pub force: bool,
     #[command(flatten)]
     pub wait: Wait,
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    setup::logging();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("ribera-agent: {error}");
+            return ExitCode::from(Exit::Failed.code());
+        }
+    };
+    let done = runtime.block_on(async {
+        match &cli.verb {
+            Verb::Check => check::main(&cli.common).await,
+            Verb::Once(wait) => once::main(&cli.common, wait).await,
+            Verb::Run => run::main(&cli.common).await,
+            Verb::Extract(days) => extract::main(&cli.common, days).await,
+            Verb::Backfill(days) => backfill::main(&cli.common, days).await,
+            Verb::Spool => spool::main(&cli.common),
+        }
+    });
+    let exit = match done {
+        Ok(exit) => exit,
+        Err(stopped) => {
+            render::stopped(&cli.common, &stopped);
+            stopped.exit
+        }
+    };
+    ExitCode::from(exit.code())
+}
+
+/// Why a command could not even begin.
+type Stopped = Box<Problem>;
+
+/// `error`, met while preparing a command.
+fn stopped(stage: Stage, exit: Option<Exit>) -> impl Fn(ribera_storage::Error) -> Stopped {
+    move |error| {
+        let mut problem = Problem::new(stage, &error);
+        problem.exit = exit.unwrap_or(problem.exit);
+        Box::new(problem)
+    }
+}
+
+/// The days of a command, in order.
+fn checked(days: &Days) -> Result<crate::plan::Days, Stopped> {
+    if days.to < days.from {
+        let error = ribera_storage::Error::config(format!("--to: must not lie before --from, got {}", days.to));
+        return Err(stopped(Stage::Definition, Some(Exit::Config))(error));
+    }
+    Ok(crate::plan::Days { from: days.from, to: days.to })
 }

@@ -1,0 +1,200 @@
+//! The agent: its ports, its journal, its stores; and what it puts in order when it starts.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use ribera_storage::dataset::{DatasetDefinition, shipped};
+use ribera_storage::ports::{Clock, Random};
+use ribera_storage::store::StoreDefinition;
+use ribera_storage::{DatasetName, Error, ObjectStore, Result, StoreId, control};
+
+use crate::config::{Config, DatasetMapping, StoreConfig};
+use crate::journal::Journal;
+use crate::ports::{SpoolDisk, Steps, Timer, step};
+use crate::source::Source;
+use crate::zone::Zone;
+
+/// What the agent is given by its host or by a simulation.
+#[derive(Clone)]
+pub struct Ports<S> {
+    pub objects: S,
+    pub clock: Rc<dyn Clock>,
+    pub random: Rc<dyn Random>,
+    pub timer: Rc<dyn Timer>,
+    pub disk: Rc<dyn SpoolDisk>,
+    pub steps: Rc<dyn Steps>,
+}
+
+/// Hears of rows as they are extracted, for a progress bar.
+pub trait Progress {
+    fn batch_begins(&self, _store: &StoreId, _dataset: &DatasetName, _rows: u64) {}
+    fn batch_done(&self, _store: &StoreId, _dataset: &DatasetName, _rows: u64) {}
+}
+
+pub struct NoProgress;
+
+impl Progress for NoProgress {}
+
+/// A store that the agent serves.
+pub struct ServedStore {
+    pub config: StoreConfig,
+    pub source: Box<dyn Source>,
+}
+
+pub struct Agent<S> {
+    pub config: Config,
+    pub ports: Ports<S>,
+    pub journal: Journal,
+    pub stores: Vec<ServedStore>,
+    pub progress: Rc<dyn Progress>,
+    /// This clock minus the object store's, once measured.
+    pub clock_offset_s: Cell<Option<i64>>,
+    /// Newest last, for the heartbeat.
+    pub log_tail: RefCell<Vec<String>>,
+}
+
+/// A dataset of a store with everything that reading it takes.
+pub struct DatasetContext<'a> {
+    pub store: &'a ServedStore,
+    pub name: &'a DatasetName,
+    pub mapping: &'a DatasetMapping,
+    pub definition: DatasetDefinition,
+    pub place: Rc<StorePlace>,
+}
+
+/// Where a store is in time, and what its definition asks of the agent.
+pub struct StorePlace {
+    pub time_zone: TimeZone,
+    pub zone: Arc<Zone>,
+    pub opened: Option<Date>,
+    pub closed: Option<Date>,
+    pub hold_repair: bool,
+}
+
+impl<S: ObjectStore> Agent<S> {
+    /// Takes the parts and puts the spool in order: what no batch needs any more is deleted.
+    pub fn start(config: Config, ports: Ports<S>, journal: Journal, stores: Vec<ServedStore>) -> Result<Self> {
+        let agent = Self {
+            config,
+            ports,
+            journal,
+            stores,
+            progress: Rc::new(NoProgress),
+            clock_offset_s: Cell::new(None),
+            log_tail: RefCell::new(Vec::new()),
+        };
+        agent.delete_orphans()?;
+        Ok(agent)
+    }
+
+    /// Of the configured stores those wanted; all when none is named.
+    pub fn served<'a>(&'a self, wanted: &'a [StoreId]) -> impl Iterator<Item = &'a ServedStore> {
+        self.stores.iter().filter(move |store| wanted.is_empty() || wanted.contains(&store.config.id))
+    }
+
+    /// The ids of [`Agent::served`].
+    pub fn served_ids(&self, wanted: &[StoreId]) -> Vec<StoreId> {
+        self.served(wanted).map(|store| store.config.id.clone()).collect()
+    }
+
+    /// A store's definition: from the object store, else as last seen there, else as configured.
+    pub async fn place(&self, store: &StoreConfig) -> Result<StorePlace> {
+        let definition = match control::load_store(&self.ports.objects, &store.id).await {
+            Ok(found) => {
+                if let Some(definition) = &found {
+                    self.remember("store", store.id.as_str(), &definition.to_toml()?)?;
+                }
+                found
+            }
+            Err(error) => {
+                self.log(format!("store {}: definition not read, the last known is used: {error}", store.id));
+                let cached = self.journal.cached_definition("store", store.id.as_str())?;
+                cached.map(|text| StoreDefinition::from_toml(&text)).transpose()?
+            }
+        };
+        place_of(store, definition)
+    }
+
+    /// A dataset's definition: from the object store, else as last seen there, else as shipped.
+    pub async fn definition(&self, name: &DatasetName) -> Result<DatasetDefinition> {
+        let found = match control::load_dataset(&self.ports.objects, name).await {
+            Ok(found) => {
+                if let Some(definition) = &found {
+                    self.remember("dataset", name.as_str(), &definition.to_toml()?)?;
+                }
+                found
+            }
+            Err(error) => {
+                self.log(format!("dataset {name}: definition not read, the last known is used: {error}"));
+                match self.journal.cached_definition("dataset", name.as_str())? {
+                    Some(text) => Some(DatasetDefinition::from_toml(&text)?),
+                    None => shipped(name.as_str()).transpose()?,
+                }
+            }
+        };
+        found.ok_or_else(|| {
+            Error::config(format!("dataset {name}: must be shipped or published to control/datasets/, got neither"))
+                .with_hint("ribera dataset check FILE")
+        })
+    }
+
+    /// Remembers a line for people who look from afar.
+    pub fn log(&self, line: impl Into<String>) {
+        const LINES_MAX: usize = 50;
+        let line = line.into();
+        tracing::warn!("{line}");
+        let mut tail = self.log_tail.borrow_mut();
+        if tail.len() >= LINES_MAX {
+            tail.remove(0);
+        }
+        tail.push(format!("{} {line}", self.ports.clock.now()));
+    }
+
+    /// Deletes a file that no batch needs.
+    pub(crate) fn prune(&self, file: &str) -> Result<()> {
+        self.ports.steps.at(step::SPOOL_PRUNE)?;
+        self.ports.disk.delete(file)
+    }
+
+    fn remember(&self, kind: &str, name: &str, text: &str) -> Result<()> {
+        if self.config.dry_run { Ok(()) } else { self.journal.cache_definition(kind, name, text) }
+    }
+
+    /// Files of crashed extractions, and of batches that were done with when the agent ended.
+    fn delete_orphans(&self) -> Result<()> {
+        if self.config.dry_run {
+            return Ok(());
+        }
+        let live = self.journal.live_files()?;
+        for (name, _) in self.ports.disk.list()? {
+            if !live.contains(&name) {
+                self.prune(&name)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn place_of(store: &StoreConfig, definition: Option<StoreDefinition>) -> Result<StorePlace> {
+    let (time_zone, opened, closed, hold_repair) = match definition {
+        Some(definition) => (definition.zone()?, definition.opened, definition.closed, definition.hold_repair),
+        None => {
+            let name = store.time_zone.as_deref().ok_or_else(|| {
+                Error::config(format!(
+                    "store {}: time_zone: must be configured, because the object store has no definition of the store",
+                    store.id
+                ))
+                .with_hint(format!("ribera store add {}", store.id))
+            })?;
+            let zone = TimeZone::get(name).map_err(|error| {
+                Error::config(format!("store {}: time_zone: must be an IANA time zone, got {name:?}", store.id))
+                    .with_source(error)
+            })?;
+            (zone, store.opened, store.closed, false)
+        }
+    };
+    Ok(StorePlace { zone: Arc::new(Zone::new(time_zone.clone())), time_zone, opened, closed, hold_repair })
+}

@@ -1,0 +1,144 @@
+//! `ribera-agent check`: does everything that a run needs work, and what to do where it does not.
+
+use jiff::civil::Date;
+use ribera_storage::object::FolderStore;
+use ribera_storage::ports::Random;
+use ribera_storage::{ObjectStore, Result, StoreId};
+use serde::Serialize;
+
+use super::{Common, Stopped, render, setup};
+use crate::agent::{Agent, DatasetContext, ServedStore};
+use crate::extract::Job;
+use crate::host::OsRandom;
+use crate::plan::Days;
+use crate::report::{Exit, Problem, Stage};
+use crate::sink::{Sink, SinkContext};
+
+/// One line of the answer.
+#[derive(Debug, Serialize)]
+pub struct Checked {
+    /// What was tried, such as `source` or `ventas`.
+    pub what: String,
+    pub store: Option<StoreId>,
+    pub ok: bool,
+    /// Something a person should know although it works.
+    pub warning: Option<String>,
+    pub detail: String,
+    pub problem: Option<Problem>,
+}
+
+pub async fn main(common: &Common) -> Result<Exit, Stopped> {
+    // A check changes nothing in the agent's folder, and may run beside a running agent.
+    let ready = setup::agent(&Common { dry_run: true, ..common.clone() })?;
+    let agent = &ready.agent;
+    let mut lines = vec![object_store(agent).await];
+    for store in agent.served(&common.stores) {
+        check_store(agent, store, common, &mut lines).await;
+    }
+    let exit = lines.iter().filter_map(|line| line.problem.as_ref()).map(|problem| problem.exit).max();
+    let exit = exit.unwrap_or(Exit::Done);
+    render::checks(common, &lines, exit);
+    Ok(exit)
+}
+
+async fn object_store(agent: &Agent<FolderStore>) -> Checked {
+    let place = format!("{}", agent.ports.objects.root().display());
+    let done = async {
+        agent.ports.objects.probe().await?;
+        let path = ribera_storage::object::ObjectPath::new(format!("state/probe/{}", OsRandom.fresh_name()))?;
+        agent.ports.objects.put(&path, b"1".to_vec().into()).await?;
+        let modified = agent.ports.objects.head(&path).await?.map(|meta| meta.modified);
+        agent.ports.objects.delete(&path).await?;
+        Ok(modified.map_or(0, |modified| agent.ports.clock.now().duration_since(modified).as_secs()))
+    }
+    .await;
+    match done {
+        Ok(offset_s) => Checked {
+            warning: (offset_s.abs() > 60).then(|| format!("clock off by {offset_s} s")),
+            ..good("object_store", None, format!("{place}, clock {offset_s:+} s"))
+        },
+        Err(error) => bad("object_store", None, Stage::Upload, &error),
+    }
+}
+
+async fn check_store<S: ObjectStore>(agent: &Agent<S>, store: &ServedStore, common: &Common, lines: &mut Vec<Checked>) {
+    let id = &store.config.id;
+    let place = match agent.place(&store.config).await {
+        Ok(place) => std::rc::Rc::new(place),
+        Err(error) => return lines.push(bad("definition", Some(id), Stage::Definition, &error)),
+    };
+    match check_source(store).await {
+        Ok((detail, warning)) => lines.push(Checked { warning, ..good("source", Some(id), detail) }),
+        Err(error) => return lines.push(bad("source", Some(id), Stage::Source, &error)),
+    }
+    for (name, mapping) in agent.config.datasets(&store.config) {
+        if !common.datasets.is_empty() && !common.datasets.contains(name) {
+            continue;
+        }
+        let done = async {
+            let definition = agent.definition(name).await?;
+            let context = DatasetContext { store, name, mapping, definition, place: place.clone() };
+            check_dataset(agent, &context).await
+        }
+        .await;
+        lines.push(match done {
+            Ok(detail) => good(name.as_str(), Some(id), detail),
+            Err(error) => bad(name.as_str(), Some(id), Stage::Source, &error),
+        });
+    }
+}
+
+async fn check_source(store: &ServedStore) -> Result<(String, Option<String>)> {
+    let mut session = store.source.connect().await?;
+    let now = session.now().await?;
+    let rights = session.write_rights().await?;
+    let warning = rights.map(|rights| format!("the user can write ({rights}): a reader should not"));
+    Ok((format!("{}, {now}", store.source.describe()), warning))
+}
+
+/// Runs both queries for one day and reads the rows, without keeping them.
+async fn check_dataset<S: ObjectStore>(agent: &Agent<S>, context: &DatasetContext<'_>) -> Result<String> {
+    let mut reading = agent.begin_reading(context).await?;
+    let day: Date = reading.today;
+    let found = agent.ask(&mut reading, &Days { from: day, to: day }).await?;
+    let job = match context.definition.kind {
+        ribera_storage::dataset::DatasetKind::Daily => Job::days(&Days { from: day, to: day }),
+        ribera_storage::dataset::DatasetKind::Snapshot => {
+            Job::whole(ribera_storage::Unit::Moment(reading.source_now), day)
+        }
+        ribera_storage::dataset::DatasetKind::Dimension => Job::whole(ribera_storage::Unit::Table, day),
+    };
+    let mut sink = Sink::new(
+        SinkContext {
+            definition: &context.definition,
+            mapping: context.mapping,
+            store: &context.store.config.id,
+            zone: context.place.zone.clone(),
+            salt: agent.config.hash_salt.as_ref().map(|salt| salt.expose()).unwrap_or_default().into(),
+            units: job.units,
+            snapshot_date: job.snapshot_date,
+        },
+        None,
+    )?;
+    let statement = reading.queries.extract.bind(day, day, &context.store.config.id);
+    let timeout = std::time::Duration::from_secs(agent.config.limits.chunk_timeout_s);
+    reading.session.query(&statement, &mut sink, timeout).await?;
+    let audited: u64 = found.values().map(|one| one.facts.rows).sum();
+    Ok(format!("{day}: {audited} audited, {} read", sink.rows()))
+}
+
+fn good(what: &str, store: Option<&StoreId>, detail: String) -> Checked {
+    Checked { what: what.to_owned(), store: store.cloned(), ok: true, warning: None, detail, problem: None }
+}
+
+fn bad(what: &str, store: Option<&StoreId>, stage: Stage, error: &ribera_storage::Error) -> Checked {
+    let problem = Problem::new(stage, error);
+    Checked {
+        what: what.to_owned(),
+        store: store.cloned(),
+        ok: false,
+        warning: None,
+        detail: problem.message.clone(),
+        problem: Some(problem),
+    }
+}

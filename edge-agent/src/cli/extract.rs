@@ -1,0 +1,10 @@
+//! `ribera-agent extract`: named days, a batch per day.
+
+use super::{Common, Days, Stopped, checked, once};
+use crate::cycle::Ask;
+use crate::report::Exit;
+
+pub async fn main(common: &Common, days: &Days) -> Result<Exit, Stopped> {
+    let ask = Ask::Extract { days: checked(days)?, force: days.force };
+    once::run(common, "extract", ask, &days.wait).await
+}

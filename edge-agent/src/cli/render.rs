@@ -1,0 +1,231 @@
+//! What people see: tables in Spanish and English; and JSON for machines.
+
+use std::io::IsTerminal;
+use std::rc::Rc;
+
+use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::{CellAlignment, Table};
+use indicatif::{ProgressBar, ProgressStyle};
+use ribera_storage::{DatasetName, StoreId};
+use serde::Serialize;
+
+use super::check::Checked;
+use super::spool::SpoolList;
+use super::{Common, Lang};
+use crate::agent::Progress;
+use crate::cycle::Ask;
+use crate::journal::BatchState;
+use crate::report::{Exit, Problem, Report};
+
+/// Rows as they are extracted, on a terminal only.
+pub struct Bar(Option<ProgressBar>);
+
+impl Bar {
+    pub fn end(&self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Progress for Bar {
+    fn batch_begins(&self, store: &StoreId, dataset: &DatasetName, rows: u64) {
+        if let Some(bar) = &self.0 {
+            bar.inc_length(rows);
+            bar.set_message(format!("{store} {dataset}"));
+        }
+    }
+
+    fn batch_done(&self, _store: &StoreId, _dataset: &DatasetName, rows: u64) {
+        if let Some(bar) = &self.0 {
+            bar.inc(rows);
+        }
+    }
+}
+
+pub fn progress(common: &Common, ask: &Ask) -> Rc<Bar> {
+    let wanted = matches!(ask, Ask::Backfill { .. }) && !common.json && std::io::stderr().is_terminal();
+    Rc::new(Bar(wanted.then(|| {
+        let template = match common.lang {
+            Lang::Es => "{spinner} {msg}  {human_pos} de {human_len} filas vistas  {per_sec} filas  {elapsed}",
+            Lang::En => "{spinner} {msg}  {human_pos} of {human_len} rows seen  {per_sec} rows  {elapsed}",
+        };
+        let bar = ProgressBar::new(0);
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar.enable_steady_tick(std::time::Duration::from_millis(200));
+        bar
+    })))
+}
+
+pub fn report(common: &Common, report: &Report) {
+    if common.json {
+        return json(report);
+    }
+    let lang = common.lang;
+    let mut table = table(
+        lang.pick("tienda,conjunto,días,por enviar,lotes,filas,bytes", "store,dataset,days,to send,batches,rows,bytes"),
+        2,
+    );
+    for one in &report.datasets {
+        table.add_row([
+            one.store.to_string(),
+            one.dataset.to_string(),
+            one.compared.to_string(),
+            one.planned.len().to_string(),
+            one.batches.to_string(),
+            one.rows.to_string(),
+            one.bytes.to_string(),
+        ]);
+    }
+    if !report.datasets.is_empty() {
+        println!("{table}");
+    }
+    let upload = &report.upload;
+    if report.dry_run {
+        println!("{}", lang.pick("Ensayo: no se envió ni escribió nada.", "Dry run: nothing was sent or written."));
+    } else {
+        println!(
+            "{}: {}  {}: {}  {}: {}",
+            lang.pick("lotes subidos", "batches uploaded"),
+            upload.batches,
+            lang.pick("con acuse", "acknowledged"),
+            upload.acknowledged,
+            lang.pick("en espera", "waiting"),
+            upload.waiting
+        );
+    }
+    report.problems.iter().for_each(|problem| tell(lang, problem));
+}
+
+pub fn spool(common: &Common, list: &SpoolList) {
+    if common.json {
+        return json(list);
+    }
+    let lang = common.lang;
+    let mut table = table(
+        lang.pick(
+            "tienda,conjunto,estado,número,desde,hasta,filas,bytes",
+            "store,dataset,state,number,from,to,rows,bytes",
+        ),
+        6,
+    );
+    for one in &list.batches {
+        table.add_row([
+            one.store.clone(),
+            one.dataset.clone(),
+            state(lang, one.state).to_owned(),
+            one.position.clone().unwrap_or_default(),
+            one.first_unit.clone(),
+            one.last_unit.clone(),
+            one.rows.to_string(),
+            one.bytes.to_string(),
+        ]);
+    }
+    if !list.batches.is_empty() {
+        println!("{table}");
+    }
+    println!(
+        "{}: {}  bytes: {} / {}",
+        lang.pick("lotes en espera", "batches waiting"),
+        list.total.batches,
+        list.total.bytes,
+        list.bytes_max
+    );
+    for one in &list.troubled {
+        println!(
+            "{} {} {}: {} {}, {} {}",
+            one.store,
+            one.dataset,
+            one.unit,
+            lang.pick("lago", "lake"),
+            one.lake,
+            lang.pick("intentos", "tries"),
+            one.tries
+        );
+    }
+}
+
+pub fn checks(common: &Common, lines: &[Checked], exit: Exit) {
+    #[derive(Serialize)]
+    struct Answer<'a> {
+        checks: &'a [Checked],
+        exit_code: u8,
+    }
+    if common.json {
+        return json(&Answer { checks: lines, exit_code: exit.code() });
+    }
+    let lang = common.lang;
+    let mut table = table(lang.pick("tienda,prueba,estado,detalle", "store,check,state,detail"), 4);
+    for line in lines {
+        let state = match (line.ok, &line.warning) {
+            (true, None) => lang.pick("bien", "ok"),
+            (true, Some(_)) => lang.pick("aviso", "warning"),
+            (false, _) => lang.pick("falla", "fails"),
+        };
+        let detail = match &line.warning {
+            Some(warning) => format!("{}\n{warning}", line.detail),
+            None => line.detail.clone(),
+        };
+        let store = line.store.as_ref().map(ToString::to_string).unwrap_or_default();
+        table.add_row([store, line.what.clone(), state.to_owned(), detail]);
+    }
+    println!("{table}");
+    for hint in lines.iter().filter_map(|line| line.problem.as_ref()?.hint.as_ref()) {
+        println!("{}: {hint}", lang.pick("pruebe", "try"));
+    }
+}
+
+/// A command that could not begin.
+pub fn stopped(common: &Common, problem: &Problem) {
+    #[derive(Serialize)]
+    struct Answer<'a> {
+        problems: [&'a Problem; 1],
+        exit_code: u8,
+    }
+    if common.json {
+        json(&Answer { problems: [problem], exit_code: problem.exit.code() });
+    } else {
+        tell(common.lang, problem);
+    }
+}
+
+fn tell(lang: Lang, problem: &Problem) {
+    let place = match (&problem.store, &problem.dataset) {
+        (Some(store), Some(dataset)) => format!(" {store} {dataset}"),
+        (Some(store), None) => format!(" {store}"),
+        _ => String::new(),
+    };
+    eprintln!("{}{place}: {}", lang.pick("problema", "problem"), problem.message);
+    if let Some(hint) = &problem.hint {
+        eprintln!("  {}: {hint}", lang.pick("pruebe", "try"));
+    }
+}
+
+fn state(lang: Lang, state: BatchState) -> &'static str {
+    match state {
+        BatchState::Spooled => lang.pick("en cola", "spooled"),
+        BatchState::Numbered => lang.pick("subiendo", "uploading"),
+        BatchState::Voiding => lang.pick("anulando", "voiding"),
+        BatchState::Uploaded => lang.pick("espera acuse", "awaits answer"),
+        BatchState::Acked => lang.pick("terminado", "done"),
+    }
+}
+
+/// A table whose columns from `numbers_from` on are aligned to the right.
+fn table(header: &str, numbers_from: usize) -> Table {
+    let mut table = Table::new();
+    table.load_style(UTF8_HORIZONTAL_ONLY).set_header(header.split(','));
+    for column in table.column_iter_mut().skip(numbers_from) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+fn json(value: &impl Serialize) {
+    match serde_json::to_string(value) {
+        Ok(text) => println!("{text}"),
+        Err(error) => eprintln!("ribera-agent: {error}"),
+    }
+}

@@ -1,0 +1,113 @@
+//! From a configuration file to an agent on the real clock, disk and object store.
+
+use std::fs::File;
+use std::rc::Rc;
+
+use ribera_storage::object::FolderStore;
+use ribera_storage::ports::{Clock, Random};
+use ribera_storage::{Error, Result};
+
+use super::{Common, Stopped, stopped};
+use crate::agent::{Agent, Ports, ServedStore};
+use crate::config::{Config, SourceConfig, StoreConfig};
+use crate::host::{FolderDisk, OsRandom, SystemClock, TokioTimer};
+use crate::journal::Journal;
+use crate::ports::NoSteps;
+use crate::recover;
+use crate::report::{Exit, Stage};
+use crate::source::{MysqlSource, Source, SqliteSource};
+
+/// An agent, and the lock on its folder for as long as it lives.
+pub struct Ready {
+    pub agent: Agent<FolderStore>,
+    _lock: Option<File>,
+}
+
+/// Warnings go to standard error; `RIBERA_LOG` chooses more or less.
+pub fn logging() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("RIBERA_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+}
+
+/// The configuration with what the command line adds to it.
+pub fn config(common: &Common) -> Result<Config, Stopped> {
+    let config_error = stopped(Stage::Definition, Some(Exit::Config));
+    let mut config = Config::load(&common.config, &|name| std::env::var(name).ok()).map_err(&config_error)?;
+    config.dry_run |= common.dry_run;
+    config.local_only |= common.local_only;
+    if let Some(unknown) = common.stores.iter().find(|id| config.store(id).is_none()) {
+        let known: Vec<&str> = config.stores.iter().map(|store| store.id.as_str()).collect();
+        return Err(config_error(Error::config(format!(
+            "--stores: must be configured stores ({}), got {:?}",
+            known.join(", "),
+            unknown.as_str()
+        ))));
+    }
+    Ok(config)
+}
+
+/// Opens journal, spool and object store. A dry run opens them for reading only.
+pub fn agent(common: &Common) -> Result<Ready, Stopped> {
+    let config = config(common)?;
+    let random = Rc::new(OsRandom);
+    let token = random.fresh_name();
+    let objects = FolderStore::open(&config.object_store.folder, token).map_err(stopped(Stage::Upload, None))?;
+    let (journal, lock, disk) = if config.dry_run {
+        let journal = Journal::open_file_to_read(&config.journal_file(), random.as_ref());
+        let journal = journal.map_err(stopped(Stage::Journal, None))?;
+        (journal, None, FolderDisk::existing(config.spool_folder()))
+    } else {
+        let disk = FolderDisk::open(config.spool_folder()).map_err(stopped(Stage::Spool, None))?;
+        let lock = lock(&config)?;
+        (open_journal(common, &config, random.as_ref())?, Some(lock), disk)
+    };
+    let clock: Rc<dyn Clock> = Rc::new(SystemClock);
+    let stores = config.stores.iter().map(|store| served(store, &clock)).collect();
+    let ports =
+        Ports { objects, clock, random, timer: Rc::new(TokioTimer), disk: Rc::new(disk), steps: Rc::new(NoSteps) };
+    let agent = Agent::start(config, ports, journal, stores).map_err(stopped(Stage::Spool, None))?;
+    Ok(Ready { agent, _lock: lock })
+}
+
+fn served(store: &StoreConfig, clock: &Rc<dyn Clock>) -> ServedStore {
+    let source: Box<dyn Source> = match &store.source {
+        SourceConfig::Sqlite { path } => Box::new(SqliteSource::new(path, clock.clone())),
+        SourceConfig::Mysql(server) => Box::new(MysqlSource::new(server.clone())),
+    };
+    ServedStore { config: store.clone(), source }
+}
+
+fn open_journal(common: &Common, config: &Config, random: &OsRandom) -> Result<Journal, Stopped> {
+    let file = config.journal_file();
+    let journal_error = stopped(Stage::Journal, None);
+    if !common.new_journal {
+        return Journal::open_file(&file, random, Rc::new(NoSteps)).map_err(&journal_error);
+    }
+    let aside = recover::set_aside(&file, SystemClock.now()).map_err(&journal_error)?;
+    let journal = Journal::open_file(&file, random, Rc::new(NoSteps)).map_err(&journal_error)?;
+    let units = recover::note_spooled_units(&journal, &config.spool_folder()).map_err(&journal_error)?;
+    if let Some(aside) = aside {
+        tracing::warn!(
+            "a new journal begins; the old one is {}; {units} unit(s) of the spool are extracted again",
+            aside.display()
+        );
+    }
+    Ok(journal)
+}
+
+/// One agent process at a time.
+fn lock(config: &Config) -> Result<File, Stopped> {
+    let path = config.folder.join("agent.lock");
+    let file = File::create(&path)
+        .map_err(|error| crate::host::disk_error("create", &path, error))
+        .map_err(stopped(Stage::Spool, None))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(_) => {
+            let error = Error::retry(format!("another ribera-agent uses {}", config.folder.display()))
+                .with_hint("systemctl status ribera-agent");
+            Err(stopped(Stage::Journal, Some(Exit::Locked))(error))
+        }
+    }
+}

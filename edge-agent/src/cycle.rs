@@ -1,0 +1,325 @@
+//! A run over stores and datasets: what to look at, what differs, extraction of it.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use futures::StreamExt;
+use jiff::civil::Date;
+use ribera_storage::dataset::DatasetKind;
+use ribera_storage::{DatasetName, ObjectStore, Result, StoreId, Unit};
+
+use crate::agent::{Agent, DatasetContext, ServedStore, StorePlace};
+use crate::extract::{Found, Job, Reading, day_before};
+use crate::journal::UnitRow;
+use crate::plan::{Comparison, Days, TRIES_MAX, Why, daily_batches, month_batch, window};
+use crate::report::{DatasetReport, PlannedUnit, Problem, Stage};
+
+/// What a run is asked to look at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ask {
+    /// The lookback window of every dataset.
+    Cycle,
+    /// The same, of datasets whose schedule says so.
+    Due,
+    /// These days; a batch per day.
+    Extract { days: Days, force: bool },
+    /// These days; a batch per month.
+    Backfill { days: Days, force: bool },
+}
+
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub ask: Ask,
+    /// Only these; all when empty.
+    pub stores: Vec<StoreId>,
+    /// Only these; all when empty.
+    pub datasets: Vec<DatasetName>,
+}
+
+/// What extraction came to.
+#[derive(Debug, Default)]
+pub struct Collected {
+    pub datasets: Vec<DatasetReport>,
+    pub problems: Vec<Problem>,
+}
+
+impl<S: ObjectStore> Agent<S> {
+    /// Compares and extracts; uploads nothing. The failure of one dataset leaves the others alone.
+    pub async fn collect(&self, request: &Request) -> Collected {
+        let workers = self.config.limits.workers.max(1);
+        let per_store = futures::stream::iter(self.served(&request.stores))
+            .map(|store| self.collect_store(store, request))
+            .buffered(workers)
+            .collect::<Vec<_>>()
+            .await;
+        let mut all = Collected::default();
+        for Collected { datasets, problems } in per_store {
+            all.datasets.extend(datasets);
+            all.problems.extend(problems);
+        }
+        all
+    }
+
+    async fn collect_store(&self, store: &ServedStore, request: &Request) -> Collected {
+        let mut collected = Collected::default();
+        let id = &store.config.id;
+        let place = match self.place(&store.config).await {
+            Ok(place) => Rc::new(place),
+            Err(error) => {
+                collected.problems.push(Problem::new(Stage::Definition, &error).of(id, None));
+                return collected;
+            }
+        };
+        for (name, mapping) in self.config.datasets(&store.config) {
+            if !request.datasets.is_empty() && !request.datasets.contains(name) {
+                continue;
+            }
+            let definition = match self.definition(name).await {
+                Ok(definition) => definition,
+                Err(error) => {
+                    collected.problems.push(Problem::new(Stage::Definition, &error).of(id, Some(name)));
+                    continue;
+                }
+            };
+            let context = DatasetContext { store, name, mapping, definition, place: place.clone() };
+            self.collect_dataset(&context, request, &mut collected).await;
+        }
+        collected
+    }
+
+    async fn collect_dataset(&self, context: &DatasetContext<'_>, request: &Request, collected: &mut Collected) {
+        let (id, name) = (&context.store.config.id, context.name);
+        let begun_at = self.ports.clock.now();
+        let is_cycle = matches!(request.ask, Ask::Cycle | Ask::Due);
+        if request.ask == Ask::Due && !self.is_due(context) {
+            return;
+        }
+        let mut report = DatasetReport::new(id, name);
+        let done = self.work(context, &request.ask, &mut report).await;
+        let outcome = match &done {
+            Ok(()) => "ok".to_owned(),
+            Err(error) => {
+                self.log(format!("store {id}, dataset {name}: {error}"));
+                collected.problems.push(Problem::new(Stage::Source, error).of(id, Some(name)));
+                error.message().to_owned()
+            }
+        };
+        if !report.unproven.is_empty() {
+            let error = ribera_storage::Error::data(format!(
+                "{} unit(s) are not proven: the source's audit and the rows it gave differ, the first is {}",
+                report.unproven.len(),
+                report.unproven[0]
+            ));
+            collected.problems.push(Problem::new(Stage::Lake, &error).of(id, Some(name)));
+        }
+        collected.datasets.push(report);
+        if is_cycle
+            && !self.config.dry_run
+            && let Err(error) = self.journal.record_cycle(id, name, begun_at, &outcome)
+        {
+            collected.problems.push(Problem::new(Stage::Journal, &error).of(id, Some(name)));
+        }
+    }
+
+    /// Whether the schedule lets a dataset's cycle begin.
+    pub(crate) fn is_due(&self, context: &DatasetContext<'_>) -> bool {
+        let last = self.journal.last_cycle(&context.store.config.id, context.name).ok().flatten();
+        let (Some((begun_at, _)), Ok(every_s)) = (last, context.definition.schedule_seconds()) else { return true };
+        let since = self.ports.clock.now().duration_since(begun_at).as_secs();
+        // A clock that was set back must not silence the agent.
+        since < 0 || since >= i64::try_from(every_s).unwrap_or(i64::MAX)
+    }
+
+    async fn work(&self, context: &DatasetContext<'_>, ask: &Ask, report: &mut DatasetReport) -> Result<()> {
+        let mut reading = self.begin_reading(context).await?;
+        let done = match (context.definition.kind, ask) {
+            (DatasetKind::Daily, Ask::Cycle | Ask::Due) => self.work_window(&mut reading, report).await,
+            (DatasetKind::Daily, Ask::Extract { days, force }) => {
+                self.work_days(&mut reading, days, *force, false, report).await
+            }
+            (DatasetKind::Daily, Ask::Backfill { days, force }) => {
+                self.work_days(&mut reading, days, *force, true, report).await
+            }
+            (DatasetKind::Snapshot, _) => self.work_snapshot(&mut reading, ask, report).await,
+            (DatasetKind::Dimension, _) => self.work_table(&mut reading, ask, report).await,
+        };
+        // The rows are safe; a source that cannot end a read-only transaction changes nothing.
+        let _ = reading.session.end().await;
+        done
+    }
+
+    /// The lookback window, and older days that are due once more.
+    async fn work_window(&self, reading: &mut Reading<'_>, report: &mut DatasetReport) -> Result<()> {
+        let context = reading.context;
+        let (id, name, place) = (&context.store.config.id, context.name, context.place.clone());
+        let last_good = self
+            .journal
+            .last_cycle(id, name)?
+            .filter(|(_, outcome)| outcome == "ok")
+            .map(|(at, _)| day_before(at.to_zoned(place.time_zone.clone()).date()));
+        let window = window(&context.definition, reading.today, last_good, self.config.limits.facts_days);
+        let mut differing = BTreeMap::new();
+        let mut found = Found::new();
+        if let Some(days) = window.within(place.opened, place.closed) {
+            found = self.ask(reading, &days).await?;
+            let known = self.journal.units_between(id, name, days.from, days.to)?;
+            differing = comparison(reading, &place, false, false).differing(&days, &found, &known);
+            report.compared = days.iter().count() as u64;
+        }
+        let due = self.journal.units_due_before(id, name, window.from)?;
+        differing.extend(due.values().filter_map(due_once_more));
+        plan_report(report, &differing);
+        if self.config.dry_run {
+            return Ok(());
+        }
+        for batch in daily_batches(&differing, window.from) {
+            let before = if batch.from >= window.from {
+                self.still(reading, &batch, &found).await?
+            } else {
+                self.ask(reading, &batch).await?
+            };
+            self.take(reading, &Job::days(&batch), before, report).await?;
+        }
+        Ok(())
+    }
+
+    /// Days a person asked for, newest month first.
+    async fn work_days(
+        &self,
+        reading: &mut Reading<'_>,
+        days: &Days,
+        force: bool,
+        by_month: bool,
+        report: &mut DatasetReport,
+    ) -> Result<()> {
+        let context = reading.context;
+        let (id, name, place) = (&context.store.config.id, context.name, context.place.clone());
+        let until_today = Days { from: days.from, to: days.to.min(reading.today) };
+        let Some(days) = until_today.within(place.opened, place.closed) else { return Ok(()) };
+        for month in days.months().into_iter().rev() {
+            let found = self.ask(reading, &month).await?;
+            let known = self.journal.units_between(id, name, month.from, month.to)?;
+            let differing = comparison(reading, &place, force, true).differing(&month, &found, &known);
+            report.compared += month.iter().count() as u64;
+            plan_report(report, &differing);
+            if self.config.dry_run {
+                continue;
+            }
+            let batches = if by_month {
+                month_batch(&differing).into_iter().collect()
+            } else {
+                daily_batches(&differing, month.from)
+            };
+            for batch in batches {
+                let before = self.still(reading, &batch, &found).await?;
+                self.take(reading, &Job::days(&batch), before, report).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The state now, if the schedule asks for one or a person insists.
+    async fn work_snapshot(&self, reading: &mut Reading<'_>, ask: &Ask, report: &mut DatasetReport) -> Result<()> {
+        let context = reading.context;
+        let insists = matches!(ask, Ask::Extract { force: true, .. });
+        let wanted = match ask {
+            Ask::Cycle => self.is_due(context),
+            Ask::Due => true,
+            Ask::Extract { .. } | Ask::Backfill { .. } => insists,
+        };
+        // Whole seconds: the moment is a name that people read.
+        let second = reading.source_now.as_second();
+        let moment = jiff::Timestamp::from_second(second).unwrap_or(reading.source_now);
+        if !wanted || context.place.closed.is_some_and(|closed| reading.today > closed) {
+            return Ok(());
+        }
+        report.compared = 1;
+        report
+            .planned
+            .push(PlannedUnit { unit: Unit::Moment(moment), why: if insists { Why::Forced } else { Why::New } });
+        if self.config.dry_run {
+            return Ok(());
+        }
+        let job = Job::whole(Unit::Moment(moment), reading.today);
+        let before = self.ask(reading, &job.days).await?;
+        self.take(reading, &job, before, report).await
+    }
+
+    /// A whole table, if it differs from what was sent. Without a hash only the count tells, so
+    /// the schedule decides as well.
+    async fn work_table(&self, reading: &mut Reading<'_>, ask: &Ask, report: &mut DatasetReport) -> Result<()> {
+        let context = reading.context;
+        let force = matches!(ask, Ask::Extract { force: true, .. } | Ask::Backfill { force: true, .. });
+        let job = Job::whole(Unit::Table, reading.today);
+        let found = self.ask(reading, &job.days).await?;
+        let said = found.get(&Unit::Table).cloned().unwrap_or_default();
+        let known = self.journal.all_units(&context.store.config.id, context.name)?.remove(&Unit::Table);
+        report.compared = 1;
+        let why = match &known {
+            _ if force => Some(Why::Forced),
+            None => Some(Why::New),
+            Some(row) if row.stale && row.tries < TRIES_MAX => Some(Why::Stale),
+            Some(row) if row.fingerprint != said => Some(Why::Changed),
+            Some(row) if row.dataset_version != context.definition.version => Some(Why::Definition),
+            Some(_) if said.hash.is_none() && self.is_due(context) => Some(Why::Changed),
+            Some(_) => None,
+        };
+        let Some(why) = why else { return Ok(()) };
+        report.planned.push(PlannedUnit { unit: Unit::Table, why });
+        if self.config.dry_run {
+            return Ok(());
+        }
+        self.take(reading, &job, found, report).await
+    }
+
+    /// What the source said of these days, asked again unless the transaction holds it still.
+    async fn still(&self, reading: &mut Reading<'_>, days: &Days, found: &Found) -> Result<Found> {
+        if !reading.snapshot {
+            return self.ask(reading, days).await;
+        }
+        Ok(found
+            .iter()
+            .filter(|(unit, _)| days.iter().any(|day| **unit == Unit::Day(day)))
+            .map(|(unit, one)| (*unit, one.clone()))
+            .collect())
+    }
+
+    async fn take(
+        &self,
+        reading: &mut Reading<'_>,
+        job: &Job,
+        before: Found,
+        report: &mut DatasetReport,
+    ) -> Result<()> {
+        let extracted = self.extract(reading, job, before).await?;
+        report.batches += 1;
+        report.rows += extracted.rows;
+        report.bytes += extracted.bytes;
+        report.unproven.extend(extracted.unproven);
+        Ok(())
+    }
+}
+
+fn comparison<'a>(reading: &Reading<'a>, place: &'a StorePlace, force: bool, asked: bool) -> Comparison<'a> {
+    Comparison {
+        definition: &reading.context.definition,
+        zone: &place.time_zone,
+        source_now: reading.source_now,
+        today: reading.today,
+        force,
+        asked,
+    }
+}
+
+/// A day outside the window that has to be extracted again, if it may.
+fn due_once_more(row: &UnitRow) -> Option<(Date, Why)> {
+    let Unit::Day(day) = row.unit else { return None };
+    if row.tries >= TRIES_MAX {
+        return None;
+    }
+    Some((day, if row.stale { Why::Stale } else { Why::LeavesLookback }))
+}
+
+fn plan_report(report: &mut DatasetReport, differing: &BTreeMap<Date, Why>) {
+    report.planned.extend(differing.iter().map(|(day, why)| PlannedUnit { unit: Unit::Day(*day), why: *why }));
+}

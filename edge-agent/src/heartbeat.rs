@@ -1,0 +1,65 @@
+//! The heartbeat: what the centre sees of an agent that it cannot reach.
+
+use ribera_storage::heartbeat::{Heartbeat, LastRun, SpoolDepth};
+use ribera_storage::{Error, ObjectStore, Result, StoreId, paths};
+
+use crate::agent::{Agent, ServedStore};
+use crate::ports::step;
+
+impl<S: ObjectStore> Agent<S> {
+    /// Puts the heartbeat of every served store (of those wanted). One that fails is not tried
+    /// again: the next minute brings another.
+    pub async fn beat(&self, stores: &[StoreId]) -> Result<()> {
+        let mut first_failure = Ok(());
+        for store in self.served(stores) {
+            if let Err(error) = self.beat_store(store).await {
+                first_failure = first_failure.and(Err(error));
+            }
+        }
+        first_failure
+    }
+
+    async fn beat_store(&self, store: &ServedStore) -> Result<()> {
+        let id = &store.config.id;
+        let path = paths::heartbeat(id)?;
+        let heartbeat = Heartbeat {
+            store: id.clone(),
+            at: self.ports.clock.now(),
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            journal_id: self.journal.id().to_owned(),
+            clock_offset_s: self.clock_offset_s.get(),
+            spool: self.spool_depth(id)?,
+            runs: self.last_runs(store)?,
+            log_tail: self.log_tail.borrow().clone(),
+        };
+        let body = serde_json::to_vec(&heartbeat)
+            .map_err(|error| Error::bug("a heartbeat does not serialise").with_source(error))?;
+        self.ports.steps.at(step::HEARTBEAT)?;
+        self.ports.objects.put(&path, body.into()).await?;
+        if let Some(meta) = self.ports.objects.head(&path).await? {
+            let offset = self.ports.clock.now().duration_since(meta.modified);
+            self.clock_offset_s.set(Some(offset.as_secs()));
+        }
+        Ok(())
+    }
+
+    fn spool_depth(&self, store: &StoreId) -> Result<SpoolDepth> {
+        let used = self.journal.spool_use(Some(store))?;
+        Ok(SpoolDepth {
+            batches: used.batches,
+            bytes: used.bytes,
+            bytes_max: self.config.limits.spool_bytes_max,
+            oldest: used.oldest,
+        })
+    }
+
+    fn last_runs(&self, store: &ServedStore) -> Result<Vec<LastRun>> {
+        let mut runs = Vec::new();
+        for (dataset, _) in self.config.datasets(&store.config) {
+            if let Some((begun_at, outcome)) = self.journal.last_cycle(&store.config.id, dataset)? {
+                runs.push(LastRun { dataset: dataset.clone(), begun_at, outcome });
+            }
+        }
+        Ok(runs)
+    }
+}

@@ -1,0 +1,223 @@
+//! The journal: what the agent knows of every day, batch and stream. SQLite with full sync; every
+//! change is one transaction, so a crash leaves either the old or the new state.
+
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use ribera_storage::ports::Random;
+use ribera_storage::{DatasetName, Error, Result, StoreId};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, params};
+
+use crate::ports::{NoSteps, Steps, step};
+
+mod batches;
+mod streams;
+#[cfg(test)]
+mod tests;
+mod units;
+
+pub use batches::{BatchRow, BatchState, NewBatch, SpoolUse};
+pub use streams::StreamState;
+pub use units::{LakeState, UnitRow};
+
+const SCHEMA_VERSION: i64 = 1;
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+const SCHEMA: &str = "
+    CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE stream (
+        store TEXT NOT NULL, dataset TEXT NOT NULL,
+        epoch INTEGER NOT NULL, next_sequence INTEGER NOT NULL,
+        PRIMARY KEY (store, dataset)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE unit (
+        store TEXT NOT NULL, dataset TEXT NOT NULL, unit TEXT NOT NULL,
+        dataset_version INTEGER NOT NULL,
+        fingerprint TEXT NOT NULL,
+        facts TEXT NOT NULL,
+        closed INTEGER NOT NULL, proven INTEGER NOT NULL, final INTEGER NOT NULL,
+        stale INTEGER NOT NULL, tries INTEGER NOT NULL,
+        batch INTEGER NOT NULL,
+        lake TEXT NOT NULL,
+        extracted_at TEXT NOT NULL,
+        PRIMARY KEY (store, dataset, unit)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE batch (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        store TEXT NOT NULL, dataset TEXT NOT NULL,
+        state TEXT NOT NULL,
+        epoch INTEGER, sequence INTEGER,
+        file TEXT NOT NULL, bytes INTEGER NOT NULL,
+        last_unit TEXT NOT NULL,
+        manifest TEXT NOT NULL,
+        outcome TEXT,
+        updated_at TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX batch_state ON batch (state);
+    CREATE TABLE batch_unit (
+        batch INTEGER NOT NULL, unit TEXT NOT NULL, PRIMARY KEY (batch, unit)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE definition (
+        kind TEXT NOT NULL, name TEXT NOT NULL, text TEXT NOT NULL, PRIMARY KEY (kind, name)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE cycle (
+        store TEXT NOT NULL, dataset TEXT NOT NULL, begun_at TEXT NOT NULL, outcome TEXT NOT NULL,
+        PRIMARY KEY (store, dataset)
+    ) STRICT, WITHOUT ROWID;
+";
+
+pub struct Journal {
+    connection: Connection,
+    steps: Rc<dyn Steps>,
+    id: String,
+}
+
+impl Journal {
+    /// Opens or makes the journal behind `connection`. Errors: data when it is damaged.
+    pub fn open(connection: Connection, random: &dyn Random, steps: Rc<dyn Steps>) -> Result<Self> {
+        connection.busy_timeout(BUSY_TIMEOUT).map_err(journal_error)?;
+        connection
+            .execute_batch("PRAGMA journal_mode = TRUNCATE; PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF;")
+            .map_err(journal_error)?;
+        check(&connection)?;
+        let fresh = version(&connection)? == 0;
+        let journal = Self { connection, steps, id: String::new() };
+        if fresh {
+            journal.transaction(|transaction| {
+                transaction.execute_batch(SCHEMA)?;
+                transaction.execute("INSERT INTO meta VALUES ('journal_id', ?)", [random.fresh_name()])?;
+                transaction.pragma_update(None, "user_version", SCHEMA_VERSION)
+            })?;
+        }
+        journal.with_id()
+    }
+
+    /// Opens the file, which is made if it is absent.
+    pub fn open_file(path: &Path, random: &dyn Random, steps: Rc<dyn Steps>) -> Result<Self> {
+        let connection = Connection::open(path).map_err(journal_error)?;
+        Self::open(connection, random, steps).map_err(|error| error.context(path.display()))
+    }
+
+    /// Opens the file for reading only; one in memory when there is none.
+    pub fn open_file_to_read(path: &Path, random: &dyn Random) -> Result<Self> {
+        if !path.exists() {
+            let connection = Connection::open_in_memory().map_err(journal_error)?;
+            return Self::open(connection, random, Rc::new(NoSteps));
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags).map_err(journal_error)?;
+        connection.busy_timeout(BUSY_TIMEOUT).map_err(journal_error)?;
+        let opened = check(&connection)
+            .and_then(|()| version(&connection))
+            .and_then(|_| Self { connection, steps: Rc::new(NoSteps), id: String::new() }.with_id());
+        opened.map_err(|error| error.context(path.display()))
+    }
+
+    /// Random, made with the journal.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Keeps a definition for times without the object store.
+    pub fn cache_definition(&self, kind: &str, name: &str, text: &str) -> Result<()> {
+        if self.cached_definition(kind, name)?.as_deref() == Some(text) {
+            return Ok(());
+        }
+        self.transaction(|transaction| {
+            transaction.execute("INSERT OR REPLACE INTO definition VALUES (?, ?, ?)", [kind, name, text]).map(drop)
+        })
+    }
+
+    pub fn cached_definition(&self, kind: &str, name: &str) -> Result<Option<String>> {
+        self.connection
+            .query_row("SELECT text FROM definition WHERE kind = ? AND name = ?", [kind, name], |row| row.get(0))
+            .optional()
+            .map_err(journal_error)
+    }
+
+    /// Remembers when a dataset's cycle began and what came of it.
+    pub fn record_cycle(
+        &self,
+        store: &StoreId,
+        dataset: &DatasetName,
+        begun_at: jiff::Timestamp,
+        outcome: &str,
+    ) -> Result<()> {
+        self.transaction(|transaction| {
+            transaction
+                .execute(
+                    "INSERT OR REPLACE INTO cycle VALUES (?, ?, ?, ?)",
+                    params![store.as_str(), dataset.as_str(), begun_at.to_string(), outcome],
+                )
+                .map(drop)
+        })
+    }
+
+    /// When a dataset's last cycle began, and what came of it.
+    pub fn last_cycle(&self, store: &StoreId, dataset: &DatasetName) -> Result<Option<(jiff::Timestamp, String)>> {
+        let found: Option<(String, String)> = self
+            .connection
+            .query_row(
+                "SELECT begun_at, outcome FROM cycle WHERE store = ? AND dataset = ?",
+                [store.as_str(), dataset.as_str()],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )
+            .optional()
+            .map_err(journal_error)?;
+        Ok(found.and_then(|(at, outcome)| Some((at.parse().ok()?, outcome))))
+    }
+
+    /// Runs `change` in one transaction, made durable at its end.
+    fn transaction<T>(&self, change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> Result<T> {
+        let transaction = self.connection.unchecked_transaction().map_err(journal_error)?;
+        let value = change(&transaction).map_err(journal_error)?;
+        // An error here drops the transaction, which rolls it back.
+        self.steps.at(step::JOURNAL_COMMIT)?;
+        transaction.commit().map_err(journal_error)?;
+        Ok(value)
+    }
+
+    fn with_id(mut self) -> Result<Self> {
+        let id = self.connection.query_row("SELECT value FROM meta WHERE key = 'journal_id'", [], |row| row.get(0));
+        self.id = id.map_err(journal_error)?;
+        Ok(self)
+    }
+}
+
+fn version(connection: &Connection) -> Result<i64> {
+    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(journal_error)?;
+    if version > SCHEMA_VERSION {
+        return Err(Error::config(format!(
+            "journal: version must be at most {SCHEMA_VERSION}, got {version}: it was written by a newer ribera-agent"
+        )));
+    }
+    Ok(version)
+}
+
+fn check(connection: &Connection) -> Result<()> {
+    let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(journal_error)?;
+    if verdict == "ok" { Ok(()) } else { Err(damaged(&verdict)) }
+}
+
+fn damaged(what: &str) -> Error {
+    Error::data(format!(
+        "journal: damaged ({what}). A new journal takes a new epoch, so that nothing it sends can be mistaken"
+    ))
+    .with_hint("ribera-agent once --new-journal")
+}
+
+/// What SQLite says of the journal, as what the operator should do.
+pub(crate) fn journal_error(error: rusqlite::Error) -> Error {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => damaged(&error.to_string()),
+        Some(ErrorCode::DiskFull) => Error::config("journal: the disk is full").with_source(error).with_hint("df -h"),
+        Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
+            Error::config("journal: its folder must be writable by this user").with_source(error)
+        }
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::SystemIoFailure) => {
+            Error::retry("journal: cannot be written now").with_source(error)
+        }
+        _ => Error::bug("journal").with_source(error),
+    }
+}

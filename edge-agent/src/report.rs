@@ -1,0 +1,184 @@
+//! What a run did: printed for people, or as JSON.
+
+use jiff::Timestamp;
+use ribera_storage::{DatasetName, Error, ErrorKind, StoreId, Unit};
+use serde::Serialize;
+
+use crate::plan::Why;
+
+/// How a run ended, worst first. `docs/agent.md` documents the codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Exit {
+    Done,
+    Failed,
+    Config,
+    Source,
+    ObjectStore,
+    Spool,
+    Unproven,
+    Locked,
+    Journal,
+}
+
+impl Exit {
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Config => 2,
+            Self::Source => 3,
+            Self::ObjectStore => 4,
+            Self::Spool => 5,
+            Self::Unproven => 6,
+            Self::Locked => 7,
+            Self::Journal => 8,
+        }
+    }
+}
+
+/// Where an error came up; with its kind it decides the exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    Definition,
+    Source,
+    Spool,
+    Journal,
+    Upload,
+    Lake,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Problem {
+    pub stage: Stage,
+    pub kind: &'static str,
+    pub message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store: Option<StoreId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dataset: Option<DatasetName>,
+    pub exit: Exit,
+}
+
+impl Problem {
+    pub fn new(stage: Stage, error: &Error) -> Self {
+        let text = error.to_string();
+        let message = text.split("\n  try: ").next().unwrap_or(&text).to_owned();
+        // Errors name the part they come from, so that a full disk met while extracting counts as the spool's.
+        let exit = match (stage, error.kind()) {
+            _ if message.contains("journal: damaged") => Exit::Journal,
+            _ if message.contains("spool: ") || message.contains("limits.spool_bytes_max") => Exit::Spool,
+            (_, ErrorKind::Bug) => Exit::Failed,
+            (Stage::Definition, _) => Exit::Config,
+            (Stage::Source, ErrorKind::Config) if message.contains("adapter: ") => Exit::Config,
+            (Stage::Source, _) => Exit::Source,
+            (Stage::Spool, _) => Exit::Spool,
+            (Stage::Journal, ErrorKind::Data) => Exit::Journal,
+            (Stage::Journal, _) => Exit::Failed,
+            (Stage::Upload, _) => Exit::ObjectStore,
+            (Stage::Lake, _) => Exit::Unproven,
+        };
+        let hint = error.hint().map(str::to_owned);
+        Self { stage, kind: error.kind().as_str(), message, hint, store: None, dataset: None, exit }
+    }
+
+    #[must_use]
+    pub fn of(mut self, store: &StoreId, dataset: Option<&DatasetName>) -> Self {
+        self.store = Some(store.clone());
+        self.dataset = dataset.cloned();
+        self
+    }
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct PlannedUnit {
+    pub unit: Unit,
+    pub why: Why,
+}
+
+/// What one dataset of one store came to.
+#[derive(Debug, Clone, Serialize)]
+pub struct DatasetReport {
+    pub store: StoreId,
+    pub dataset: DatasetName,
+    /// Units whose fingerprints were compared.
+    pub compared: u64,
+    /// Units found to need extraction.
+    pub planned: Vec<PlannedUnit>,
+    pub batches: u64,
+    pub rows: u64,
+    pub bytes: u64,
+    /// Units that were sent as not proven.
+    pub unproven: Vec<Unit>,
+}
+
+impl DatasetReport {
+    pub fn new(store: &StoreId, dataset: &DatasetName) -> Self {
+        Self {
+            store: store.clone(),
+            dataset: dataset.clone(),
+            compared: 0,
+            planned: Vec::new(),
+            batches: 0,
+            rows: 0,
+            bytes: 0,
+            unproven: Vec::new(),
+        }
+    }
+}
+
+/// What came of upload and acknowledgements.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct UploadReport {
+    pub batches: u64,
+    pub bytes: u64,
+    pub voided: u64,
+    /// Acknowledged in this run.
+    pub acknowledged: u64,
+    /// Still in the spool, without an acknowledgement.
+    pub waiting: u64,
+    /// Epochs begun because another journal had used the stream.
+    pub new_epochs: u64,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    pub command: String,
+    pub started_at: Timestamp,
+    pub finished_at: Timestamp,
+    pub dry_run: bool,
+    pub local_only: bool,
+    pub datasets: Vec<DatasetReport>,
+    pub upload: UploadReport,
+    pub problems: Vec<Problem>,
+    pub exit_code: u8,
+}
+
+impl Report {
+    pub fn new(command: &str, started_at: Timestamp) -> Self {
+        Self {
+            command: command.to_owned(),
+            started_at,
+            finished_at: started_at,
+            dry_run: false,
+            local_only: false,
+            datasets: Vec::new(),
+            upload: UploadReport::default(),
+            problems: Vec::new(),
+            exit_code: 0,
+        }
+    }
+
+    /// The worst that occurred.
+    pub fn exit(&self) -> Exit {
+        self.problems.iter().map(|problem| problem.exit).max().unwrap_or(Exit::Done)
+    }
+
+    pub fn finish(&mut self, now: Timestamp) {
+        self.finished_at = now;
+        self.exit_code = self.exit().code();
+    }
+}

@@ -1,0 +1,276 @@
+//! From the spool to the object store: data file first, then the manifest that makes the batch
+//! exist. Every step may be repeated, and may have had its effect though it failed.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use ribera_storage::batch::{FileFacts, Manifest, ManifestKind};
+use ribera_storage::object::{ObjectPath, PutBody, PutOutcome};
+use ribera_storage::{DatasetName, Error, ErrorKind, ObjectStore, Result, StoreId, paths};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::agent::Agent;
+use crate::columns::hex;
+use crate::journal::{BatchRow, BatchState};
+use crate::ports::step;
+use crate::report::UploadReport;
+
+/// The first pause after a failed attempt; it doubles up to the last.
+const PAUSE_FIRST_MS: u64 = 250;
+const PAUSE_LAST_MS: u64 = 30_000;
+const BUFFER_BYTES: usize = 1 << 16;
+/// Epochs that a stream may begin in one run: two live clones must not chase each other.
+const EPOCHS_PER_RUN: u64 = 1;
+
+/// The body of an epoch's claim.
+#[derive(Debug, Serialize, Deserialize)]
+struct EpochClaim {
+    journal_id: String,
+    claimed_at: jiff::Timestamp,
+    agent_version: String,
+}
+
+/// What became of a manifest that was put.
+enum Sent {
+    /// It is in the store, put now or before.
+    Ours,
+    /// Another manifest has its name.
+    Theirs,
+}
+
+impl<S: ObjectStore> Agent<S> {
+    /// Sends what waits: batches under way first, then newest days before the backlog. Ends at
+    /// the first object that cannot be put.
+    pub async fn upload(&self, stores: &[StoreId], report: &mut UploadReport) -> Result<()> {
+        let stores = self.served_ids(stores);
+        while let Some(batch) = self.journal.next_to_send(&stores)? {
+            match batch.state {
+                BatchState::Voiding => self.send_void(&batch, report).await?,
+                _ => self.send(batch, report).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins a new epoch of a stream because another journal used the one it had.
+    pub(crate) async fn leave_epoch(
+        &self,
+        store: &StoreId,
+        dataset: &DatasetName,
+        report: &mut UploadReport,
+    ) -> Result<()> {
+        if report.new_epochs >= EPOCHS_PER_RUN * self.stores.len().max(1) as u64 * 8 {
+            return Err(Error::fenced(format!(
+                "store {store}, dataset {dataset}: another agent keeps using this stream; is this disk a copy of one that is running elsewhere?"
+            ))
+            .with_hint("end the other agent, then ribera-agent once"));
+        }
+        let epoch = self.claim_epoch(store, dataset).await?;
+        self.log(format!("store {store}, dataset {dataset}: another journal used this stream; epoch {epoch} begins"));
+        self.journal.begin_epoch(store, dataset, epoch)?;
+        report.new_epochs += 1;
+        Ok(())
+    }
+
+    /// Runs `call` until it succeeds, with growing pauses; gives up after `upload_tries` or at an
+    /// error that waiting does not cure.
+    pub(crate) async fn with_retries<T>(&self, call: impl AsyncFn() -> Result<T>) -> Result<T> {
+        let mut pause_ms = PAUSE_FIRST_MS;
+        let mut tries = 1;
+        loop {
+            match call().await {
+                Err(error) if error.kind() == ErrorKind::Retry && tries < self.config.limits.upload_tries => {
+                    // Between half and one and a half of the pause, so that stores do not move in step.
+                    let jittered = pause_ms / 2 + self.ports.random.next_u64() % pause_ms;
+                    self.ports.timer.sleep(Duration::from_millis(jittered)).await;
+                    pause_ms = (pause_ms * 2).min(PAUSE_LAST_MS);
+                    tries += 1;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn send(&self, batch: BatchRow, report: &mut UploadReport) -> Result<()> {
+        let (store, dataset) = (batch.store().clone(), batch.dataset().clone());
+        let begun_at = self.ports.clock.now();
+        if !self.file_is_whole(&batch)? {
+            self.log(format!(
+                "store {store}, dataset {dataset}: file {} is lost or damaged, its days are extracted again",
+                batch.file
+            ));
+            return self.give_up_file(&batch).await;
+        }
+        let batch = match batch.state {
+            BatchState::Spooled => self.number(&batch).await?,
+            _ => batch,
+        };
+        let file = batch.manifest.file.as_ref().ok_or_else(|| Error::bug("a batch without file facts"))?;
+        let path = ObjectPath::new(file.path.clone())?;
+        self.with_retries(async || {
+            self.ports.steps.at(step::UPLOAD_FILE)?;
+            // Its name holds its hash: whatever is there already is this very file.
+            self.ports.objects.put_if_absent(&path, self.ports.disk.body(&batch.file)?).await.map(drop)
+        })
+        .await?;
+        match self.put_manifest(&batch.manifest).await? {
+            Sent::Ours => {
+                self.journal.set_state(batch.id, BatchState::Uploaded, None, self.ports.clock.now())?;
+                report.batches += 1;
+                report.bytes += batch.bytes;
+                self.keep_to_rate(batch.bytes, begun_at).await;
+                Ok(())
+            }
+            Sent::Theirs => self.leave_epoch(&store, &dataset, report).await,
+        }
+    }
+
+    /// Closes the number of a batch whose file is lost.
+    async fn send_void(&self, batch: &BatchRow, report: &mut UploadReport) -> Result<()> {
+        match self.put_manifest(&batch.manifest).await? {
+            Sent::Ours => {
+                report.voided += 1;
+                self.journal.set_state(batch.id, BatchState::Acked, Some("voided"), self.ports.clock.now())
+            }
+            Sent::Theirs => self.leave_epoch(batch.store(), batch.dataset(), report).await,
+        }
+    }
+
+    /// Gives a batch its number, in an epoch that this journal alone uses.
+    async fn number(&self, batch: &BatchRow) -> Result<BatchRow> {
+        let (store, dataset) = (batch.store(), batch.dataset());
+        if self.journal.stream(store, dataset)?.is_none() {
+            let epoch = self.claim_epoch(store, dataset).await?;
+            self.journal.begin_epoch(store, dataset, epoch)?;
+        }
+        self.journal.number(batch, self.ports.clock.now(), |manifest, position| {
+            let Manifest { batch, month, file, opens_epoch, .. } = manifest;
+            let FileFacts { path, sha256, .. } =
+                file.as_mut().ok_or_else(|| Error::bug("a batch without file facts"))?;
+            *path = paths::landing(batch, *month, sha256)?.to_string();
+            *opens_epoch = position.epoch > 0 && position.sequence == 0;
+            Ok(())
+        })
+    }
+
+    /// Claims the next free epoch of a stream. One claimed before a crash stays unused.
+    async fn claim_epoch(&self, store: &StoreId, dataset: &DatasetName) -> Result<u32> {
+        let held = self.journal.stream(store, dataset)?.map_or(0, |position| position.epoch + 1);
+        let mut epoch = held.max(self.first_unclaimed(store, dataset).await?);
+        let claim = EpochClaim {
+            journal_id: self.journal.id().to_owned(),
+            claimed_at: self.ports.clock.now(),
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let body: Bytes = serde_json::to_vec(&claim)
+            .map_err(|error| Error::bug("an epoch claim does not serialise").with_source(error))?
+            .into();
+        loop {
+            let path = paths::epoch_claim(store, dataset, epoch)?;
+            let outcome = self
+                .with_retries(async || {
+                    self.ports.steps.at(step::EPOCH_CLAIM)?;
+                    self.ports.objects.put_if_absent(&path, body.clone().into()).await
+                })
+                .await?;
+            match outcome {
+                PutOutcome::Created => return Ok(epoch),
+                // Perhaps an earlier attempt of ours: a free epoch costs nothing, doubt would.
+                PutOutcome::Exists => epoch += 1,
+            }
+        }
+    }
+
+    async fn first_unclaimed(&self, store: &StoreId, dataset: &DatasetName) -> Result<u32> {
+        let first = paths::epoch_claim(store, dataset, 0)?;
+        let prefix = first.as_str().trim_end_matches(first.file_name());
+        let claimed = self
+            .with_retries(async || ribera_storage::object::list_all(&self.ports.objects, prefix, None).await)
+            .await?;
+        let epoch = |path: &ObjectPath| path.file_name().strip_suffix(".json")?.parse::<u32>().ok();
+        Ok(claimed.iter().filter_map(|meta| epoch(&meta.path)).max().map_or(0, |highest| highest + 1))
+    }
+
+    /// Puts a manifest, and finds out whose it is when its name is taken.
+    async fn put_manifest(&self, manifest: &Manifest) -> Result<Sent> {
+        let path = paths::inbox(&manifest.batch)?;
+        let body: Bytes = manifest.to_json()?.into();
+        self.with_retries(async || {
+            self.ports.steps.at(step::UPLOAD_MANIFEST)?;
+            match self.ports.objects.put_if_absent(&path, PutBody::Bytes(body.clone())).await? {
+                PutOutcome::Created => Ok(Sent::Ours),
+                PutOutcome::Exists => match self.sent_manifest(manifest).await? {
+                    Some(found) if found == body => Ok(Sent::Ours),
+                    Some(_) => Ok(Sent::Theirs),
+                    None => Err(Error::retry(format!("{path}: was there and is gone"))),
+                },
+            }
+        })
+        .await
+    }
+
+    /// The manifest of this number as the object store has it, in the inbox or done.
+    async fn sent_manifest(&self, manifest: &Manifest) -> Result<Option<Bytes>> {
+        match self.ports.objects.get(&paths::inbox(&manifest.batch)?).await? {
+            Some(found) => Ok(Some(found)),
+            None => self.ports.objects.get(&paths::done(&manifest.batch)?).await,
+        }
+    }
+
+    /// The spool lost a batch's file.
+    async fn give_up_file(&self, batch: &BatchRow) -> Result<()> {
+        let now = self.ports.clock.now();
+        if batch.state == BatchState::Spooled {
+            self.journal.drop_spooled(batch.id)?;
+            return self.prune(&batch.file);
+        }
+        // The manifest may have arrived before the file was lost: then all is well.
+        let body = batch.manifest.to_json()?;
+        let sent = self.with_retries(async || self.sent_manifest(&batch.manifest).await).await?;
+        if sent.is_some_and(|found| found == body) {
+            return self.journal.set_state(batch.id, BatchState::Uploaded, None, now);
+        }
+        let void = Manifest {
+            kind: ManifestKind::Void,
+            file: None,
+            units: Vec::new(),
+            opens_epoch: false,
+            ..batch.manifest.clone()
+        };
+        self.journal.begin_void(batch.id, &void, now)?;
+        self.prune(&batch.file)
+    }
+
+    fn file_is_whole(&self, batch: &BatchRow) -> Result<bool> {
+        let (Some(facts), Some(mut file)) = (&batch.manifest.file, self.ports.disk.open(&batch.file)?) else {
+            return Ok(false);
+        };
+        let mut hasher = Sha256::new();
+        let mut buffer = vec![0; BUFFER_BYTES];
+        let mut bytes = 0;
+        loop {
+            match file.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(read) => {
+                    bytes += read as u64;
+                    hasher.update(&buffer[..read]);
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                // A sector that cannot be read is a damaged file.
+                Err(_) => return Ok(false),
+            }
+        }
+        Ok(bytes == facts.bytes && hex(&hasher.finalize()) == facts.sha256)
+    }
+
+    /// Waits until the bytes just sent fit the uplink limit.
+    async fn keep_to_rate(&self, bytes: u64, begun_at: jiff::Timestamp) {
+        let Some(rate) = self.config.limits.upload_bytes_per_s else { return };
+        let owed = Duration::from_secs_f64(bytes as f64 / rate as f64);
+        let spent = Duration::try_from(self.ports.clock.now().duration_since(begun_at)).unwrap_or_default();
+        if let Some(rest) = owed.checked_sub(spent) {
+            self.ports.timer.sleep(rest).await;
+        }
+    }
+}
