@@ -22,6 +22,7 @@ pub mod numbered;
 pub mod object;
 pub mod paths;
 pub mod ports;
+pub mod rebuild;
 pub mod secret;
 pub mod store;
 

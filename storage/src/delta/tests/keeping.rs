@@ -1,1 +1,278 @@
+//! Checkpoints, time travel, compaction, vacuum and the cleaning of the log.
 
+use futures::executor::block_on;
+use jiff::SignedDuration;
+
+use super::*;
+use crate::ErrorKind;
+use crate::object::{MemoryStore, list_all};
+
+struct World {
+    objects: MemoryStore,
+    host: Host,
+    dataset: DatasetDefinition,
+}
+
+impl World {
+    fn new() -> Self {
+        let world = Self { objects: MemoryStore::new(), host: Host::new(3), dataset: dataset(Mode::Replace) };
+        world.advance(SignedDuration::ZERO);
+        world
+    }
+
+    fn table(&self) -> Table<'_, MemoryStore> {
+        Table::new(&self.objects, "pruebas".parse().unwrap())
+    }
+
+    fn advance(&self, by: SignedDuration) {
+        self.host.now.set(self.host.now.get().checked_add(by).unwrap());
+        self.objects.set_now(self.host.now.get());
+    }
+
+    async fn offer(&self, sequence: u64, days: &[i8]) {
+        let row = |day: i8| (0..3).map(|id| TestRow { day, id, cents: sequence as i64 }).collect();
+        let batch = TestBatch {
+            store: 1,
+            position: Position { epoch: 0, sequence },
+            mode: Mode::Replace,
+            opens_epoch: false,
+            days: days.iter().map(|day| (*day, row(*day))).collect(),
+        };
+        offer(&self.table(), self.host.ports(), &self.dataset, &batch).await.unwrap();
+    }
+
+    async fn snapshot(&self) -> Snapshot {
+        self.table().load().await.unwrap().unwrap()
+    }
+
+    async fn rows(&self, snapshot: &Snapshot) -> BTreeMap<String, Vec<TestRow>> {
+        content(&self.table(), &self.dataset, snapshot).await
+    }
+
+    async fn count(&self, prefix: &str) -> usize {
+        list_all(&self.objects, prefix, None).await.unwrap().len()
+    }
+}
+
+fn same(left: &Snapshot, right: &Snapshot) {
+    assert_eq!(left.version(), right.version());
+    assert_eq!((&left.protocol, &left.metadata, &left.txns), (&right.protocol, &right.metadata, &right.txns));
+    let files = |snapshot: &Snapshot| -> Vec<AddFile> {
+        // A checkpoint tells nothing of which entry changed data.
+        snapshot.files().map(|file| AddFile { data_change: false, ..file.clone() }).collect()
+    };
+    assert_eq!(files(left), files(right));
+}
+
+#[test]
+fn a_checkpoint_stands_for_all_entries_before_it() {
+    block_on(async {
+        let world = World::new();
+        for sequence in 1..=5 {
+            world.offer(sequence, &[sequence as i8, 20]).await;
+        }
+        let before = world.snapshot().await;
+        assert_eq!(before.checkpoint_version(), None);
+        assert_eq!(world.table().checkpoint(world.host.ports()).await.unwrap(), Some(5));
+        assert_eq!(world.table().checkpoint(world.host.ports()).await.unwrap(), None, "it stands already");
+        for version in 0..=5 {
+            world.objects.delete(&crate::paths::log_entry(world.table().name(), version).unwrap()).await.unwrap();
+        }
+        same(&world.snapshot().await, &before);
+        world.offer(6, &[6, 20]).await;
+        let after = world.snapshot().await;
+        assert_eq!((after.version(), after.checkpoint_version()), (6, Some(5)));
+        assert_eq!(world.rows(&after).await["s1"].len(), 7 * 3);
+    });
+}
+
+#[test]
+fn a_hint_or_checkpoint_that_lies_costs_time_and_no_truth() {
+    block_on(async {
+        let world = World::new();
+        for sequence in 1..=4 {
+            world.offer(sequence, &[sequence as i8]).await;
+            if sequence % 2 == 0 {
+                world.table().checkpoint(world.host.ports()).await.unwrap();
+            }
+        }
+        let table = world.table();
+        let truth = world.snapshot().await;
+        let (hint, newest) = (table.last_checkpoint_path().unwrap(), table.checkpoint_path(4).unwrap());
+        for text in ["", "{", r#"{"version":2,"size":1}"#, r#"{"version":77,"size":1}"#, r#"{"version":4,"size":1}"#] {
+            world.objects.put(&hint, Bytes::from_static(text.as_bytes()).into()).await.unwrap();
+            same(&world.snapshot().await, &truth);
+        }
+        for broken in [Bytes::from_static(b"PAR1"), Bytes::new()] {
+            world.objects.put(&newest, broken.into()).await.unwrap();
+            same(&world.snapshot().await, &truth);
+        }
+        world.objects.delete(&newest).await.unwrap();
+        same(&world.snapshot().await, &truth);
+    });
+}
+
+#[test]
+fn a_refreshed_snapshot_is_the_same_as_a_fresh_one_and_says_what_changed() {
+    block_on(async {
+        let world = World::new();
+        world.offer(1, &[1]).await;
+        let mut snapshot = world.snapshot().await;
+        for sequence in 2..=40 {
+            world.offer(sequence, &[1 + (sequence % 9) as i8]).await;
+        }
+        let changes = world.table().refresh(&mut snapshot).await.unwrap();
+        same(&snapshot, &world.snapshot().await);
+        assert_eq!(changes.partitions, ["store_id=s1/month=2026-01".to_owned()].into());
+        assert!(!changes.metadata);
+        assert_eq!(world.table().refresh(&mut snapshot).await.unwrap(), Changes::default());
+    });
+}
+
+#[test]
+fn every_kept_version_can_be_read_and_one_that_is_not_says_so() {
+    block_on(async {
+        let world = World::new();
+        let mut then = Vec::new();
+        for sequence in 1..=6 {
+            world.offer(sequence, &[1, 1 + sequence as i8]).await;
+            then.push(world.rows(&world.snapshot().await).await);
+            if sequence == 3 {
+                world.table().checkpoint(world.host.ports()).await.unwrap();
+            }
+        }
+        for (version, rows) in (1..).zip(&then) {
+            let snapshot = world.table().load_at(version).await.unwrap();
+            assert_eq!((snapshot.version(), &world.rows(&snapshot).await), (version, rows));
+        }
+        let error = world.table().load_at(7).await.unwrap_err();
+        assert!(error.kind() == ErrorKind::Config && error.message().contains("got 7"), "{error}");
+    });
+}
+
+#[test]
+fn compaction_merges_small_files_and_changes_no_row_and_no_fact() {
+    block_on(async {
+        let world = World::new();
+        for sequence in 1..=9 {
+            world.offer(sequence, &[10 - sequence as i8, 20 + sequence as i8 % 3]).await;
+        }
+        let before = world.snapshot().await;
+        let in_month = jiff::civil::date(2026, 1, 31);
+        let plan = compaction_plan(&before, in_month).unwrap();
+        assert_eq!(plan.len(), 1, "8 files or more");
+        assert!(world.table().compact(world.host.ports(), &world.dataset, &plan[0]).await.unwrap());
+        let after = world.snapshot().await;
+        assert_eq!(after.file_count(), 1);
+        assert_eq!(world.rows(&after).await, world.rows(&before).await);
+        let store = "s1".parse().unwrap();
+        assert_eq!(after.winners(&store).unwrap(), before.winners(&store).unwrap());
+        assert!(compaction_plan(&after, jiff::civil::date(2026, 3, 1)).unwrap().is_empty());
+        world.offer(10, &[1]).await;
+        let hot = world.snapshot().await;
+        assert!(compaction_plan(&hot, in_month).unwrap().is_empty(), "two files of a month that is not over");
+        assert_eq!(compaction_plan(&hot, jiff::civil::date(2026, 2, 1)).unwrap().len(), 1, "two of one that is");
+        let entry = world.table().read_entry(10).await.unwrap().unwrap();
+        let actions = action::from_lines(&entry).unwrap();
+        assert!(actions.iter().filter_map(|action| action.add.as_ref()).all(|add| !add.data_change));
+    });
+}
+
+#[test]
+fn compaction_that_a_batch_overtakes_is_dropped_and_one_that_lies_is_refused() {
+    block_on(async {
+        let world = World::new();
+        for sequence in 1..=8 {
+            world.offer(sequence, &[sequence as i8]).await;
+        }
+        let snapshot = world.snapshot().await;
+        let plan = compaction_plan(&snapshot, jiff::civil::date(2026, 1, 31)).unwrap();
+        let error = world.table().commit_compaction(world.host.ports(), &plan[0], vec![]).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Data);
+        let mut lying = plan[0].clone();
+        lying.units[0].facts.sums.insert("total".into(), ExactDecimal::new(1, 2));
+        let error = world.table().compact(world.host.ports(), &world.dataset, &lying).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Data);
+        world.offer(9, &[3]).await;
+        let before = world.rows(&world.snapshot().await).await;
+        assert!(!world.table().compact(world.host.ports(), &world.dataset, &plan[0]).await.unwrap());
+        assert_eq!(world.rows(&world.snapshot().await).await, before);
+    });
+}
+
+#[test]
+fn vacuum_takes_what_nobody_can_need_and_nothing_else() {
+    block_on(async {
+        let world = World::new();
+        let table = world.table();
+        world.offer(1, &[1, 2]).await;
+        let orphan = TestBatch { store: 2, ..one_row(1) };
+        encode(&table, world.host.ports(), &world.dataset, &orphan).await.unwrap();
+        let waiting = TestBatch { store: 3, ..one_row(1) };
+        let record = encode(&table, world.host.ports(), &world.dataset, &waiting).await.unwrap();
+        table.put_ready(&ReadyRecord { batch: waiting.id(), ..record }).await.unwrap();
+        world.advance(SignedDuration::from_hours(24 * 6));
+        // Written by this: the waiting record is a day old and expires; day 2 alone is written anew.
+        world.offer(2, &[1]).await;
+        world.advance(SignedDuration::from_hours(24 * 3));
+        let plan = table.vacuum_plan(world.host.now(), VACUUM_RETENTION).await.unwrap();
+        let stores: Vec<&str> = plan.iter().map(|meta| meta.path.as_str().split('/').nth(2).unwrap()).collect();
+        assert_eq!(stores, ["store_id=s2"], "removed three days ago, or named by a ready record, stays");
+        world.advance(SignedDuration::from_hours(24 * 5));
+        let plan = table.vacuum_plan(world.host.now(), VACUUM_RETENTION).await.unwrap();
+        assert_eq!(plan.len(), 2, "the file removed eight days ago goes too");
+        table.delete_objects(&plan).await.unwrap();
+        assert_eq!(table.vacuum_plan(world.host.now(), VACUUM_RETENTION).await.unwrap(), []);
+        assert_eq!(world.rows(&world.snapshot().await).await["s1"].len(), 6);
+    });
+}
+
+#[test]
+fn vacuum_after_a_checkpoint_still_spares_what_was_removed_lately() {
+    block_on(async {
+        let world = World::new();
+        world.offer(1, &[1]).await;
+        world.advance(SignedDuration::from_hours(24 * 30));
+        world.offer(2, &[1]).await;
+        world.table().checkpoint(world.host.ports()).await.unwrap();
+        assert_eq!(world.table().vacuum_plan(world.host.now(), VACUUM_RETENTION).await.unwrap(), []);
+        let older = world.table().load_at(1).await.unwrap();
+        assert_eq!(world.rows(&older).await["s1"].len(), 3);
+        world.advance(SignedDuration::from_hours(24 * 8));
+        assert_eq!(world.table().vacuum_plan(world.host.now(), VACUUM_RETENTION).await.unwrap().len(), 1);
+    });
+}
+
+#[test]
+fn the_log_is_cleaned_up_to_an_old_checkpoint_and_stays_readable() {
+    block_on(async {
+        let world = World::new();
+        for sequence in 1..=12 {
+            world.offer(sequence, &[sequence as i8]).await;
+            if sequence % 2 == 0 {
+                world.table().checkpoint(world.host.ports()).await.unwrap();
+            }
+            world.advance(SignedDuration::from_hours(24 * 6 + 1));
+        }
+        let table = world.table();
+        let truth = world.snapshot().await;
+        let before = world.count("lake/pruebas/_delta_log/").await;
+        let plan = table.log_cleanup_plan(world.host.now()).await.unwrap();
+        table.delete_objects(&plan).await.unwrap();
+        assert!(world.count("lake/pruebas/_delta_log/").await < before);
+        same(&world.snapshot().await, &truth);
+        assert!(table.load_at(8).await.is_ok(), "30 days back and a little");
+        assert_eq!(table.load_at(1).await.unwrap_err().kind(), ErrorKind::Config);
+        assert_eq!(table.log_cleanup_plan(world.host.now()).await.unwrap(), []);
+    });
+}
+
+fn one_row(sequence: u64) -> TestBatch {
+    TestBatch {
+        store: 1,
+        position: Position { epoch: 0, sequence },
+        mode: Mode::Replace,
+        opens_epoch: false,
+        days: [(1, vec![TestRow { day: 1, id: 1, cents: 1 }])].into(),
+    }
+}
