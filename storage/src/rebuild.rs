@@ -171,6 +171,8 @@ impl World {
             outcome: outcome.clone(),
             rows: file.map_or(0, |file| file.rows),
             bytes: file.map_or(0, |file| file.bytes),
+            // Warnings were told once and are in no log.
+            warnings: Vec::new(),
             timings: Timings {
                 extraction_started_at: agent.map(|agent| agent.extraction_started_at),
                 extraction_finished_at: agent.map(|agent| agent.extraction_finished_at),
