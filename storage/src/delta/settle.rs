@@ -86,7 +86,7 @@ impl<S: ObjectStore> Table<'_, S> {
             standing.extend(file.unit_positions()?);
         }
         let found: Vec<_> = candidate.units.list()?.iter().map(|unit| standing.get(unit).copied()).collect();
-        if found.iter().any(|winner| *winner == Some(*position)) {
+        if found.contains(&Some(*position)) {
             return self.committed(snapshot, candidate, versions).map(Some);
         }
         let all_lost = found.iter().all(|winner| winner.is_some_and(|winner| winner > *position));

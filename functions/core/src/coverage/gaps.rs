@@ -28,7 +28,7 @@ fn of_store(
             answer.days.add(state, 1);
         }
         let continues = open.as_ref().is_some_and(|run| Month::of(run.from) == Month::of(date));
-        if !(counts && state.is_gap()) || !continues {
+        if !(counts && state.is_gap() && continues) {
             answer.gaps.extend(open.take());
         }
         if counts && state.is_gap() {

@@ -1,6 +1,7 @@
 //! The definitions a call needs, read once. A definition that cannot be read fails only the
 //! manifests that need it.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::future::join_all;
@@ -47,10 +48,8 @@ impl Definitions {
 
     /// Adds an older version of a dataset, once some manifest named it.
     pub async fn load_older<S: ObjectStore>(&mut self, objects: &S, dataset: &DatasetName, version: u32) {
-        let key = (dataset.clone(), version);
-        if !self.older.contains_key(&key) {
-            let older = found(load_version(objects, dataset, version).await);
-            self.older.insert(key, older);
+        if let Entry::Vacant(vacant) = self.older.entry((dataset.clone(), version)) {
+            vacant.insert(found(load_version(objects, dataset, version).await));
         }
     }
 

@@ -139,19 +139,16 @@ pub async fn stores_after<S: ObjectStore>(
     limit: usize,
 ) -> Result<(Vec<StoreSummary>, Option<StoreId>), Problem> {
     let first = after.map_or(0, |after| index.pages.partition_point(|page| page.first <= *after).saturating_sub(1));
-    let mut found = Vec::new();
+    let mut found: Vec<StoreSummary> = Vec::new();
     for (number, page) in index.pages.iter().enumerate().skip(first) {
         let stores = persist::load_page(objects, page).await?;
         let wanted = stores.into_iter().filter(|store| after.is_none_or(|after| store.coverage.store > *after));
-        for store in wanted.filter_map(|store| store.summary) {
-            if found.len() == limit {
-                return Ok((found, None)).map(with_next);
-            }
-            found.push(store);
-        }
-        let more = number + 1 < index.pages.len();
-        if found.len() == limit || !more {
-            return Ok(if more { with_next((found, None)) } else { (found, None) });
+        let mut summaries = wanted.filter_map(|store| store.summary).peekable();
+        found.extend(summaries.by_ref().take(limit - found.len()));
+        let more = summaries.peek().is_some() || number + 1 < index.pages.len();
+        if found.len() == limit && more {
+            let next = found.last().map(|store| store.store.clone());
+            return Ok((found, next));
         }
     }
     Ok((found, None))
@@ -174,11 +171,6 @@ pub fn no_coverage_yet() -> Problem {
 
 pub fn no_such_store(store: &StoreId) -> Problem {
     Problem::new(404, "no_such_store", format!("there is no store {store}"))
-}
-
-fn with_next((stores, _): (Vec<StoreSummary>, Option<StoreId>)) -> (Vec<StoreSummary>, Option<StoreId>) {
-    let next = stores.last().map(|store| store.store.clone());
-    (stores, next)
 }
 
 fn json<T: Serialize>(value: &T) -> Result<Response, Problem> {
