@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by `run`: where things are. Downloads live in one cache folder outside the repository.
 
 RIBERA_TOOLS=${RIBERA_TOOLS:-${XDG_CACHE_HOME:-$HOME/.cache}/ribera}

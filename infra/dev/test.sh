@@ -5,7 +5,7 @@ set -uo pipefail
 ROOT=${ROOT:-$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)}
 # shellcheck source=env.sh
 source "$ROOT/infra/dev/env.sh"
-cd "$ROOT"
+cd "$ROOT" || exit
 
 SUITES=(lint unit build sim judge e2e crash)
 case ${1:-test} in
