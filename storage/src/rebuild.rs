@@ -161,6 +161,8 @@ impl World {
         done_at: Timestamp,
     ) -> Result<()> {
         let settled_at = self.version(batch).map_or(done_at, |(_, at)| at);
+        // Warnings are in no log: what is left of an older record keeps them.
+        let standing = ledger::load(objects, batch).await.ok().flatten();
         let manifest_sha256: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
         let file = manifest.and_then(|manifest| manifest.file.as_ref());
         let agent = manifest.map(|manifest| &manifest.agent);
@@ -171,8 +173,7 @@ impl World {
             outcome: outcome.clone(),
             rows: file.map_or(0, |file| file.rows),
             bytes: file.map_or(0, |file| file.bytes),
-            // Warnings were told once and are in no log.
-            warnings: Vec::new(),
+            warnings: standing.map(|record| record.warnings).unwrap_or_default(),
             timings: Timings {
                 extraction_started_at: agent.map(|agent| agent.extraction_started_at),
                 extraction_finished_at: agent.map(|agent| agent.extraction_finished_at),

@@ -13,6 +13,7 @@ use crate::ids::{Month, Position};
 use crate::ports::{Clock, Random};
 
 mod batches;
+mod burst;
 mod keeping;
 mod model;
 
@@ -158,7 +159,7 @@ fn record_batch(dataset: &DatasetDefinition, rows: &[TestRow]) -> arrow_array::R
         ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int16Array, Int32Array,
         Int64Array, StringArray, TimestampMicrosecondArray,
     };
-    let odd = |row: &TestRow| row.id % 3 != 0;
+    let odd = |row: &TestRow| !row.id.is_multiple_of(3);
     let micros =
         |row: &TestRow| 1_767_225_600_000_000 + i64::from(row.day) * 86_400_000_000 + i64::from(row.id) * 1_000_001;
     let columns: Vec<ArrayRef> = vec![
