@@ -21,9 +21,9 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Format {
     /// Una base DuckDB que se abre sin extensiones ni lago. / A DuckDB database that opens without extensions or lake.
-    #[command(after_help = "Una tabla por conjunto, `ventas_raw` como otro nombre de `ventas`, `ribera_coverage` con el estado
+    #[command(after_help = "Una tabla por conjunto, `ventas_raw` como otro nombre de `ventas`, `ribera_coverage_runs` con el estado
 de cada día-tienda y `ribera_stores` con las tiendas. El archivo se cambia entero al terminar.
-/ A table for each dataset, `ventas_raw` as another name of `ventas`, `ribera_coverage` with the state
+/ A table for each dataset, `ventas_raw` as another name of `ventas`, `ribera_coverage_runs` with the state
 of every store-day and `ribera_stores` with the stores. The file is swapped in whole at the end.
 
 Ejemplo / Example:

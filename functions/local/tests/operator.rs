@@ -1,0 +1,20 @@
+//! The operator commands, run as the real program on small lakes that the real ingest made.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "operator/fixture.rs"]
+mod fixture;
+
+#[path = "operator/coverage.rs"]
+mod coverage;
+#[path = "operator/definitions.rs"]
+mod definitions;
+#[path = "operator/export.rs"]
+mod export;
+#[path = "operator/maintain.rs"]
+mod maintain;
+#[path = "operator/quarantine.rs"]
+mod quarantine;
+#[path = "operator/sql.rs"]
+mod sql;
+#[path = "operator/verify.rs"]
+mod verify;

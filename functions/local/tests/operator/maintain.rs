@@ -1,0 +1,116 @@
+//! `ribera maintain` and `rebuild`.
+
+use jiff::civil::date;
+use serde_json::{Value, json};
+
+use super::fixture::{Day, Lake, january};
+
+/// Twelve batches of a day each, and one of them sent again.
+fn many_files() -> Lake {
+    let lake = Lake::new(&["s1", "s2"]);
+    for day in 1..=12_i8 {
+        lake.batch(&format!("s1/ventas/000000-{:010}", day), &january(day, day));
+    }
+    lake.batch("s1/ventas/000000-0000000013", &[Day { extra: 250, ..Day::new(date(2026, 1, 5), 7) }]);
+    lake.batch("s2/ventas/000000-0000000001", &january(1, 3));
+    lake
+}
+
+fn content(lake: &Lake) -> Value {
+    let sql = "SELECT store_id, fecha, count(*) AS n, sum(cantidad) AS c, sum(total) AS t, \
+               sum(hash(COLUMNS(* EXCLUDE (store_id, month)))::HUGEINT)::VARCHAR FROM ventas GROUP BY ALL ORDER BY ALL";
+    lake.json(&["sql", sql]).0["rows"].clone()
+}
+
+#[test]
+fn compaction_keeps_every_value_and_every_store_days_sums() {
+    let lake = many_files();
+    let before = content(&lake);
+    let version = lake.json(&["tables", "ventas"]).0["tables"][0]["version"].as_u64().unwrap();
+
+    let (plan, _) = lake.json(&["maintain", "--dry-run"]);
+    assert_eq!(plan["tables"][0]["files_before"], 13);
+    assert_eq!(
+        lake.json(&["tables", "ventas"]).0["tables"][0]["version"].as_u64(),
+        Some(version),
+        "a dry run commits nothing"
+    );
+
+    let (done, code) = lake.json(&["maintain"]);
+    assert_eq!(code, 0);
+    let table = &done["tables"][0];
+    assert_eq!((&table["files_before"], &table["files_after"]), (&json!(13), &json!(2)), "{table}");
+    assert_eq!((&table["rows_merged"], &table["units_proved"]), (&json!(117), &json!(12)));
+    assert!(table["checkpoint"].is_u64());
+    assert_eq!(content(&lake), before);
+    assert_eq!(lake.json(&["verify"]).1, 0);
+    assert_eq!(lake.json(&["coverage", "--summary"]).0["totals"]["days"]["complete"], 15);
+
+    let (old, _) = lake.json(&["sql", "--version", &version.to_string(), "SELECT count(*) AS n FROM ventas"]);
+    assert_eq!(old["rows"][0]["n"], 147);
+    let (again, _) = lake.json(&["maintain"]);
+    assert_eq!((&again["tables"][0]["groups"], &again["tables"][0]["files_after"]), (&json!(0), &json!(2)));
+}
+
+#[test]
+fn a_batch_sent_again_after_compaction_still_changes_nothing() {
+    let lake = many_files();
+    lake.json(&["maintain"]);
+    let before = content(&lake);
+    // An older position of a day that a newer batch won.
+    let outcome = lake.upload(&super::fixture::ventas(), "s1/ventas/000000-0000000000", &january(5, 5), |file| file);
+    assert!(matches!(outcome, ribera_core::ingest::Outcome::Superseded), "{outcome:?}");
+    assert_eq!(content(&lake), before);
+}
+
+#[test]
+fn compaction_refuses_files_that_are_not_what_their_facts_say() {
+    let lake = many_files();
+    for entry in lake.files("lake/ventas/_delta_log") {
+        let text = std::fs::read_to_string(&entry).unwrap();
+        std::fs::write(
+            &entry,
+            text.replace(
+                "|2026-01-03;0;3;c=;1769947200000;10;10.000;10.45",
+                "|2026-01-03;0;3;c=;1769947200000;10;10.000;10.44",
+            ),
+        )
+        .unwrap();
+    }
+    let (text, code) = lake.text(&["maintain"]);
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("2026-01-03") && text.contains("ribera verify"), "{text}");
+    assert_eq!(lake.json(&["tables", "ventas"]).0["tables"][0]["files"], 13, "nothing was changed");
+}
+
+#[test]
+fn ledger_and_acks_are_made_again_from_the_log_and_the_quarantine() {
+    let lake = many_files();
+    let refused = lake.upload(&super::fixture::ventas(), "s2/ventas/000000-0000000002", &january(9, 9), |mut file| {
+        file.truncate(100);
+        file
+    });
+    assert!(matches!(refused, ribera_core::ingest::Outcome::Quarantined { .. }));
+    let outcomes = |lake: &Lake| {
+        let acks = lake.files("acks").into_iter().map(|path| {
+            let ack: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+            (ack["batch"].clone(), ack["outcome"]["state"].clone(), ack["manifest_sha256"].clone())
+        });
+        acks.collect::<Vec<_>>()
+    };
+    let before = outcomes(&lake);
+    assert_eq!(before.len(), 15);
+    assert_eq!(lake.json(&["rebuild"]).0["acks_written"], 0, "nothing to do on an intact lake");
+    std::fs::remove_dir_all(lake.root().join("acks")).unwrap();
+    std::fs::remove_dir_all(lake.root().join("state")).unwrap();
+    let (report, code) = lake.json(&["rebuild"]);
+    assert_eq!((code, &report["acks_written"], &report["ledger_written"]), (0, &json!(15), &json!(15)));
+    let after = outcomes(&lake);
+    assert_eq!(after.len(), before.len());
+    for (old, new) in before.iter().zip(&after) {
+        // Day 5 was won by a later batch: its first one is now known as superseded only.
+        let superseded = new.1 == "superseded" && old.1 == "committed";
+        assert!(old == new || (superseded && old.0 == new.0), "{old:?} {new:?}");
+    }
+    assert_eq!(lake.json(&["runs", "--limit", "100"]).0["runs"].as_array().unwrap().len(), 15);
+}
