@@ -4,7 +4,9 @@
 
 pub mod cli;
 pub mod commands;
+pub mod host;
 pub mod lake;
+pub mod logs;
 pub mod maintain;
 pub mod ports;
 pub mod progress;

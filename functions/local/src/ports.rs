@@ -10,6 +10,7 @@ use ribera_storage::ports::{Clock, Random};
 pub struct SystemClock;
 
 impl Clock for SystemClock {
+    #[allow(clippy::disallowed_methods, reason = "this is the host's clock")]
     fn now(&self) -> Timestamp {
         Timestamp::now()
     }
@@ -20,6 +21,7 @@ impl Clock for SystemClock {
 pub struct SystemRandom;
 
 impl Random for SystemRandom {
+    #[allow(clippy::disallowed_methods, reason = "this is the host's randomness")]
     fn next_u64(&self) -> u64 {
         let mut bytes = [0; 8];
         match getrandom::fill(&mut bytes) {

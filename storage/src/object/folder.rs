@@ -61,6 +61,12 @@ impl FolderStore {
         Ok(removed)
     }
 
+    /// For a folder that this process may only read: nothing is made or checked, and every write
+    /// fails.
+    pub fn read_only(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into(), token: String::new(), durable: true }
+    }
+
     /// Leaves out fsync: quicker, and nothing survives a power cut for certain.
     #[must_use]
     pub fn without_sync(mut self) -> Self {

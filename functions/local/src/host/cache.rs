@@ -1,0 +1,173 @@
+//! Finds components, compiles each once, keeps the machine code on disk.
+//!
+//! A cached file is named by what it was made from (the component's bytes, the engine's version
+//! and settings) and by what it holds (its own SHA-256). A stale or damaged file never matches,
+//! so it is never loaded.
+
+use std::hash::{Hash, Hasher};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use std::{env, fs};
+
+use ribera_storage::ports::Random as _;
+use ribera_storage::{Error, Result};
+use sha2::{Digest, Sha256};
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+use super::rights::Function;
+use crate::ports::SystemRandom;
+
+/// Builds every component.
+pub const BUILD_COMMAND: &str =
+    "cargo build --release --target wasm32-wasip2 -p ribera-spin-ingest -p ribera-spin-coverage -p ribera-spin-status";
+
+/// Where components come from and where their machine code is kept.
+#[derive(Debug, Clone)]
+pub struct ComponentFolders {
+    pub components: PathBuf,
+    pub cache: PathBuf,
+}
+
+impl ComponentFolders {
+    /// `components`: as given, else `components/` or the folder itself beside this program, else
+    /// cargo's output folder. `cache`: as given, else the user's cache folder.
+    pub fn find(components: Option<PathBuf>, cache: Option<PathBuf>) -> Result<Self> {
+        Ok(Self { components: components_folder(components)?, cache: cache.unwrap_or_else(default_cache) })
+    }
+}
+
+/// How a component came to be loaded.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    pub component: Component,
+    pub from_cache: bool,
+    pub took: Duration,
+}
+
+/// Loads the component of `function`, compiling it when there is no machine code of it yet.
+pub fn load(engine: &Engine, folders: &ComponentFolders, function: Function) -> Result<Loaded> {
+    let started = Instant::now();
+    let wasm = read_component(&folders.components.join(function.component_file()))?;
+    let key = key(engine, &wasm);
+    if let Some(component) = load_cached(engine, &folders.cache, &key) {
+        return Ok(Loaded { component, from_cache: true, took: started.elapsed() });
+    }
+    let code = engine
+        .precompile_component(&wasm)
+        .map_err(|error| Error::config(format!("component {}: {error:#}", function.name())))?;
+    // A cache that cannot be written costs time at the next start and nothing else.
+    if let Err(error) = keep(&folders.cache, function, &key, &code) {
+        tracing::warn!(function = function.name(), %error, "compiled component not kept");
+    }
+    let component = deserialize(engine, &code)
+        .ok_or_else(|| Error::bug(format!("component {}: cannot be loaded after compiling", function.name())))?;
+    Ok(Loaded { component, from_cache: false, took: started.elapsed() })
+}
+
+fn components_folder(given: Option<PathBuf>) -> Result<PathBuf> {
+    let holds_all =
+        |folder: &PathBuf| Function::ALL.iter().all(|function| folder.join(function.component_file()).is_file());
+    let (candidates, wanted) = match given {
+        Some(folder) => (vec![folder.clone()], folder),
+        None => {
+            let beside =
+                env::current_exe().ok().and_then(|program| Some(program.parent()?.to_owned())).unwrap_or_default();
+            let built = PathBuf::from("wasm32-wasip2/release");
+            // Beside the program when installed; from target/release/ribera when built here.
+            (vec![beside.join("components"), beside.clone(), beside.join("..").join(built)], beside.join("components"))
+        }
+    };
+    candidates.into_iter().find(holds_all).ok_or_else(|| {
+        Error::config(format!(
+            "--components: must be a folder that holds {}, got {}",
+            Function::ALL.map(Function::component_file).join(", "),
+            wanted.display()
+        ))
+        .with_hint(format!("{BUILD_COMMAND} && ribera up --components target/wasm32-wasip2/release"))
+    })
+}
+
+fn default_cache() -> PathBuf {
+    env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))
+        .unwrap_or_else(env::temp_dir)
+        .join("ribera")
+        .join("components")
+}
+
+fn read_component(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).map_err(|error| {
+        Error::config(format!("component {}: cannot be read", path.display()))
+            .with_source(error)
+            .with_hint(BUILD_COMMAND)
+    })
+}
+
+/// Tells machine code by the component's bytes, the engine's version and its settings.
+fn key(engine: &Engine, wasm: &[u8]) -> String {
+    let mut compatibility = std::hash::DefaultHasher::new();
+    engine.precompile_compatibility_hash().hash(&mut compatibility);
+    let mut hasher = Sha256::new();
+    hasher.update(wasm);
+    hasher.update(compatibility.finish().to_le_bytes());
+    hex(&hasher.finalize())[..32].to_owned()
+}
+
+fn load_cached(engine: &Engine, cache: &Path, key: &str) -> Option<Component> {
+    for entry in fs::read_dir(cache).ok()?.flatten() {
+        let name = entry.file_name();
+        let Some(kept_hash) =
+            name.to_str().and_then(|name| name.strip_suffix(".cwasm")?.split_once(key)?.1.strip_prefix('-'))
+        else {
+            continue;
+        };
+        let code = fs::read(entry.path()).ok()?;
+        if hex(&Sha256::digest(&code)) == kept_hash {
+            return deserialize(engine, &code);
+        }
+        tracing::warn!(file = %entry.path().display(), "damaged machine code ignored");
+    }
+    None
+}
+
+/// Writes whole or not at all, and removes what it replaces.
+fn keep(cache: &Path, function: Function, key: &str, code: &[u8]) -> Result<()> {
+    make_private_folder(cache)?;
+    let prefix = format!("{}-", function.name());
+    for entry in fs::read_dir(cache)?.flatten() {
+        if entry.file_name().to_string_lossy().starts_with(&prefix) {
+            // Another host may have removed it first.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+    let temporary = cache.join(format!(".{}", SystemRandom.fresh_name()));
+    let mut file = fs::File::create_new(&temporary)?;
+    file.write_all(code)?;
+    file.sync_all()?;
+    fs::rename(&temporary, cache.join(format!("{prefix}{key}-{}.cwasm", hex(&Sha256::digest(code)))))?;
+    Ok(())
+}
+
+/// Machine code is trusted when loaded: nobody else may write here.
+fn make_private_folder(folder: &Path) -> Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    Ok(builder.create(folder)?)
+}
+
+#[allow(unsafe_code)]
+fn deserialize(engine: &Engine, code: &[u8]) -> Option<Component> {
+    // SAFETY: the bytes were made by `precompile_component` just now, or come from a folder that
+    // only this user can write and match the hash in their name. The engine checks its own version
+    // and settings.
+    unsafe { Component::deserialize(engine, code) }.ok()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

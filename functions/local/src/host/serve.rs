@@ -1,0 +1,217 @@
+//! `ribera up`: everything that runs by itself, until told to stop. Nothing in memory matters.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ribera_storage::{Error, Result};
+use tokio::net::TcpListener;
+use tokio::signal;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::functions::{Functions, millis};
+use super::http;
+use super::ingester::Ingester;
+use super::watch::{Heard, Watch};
+
+/// From a change to the coverage that shows it, while changes keep coming.
+const COVERAGE_DEBOUNCE: Duration = Duration::from_secs(1);
+
+/// How often the inbox is listed where the kernel tells nothing.
+const LISTING_INTERVAL: Duration = Duration::from_secs(2);
+
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long calls may go on once told to stop.
+const STOP_MAX: Duration = Duration::from_secs(30);
+
+/// A host at work.
+pub struct Host {
+    pub ingester: Arc<Ingester>,
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+}
+
+impl Host {
+    /// Starts the ingest workers and nothing else.
+    pub fn start(functions: Functions, store_root: &Path) -> Self {
+        let ingester = Arc::new(Ingester::new(functions, store_root));
+        let (stop, stopped) = watch::channel(false);
+        let tasks = ingester.start(&stopped);
+        Self { ingester, stop, tasks }
+    }
+
+    /// Adds what wakes the functions: events, schedules, HTTP. Returns the address it listens on.
+    pub async fn serve(&mut self, store_root: &Path, listen: SocketAddr) -> Result<SocketAddr> {
+        let listener = TcpListener::bind(listen)
+            .await
+            .map_err(|error| Error::config(format!("--listen: {listen}: cannot be listened on")).with_source(error))?;
+        let address = listener.local_addr()?;
+        let router = http::router(self.ingester.clone(), address);
+        let mut stopped = self.stop.subscribe();
+        self.tasks.spawn(async move {
+            let until = async move {
+                let _ = stopped.wait_for(|stop| *stop).await;
+            };
+            if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(until).await {
+                tracing::error!(%error, "HTTP ended");
+            }
+        });
+        let events = match Watch::start(store_root) {
+            Ok((watch, heard)) => {
+                self.hear(heard);
+                Some(watch)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no events of new manifests; the inbox is listed every two seconds");
+                None
+            }
+        };
+        self.spawn(match events {
+            Some(watch) => Task::Listen(Box::new(watch)),
+            None => Task::List,
+        });
+        self.spawn(Task::Sweep);
+        self.spawn(Task::Coverage);
+        self.spawn(Task::Progress);
+        Ok(address)
+    }
+
+    /// Lets running calls end, for a while.
+    pub async fn stop(mut self) {
+        let _ = self.stop.send(true);
+        let all = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(STOP_MAX, all).await.is_err() {
+            tracing::warn!("stopped with calls still running; the next start sweeps up after them");
+        }
+    }
+
+    fn hear(&self, heard: Vec<Heard>) {
+        hear(&self.ingester, heard);
+    }
+
+    fn spawn(&mut self, task: Task) {
+        let ingester = self.ingester.clone();
+        let mut stopped = self.stop.subscribe();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = run(task, &ingester) => {}
+                _ = stopped.wait_for(|stop| *stop) => {}
+            }
+        });
+    }
+}
+
+enum Task {
+    Listen(Box<Watch>),
+    List,
+    Sweep,
+    Coverage,
+    Progress,
+}
+
+/// Ends on SIGTERM, SIGINT.
+pub async fn told_to_stop() -> Result<()> {
+    #[cfg(unix)]
+    {
+        let mut terminate = signal::unix::signal(signal::unix::SignalKind::terminate())?;
+        tokio::select! {
+            _ = terminate.recv() => Ok(()),
+            pressed = signal::ctrl_c() => Ok(pressed?),
+        }
+    }
+    #[cfg(not(unix))]
+    Ok(signal::ctrl_c().await?)
+}
+
+async fn run(task: Task, ingester: &Ingester) {
+    match task {
+        Task::Listen(watch) => listen(*watch, ingester).await,
+        Task::List => list(ingester).await,
+        Task::Sweep => sweep(ingester).await,
+        Task::Coverage => coverage(ingester).await,
+        Task::Progress => progress(ingester).await,
+    }
+}
+
+async fn listen(mut watch: Watch, ingester: &Ingester) {
+    loop {
+        match watch.next().await {
+            Ok(heard) => hear(ingester, heard),
+            Err(error) => {
+                tracing::warn!(%error, "events of new manifests ended; the inbox is listed every two seconds");
+                return list(ingester).await;
+            }
+        }
+    }
+}
+
+fn hear(ingester: &Ingester, heard: Vec<Heard>) {
+    let lost = heard.contains(&Heard::Lost);
+    ingester.queue.offer(heard.into_iter().filter_map(|one| match one {
+        Heard::Manifest(path) => Some(path),
+        Heard::Lost => None,
+    }));
+    if lost {
+        tracing::warn!("events of new manifests were lost; the next sweep finds them");
+    }
+}
+
+async fn list(ingester: &Ingester) {
+    loop {
+        if let Err(error) = ingester.offer_inbox().await {
+            tracing::error!(%error, "inbox cannot be listed");
+        }
+        tokio::time::sleep(LISTING_INTERVAL).await;
+    }
+}
+
+async fn sweep(ingester: &Ingester) {
+    let interval = Duration::from_secs(ingester.functions().settings().schedule.sweep_seconds.into());
+    loop {
+        let started = Instant::now();
+        match ingester.sweep().await {
+            Ok(()) => tracing::info!(ms = millis(started.elapsed()), "swept"),
+            Err(error) => tracing::error!(%error, "sweep failed"),
+        }
+        tokio::time::sleep(interval).await;
+    }
+}
+
+async fn coverage(ingester: &Ingester) {
+    let interval = Duration::from_secs(ingester.functions().settings().schedule.coverage_seconds.into());
+    loop {
+        let started = Instant::now();
+        match ingester.functions().coverage().await {
+            Ok(summaries) => {
+                tracing::info!(datasets = summaries.len(), ms = millis(started.elapsed()), "coverage computed");
+            }
+            Err(error) => tracing::error!(%error, "coverage failed"),
+        }
+        // While batches keep coming, coverage takes a quarter of one processor at most.
+        let pause = (started.elapsed() * 3).max(COVERAGE_DEBOUNCE);
+        if tokio::time::timeout(interval, ingester.changed.notified()).await.is_ok() {
+            tokio::time::sleep(pause).await;
+        }
+    }
+}
+
+async fn progress(ingester: &Ingester) {
+    let mut told = 0;
+    loop {
+        tokio::time::sleep(PROGRESS_INTERVAL).await;
+        let tally = ingester.tally();
+        if tally.settled() != told || ingester.queue.pending() > 0 {
+            told = tally.settled();
+            tracing::info!(
+                batches = tally.committed,
+                rows = tally.rows,
+                quarantined = tally.quarantined,
+                pending = ingester.queue.pending(),
+                "progress"
+            );
+        }
+    }
+}

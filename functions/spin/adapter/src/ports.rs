@@ -1,0 +1,23 @@
+//! The clock and the randomness of WASI.
+
+use jiff::Timestamp;
+use ribera_storage::ports::{Clock, Random};
+use spin_sdk::wasip3::random::random::get_random_u64;
+
+#[derive(Debug, Clone, Copy)]
+pub struct WasiClock;
+
+impl Clock for WasiClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct WasiRandom;
+
+impl Random for WasiRandom {
+    fn next_u64(&self) -> u64 {
+        get_random_u64()
+    }
+}
