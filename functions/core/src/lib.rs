@@ -16,7 +16,6 @@ pub mod coverage;
 mod fixture;
 pub mod ingest;
 pub mod lang;
-pub mod rebuild;
 pub mod status;
 
 pub use lang::Lang;

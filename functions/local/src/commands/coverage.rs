@@ -3,7 +3,7 @@
 use comfy_table::Cell;
 use jiff::civil::Date;
 use ribera_core::coverage::{self, Coverage, CoverageSettings, DayState, Light, Period, StoreCoverage, Summary, Totals};
-use ribera_storage::{DatasetName, Error, Month, Result, StoreId};
+use ribera_storage::{DatasetName, Error, Result, StoreId};
 use serde_json::json;
 
 use crate::cli::{Context, Exit, Lang};
@@ -158,15 +158,11 @@ fn summary_text(lang: Lang, summary: &Summary) -> String {
             show::right(show::number(lang, line.rows)),
             share(line.day_percent),
             share(line.month_percent),
-            Cell::new(month_names(lang, &line.missing_months, years)),
+            Cell::new(show::month_names(lang, &line.missing_months, years)),
             Cell::new(line.since.map(|since| since.to_string()).unwrap_or_default()),
         ]);
     }
     format!("{}\n{}", show::table_text(&table), totals_text(lang, summary))
-}
-
-fn month_names(lang: Lang, months: &[Month], with_year: bool) -> String {
-    months.iter().map(|month| show::month_name(lang, *month, with_year)).collect::<Vec<_>>().join(", ")
 }
 
 fn totals_text(lang: Lang, summary: &Summary) -> String {

@@ -82,17 +82,15 @@ fn plan_text(lang: Lang, steps: &[Step]) -> String {
     for step in steps {
         missing += u64::from(step.gap.missing);
         partial += u64::from(step.gap.partial);
-        let mut note = gap_counts(lang, step.gap.missing, step.gap.partial);
+        let mut note = gap_counts(lang, step.gap.missing.into(), step.gap.partial.into());
         if step.gap.hold_repair {
             note.push_str(lang.pick("; sin reparación automática", "; no automatic repair"));
         }
         lines.push(format!("# {} {}: {note}", step.gap.dataset, step.gap.store));
         lines.push(step.command.clone());
     }
-    let [missing, partial] = [missing, partial].map(|count| show::number(lang, count));
-    lines.push(lang.pick(
-        format!("# {} órdenes: {missing} días-tienda faltan, {partial} parciales", steps.len()),
-        format!("# {} commands: {missing} store-days missing, {partial} partial", steps.len()),
-    ));
+    let commands = show::counted(lang, steps.len() as u64, ["orden", "órdenes"], ["command", "commands"]);
+    let what = gap_counts(lang, missing, partial);
+    lines.push(lang.pick(format!("# {commands}; días-tienda: {what}"), format!("# {commands}; store-days: {what}")));
     lines.join("\n")
 }

@@ -192,7 +192,8 @@ fn table_text(lang: Lang, answer: &Answer<'_>) -> Result<String> {
             format!("\n{shown} of {count} rows; all of them with --csv or --json"),
         ));
     } else if std::io::stdout().is_terminal() || rows != 1 {
-        text.push_str(&lang.pick(format!("\n{count} filas"), format!("\n{count} rows")));
+        text.push('\n');
+        text.push_str(&show::counted(lang, rows as u64, ["fila", "filas"], ["row", "rows"]));
     }
     Ok(text)
 }
@@ -293,7 +294,7 @@ fn note(context: &Context, behind: &Behind) -> String {
     let lang = context.lang;
     let AnswerCoverage { dataset, days, gaps } = &behind.coverage;
     let due = days.complete + days.partial + days.missing;
-    let [due, missing, partial] = [due, days.missing, days.partial].map(|count| show::number(lang, count));
+    let due = show::number(lang, due);
     let scope = match behind.narrowed {
         true => "",
         false => lang.pick(" (todo el conjunto)", " (the whole dataset)"),
@@ -311,13 +312,14 @@ fn note(context: &Context, behind: &Behind) -> String {
         };
         return show::paint(&text, 32);
     }
+    let what = gap_counts(lang, days.missing, days.partial);
     let head = lang.pick(
-        format!("Cobertura de {dataset}{scope}: de {due} días-tienda detrás de esta respuesta faltan {missing} y están parciales {partial}:"),
-        format!("Coverage of {dataset}{scope}: of {due} store-days behind this answer {missing} are missing and {partial} partial:"),
+        format!("Cobertura de {dataset}{scope}: de {due} días-tienda detrás de esta respuesta, {what}:"),
+        format!("Coverage of {dataset}{scope}: of {due} store-days behind this answer, {what}:"),
     );
     let mut lines = vec![show::paint(&head, 33)];
     for gap in gaps.iter().take(RUNS_MAX) {
-        lines.push(format!("  {}  {}  {}", gap.store, show::days(gap.from, gap.to), gap_counts(lang, gap.missing, gap.partial)));
+        lines.push(format!("  {}  {}  {}", gap.store, show::days(gap.from, gap.to), gap_counts(lang, gap.missing.into(), gap.partial.into())));
     }
     if gaps.len() > RUNS_MAX {
         let rest = gaps.len() - RUNS_MAX;
@@ -328,14 +330,21 @@ fn note(context: &Context, behind: &Behind) -> String {
     lines.join("\n")
 }
 
-/// `21 faltan, 1 parcial` and the like.
-pub fn gap_counts(lang: Lang, missing: u32, partial: u32) -> String {
+/// `faltan 21, parciales 2` and the like.
+pub fn gap_counts(lang: Lang, missing: u64, partial: u64) -> String {
+    let counted = |count: u64, es: [&str; 2], en: &str| {
+        let number = show::number(lang, count);
+        match lang {
+            Lang::Es => format!("{} {number}", es[usize::from(count != 1)]),
+            Lang::En => format!("{number} {en}"),
+        }
+    };
     let mut parts = Vec::new();
     if missing > 0 {
-        parts.push(format!("{missing} {}", lang.pick(if missing == 1 { "falta" } else { "faltan" }, "missing")));
+        parts.push(counted(missing, ["falta", "faltan"], "missing"));
     }
     if partial > 0 {
-        parts.push(format!("{partial} {}", lang.pick(if partial == 1 { "parcial" } else { "parciales" }, "partial")));
+        parts.push(counted(partial, ["parcial", "parciales"], "partial"));
     }
     parts.join(", ")
 }

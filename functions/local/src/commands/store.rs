@@ -207,6 +207,6 @@ fn list_text(lang: Lang, stores: &[StoreDefinition]) -> String {
             state.join(", "),
         ]);
     }
-    let count = show::number(lang, stores.len() as u64);
-    format!("{}\n{}", show::table_text(&table), lang.pick(format!("{count} tiendas"), format!("{count} stores")))
+    let count = show::counted(lang, stores.len() as u64, ["tienda", "tiendas"], ["store", "stores"]);
+    format!("{}\n{count}", show::table_text(&table))
 }

@@ -49,6 +49,12 @@ pub fn number(lang: Lang, value: u64) -> String {
     text
 }
 
+/// A number with its noun, one or many: `1 tienda`, `2 tiendas`.
+pub fn counted(lang: Lang, count: u64, es: [&str; 2], en: [&str; 2]) -> String {
+    let many = usize::from(count != 1);
+    format!("{} {}", number(lang, count), lang.pick(es[many], en[many]))
+}
+
 /// A percentage with two decimals at most: `94,25 %` in Spanish, `94.25 %` in English.
 pub fn percent(lang: Lang, value: f64) -> String {
     let text = format!("{value:.2}");
@@ -78,6 +84,24 @@ pub fn moment(at: Timestamp) -> String {
 pub fn month_name(lang: Lang, month: Month, with_year: bool) -> String {
     let name = core_lang(lang).month_name(month.first_day().month());
     if with_year { format!("{name} {}", month.year()) } else { name.to_owned() }
+}
+
+/// Months by name; three and more in a row as the first and the last of them.
+pub fn month_names(lang: Lang, months: &[Month], with_year: bool) -> String {
+    let name = |month: Month| month_name(lang, month, with_year);
+    let mut parts = Vec::new();
+    let mut rest = months;
+    while let [first, ..] = rest {
+        let follows = |pair: &[Month]| pair[0].last_day().tomorrow().is_ok_and(|day| Month::of(day) == pair[1]);
+        let run = 1 + rest.windows(2).take_while(|pair| follows(pair)).count();
+        let (these, later) = rest.split_at(run);
+        match these {
+            [_, _, .., last] => parts.push(format!("{} – {}", name(*first), name(*last))),
+            few => parts.extend(few.iter().map(|month| name(*month))),
+        }
+        rest = later;
+    }
+    parts.join(", ")
 }
 
 /// A run of days: `2017-03-01` or `2017-03-01..2017-03-21`.
@@ -126,6 +150,18 @@ pub fn colours() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn months_in_a_row_are_named_as_first_and_last() {
+        let months = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<Month>>();
+        let names = |texts: &[&str], years| month_names(Lang::En, &months(texts), years);
+        assert_eq!(names(&["2017-01", "2017-02", "2017-05"], false), "January, February, May");
+        assert_eq!(
+            names(&["2016-11", "2016-12", "2017-01", "2017-03"], true),
+            "November 2016 – January 2017, March 2017"
+        );
+        assert_eq!(names(&[], false), "");
+    }
 
     #[test]
     fn numbers_are_grouped_as_the_language_does() {

@@ -11,7 +11,7 @@ use jiff::civil::{Date, date};
 use parquet::arrow::ArrowWriter;
 use ribera::ports::{SystemClock, SystemRandom};
 use ribera_core::Deps;
-use ribera_core::ingest::{IngestSettings, Outcome, SweepBudget, sha256_hex, sweep};
+use ribera_core::ingest::{IngestSettings, Outcome, SweepBudget, SweepReport, sha256_hex, sweep};
 use ribera_storage::batch::{AgentFacts, CONTRACT_VERSION, Facts, FileFacts, Manifest, ManifestKind, UnitFacts};
 use ribera_storage::control;
 use ribera_storage::dataset::{ColumnType, DatasetDefinition, Mode, shipped};
@@ -106,10 +106,15 @@ impl Lake {
             self.objects.put(&landing, damage(file).into()).await.unwrap();
             let inbox = paths::inbox(&batch).unwrap();
             self.objects.put_if_absent(&inbox, manifest.to_json().unwrap().into()).await.unwrap();
-            let deps = Deps::new(&self.objects, SystemClock, SystemRandom);
-            let report = sweep(&deps, &IngestSettings::default(), &SweepBudget::default()).await.unwrap();
-            report.report.outcomes.into_iter().find(|one| one.batch.as_ref() == Some(&batch)).unwrap().outcome
-        })
+        });
+        let report = self.sweep();
+        report.report.outcomes.into_iter().find(|one| one.batch.as_ref() == Some(&batch)).unwrap().outcome
+    }
+
+    /// Ingests whatever waits.
+    pub fn sweep(&self) -> SweepReport {
+        let deps = Deps::new(&self.objects, SystemClock, SystemRandom);
+        self.wait(sweep(&deps, &IngestSettings::default(), &SweepBudget::default())).unwrap()
     }
 
     /// Runs `ribera` with these words.

@@ -100,11 +100,10 @@ fn ledger_and_acks_are_made_again_from_the_log_and_the_quarantine() {
     };
     let before = outcomes(&lake);
     assert_eq!(before.len(), 15);
-    assert_eq!(lake.json(&["rebuild"]).0["acks_written"], 0, "nothing to do on an intact lake");
     std::fs::remove_dir_all(lake.root().join("acks")).unwrap();
     std::fs::remove_dir_all(lake.root().join("state")).unwrap();
     let (report, code) = lake.json(&["rebuild"]);
-    assert_eq!((code, &report["acks_written"], &report["ledger_written"]), (0, &json!(15), &json!(15)));
+    assert_eq!((code, &report["batches"], &report["reopened"]), (0, &json!(15), &json!([])));
     let after = outcomes(&lake);
     assert_eq!(after.len(), before.len());
     for (old, new) in before.iter().zip(&after) {
@@ -113,4 +112,15 @@ fn ledger_and_acks_are_made_again_from_the_log_and_the_quarantine() {
         assert!(old == new || (superseded && old.0 == new.0), "{old:?} {new:?}");
     }
     assert_eq!(lake.json(&["runs", "--limit", "100"]).0["runs"].as_array().unwrap().len(), 15);
+}
+
+#[test]
+fn what_the_lake_lost_goes_back_to_the_inbox_and_a_sweep_takes_it_in_again() {
+    let lake = many_files();
+    let before = content(&lake);
+    std::fs::remove_dir_all(lake.root().join("lake")).unwrap();
+    let (report, _) = lake.json(&["rebuild"]);
+    assert_eq!(report["reopened"].as_array().unwrap().len(), 14);
+    lake.sweep();
+    assert_eq!(content(&lake), before);
 }
