@@ -15,7 +15,7 @@ use ribera_core::ingest::{IngestSettings, Outcome, SweepBudget, SweepReport, sha
 use ribera_storage::batch::{AgentFacts, CONTRACT_VERSION, Facts, FileFacts, Manifest, ManifestKind, UnitFacts};
 use ribera_storage::control;
 use ribera_storage::dataset::{ColumnType, DatasetDefinition, Mode, shipped};
-use ribera_storage::object::FolderStore;
+use ribera_storage::object::{FolderStore, ObjectPath};
 use ribera_storage::store::StoreDefinition;
 use ribera_storage::{BatchId, ExactDecimal, Month, ObjectStore, Unit, paths};
 use serde_json::Value;
@@ -73,11 +73,11 @@ impl Lake {
 
     pub fn store(&self, toml: &str) {
         let store = StoreDefinition::from_toml(toml).unwrap();
-        self.wait(async { drop(control::publish_store(&self.objects, &store).await.unwrap()) });
+        self.wait(control::publish_store(&self.objects, &store)).unwrap();
     }
 
     pub fn publish(&self, dataset: &DatasetDefinition) {
-        self.wait(async { drop(control::publish_dataset(&self.objects, dataset).await.unwrap()) });
+        self.wait(control::publish_dataset(&self.objects, dataset)).unwrap();
     }
 
     /// Uploads a batch of `ventas` and ingests it; it must be committed.
@@ -99,14 +99,7 @@ impl Lake {
         damage: impl Fn(Vec<u8>) -> Vec<u8>,
     ) -> Outcome {
         let batch: BatchId = id.parse().unwrap();
-        let file = parquet(dataset, batch.store.as_str(), days);
-        let manifest = manifest(dataset, &batch, days, &file);
-        let landing = ribera_storage::object::ObjectPath::new(manifest.file.as_ref().unwrap().path.clone()).unwrap();
-        self.wait(async {
-            self.objects.put(&landing, damage(file).into()).await.unwrap();
-            let inbox = paths::inbox(&batch).unwrap();
-            self.objects.put_if_absent(&inbox, manifest.to_json().unwrap().into()).await.unwrap();
-        });
+        self.deliver(dataset, id, days, damage);
         let report = self.sweep();
         report.report.outcomes.into_iter().find(|one| one.batch.as_ref() == Some(&batch)).unwrap().outcome
     }
@@ -115,6 +108,26 @@ impl Lake {
     pub fn sweep(&self) -> SweepReport {
         let deps = Deps::new(&self.objects, SystemClock, SystemRandom);
         self.wait(sweep(&deps, &IngestSettings::default(), &SweepBudget::default())).unwrap()
+    }
+
+    /// Uploads a batch and leaves it to whoever ingests; its manifest's path.
+    pub fn deliver(
+        &self,
+        dataset: &DatasetDefinition,
+        id: &str,
+        days: &[Day],
+        damage: impl Fn(Vec<u8>) -> Vec<u8>,
+    ) -> ObjectPath {
+        let batch: BatchId = id.parse().unwrap();
+        let file = parquet(dataset, batch.store.as_str(), days);
+        let manifest = manifest(dataset, &batch, days, &file);
+        let landing = ObjectPath::new(manifest.file.as_ref().unwrap().path.clone()).unwrap();
+        let inbox = paths::inbox(&batch).unwrap();
+        self.wait(async {
+            self.objects.put(&landing, damage(file).into()).await.unwrap();
+            self.objects.put_if_absent(&inbox, manifest.to_json().unwrap().into()).await.unwrap();
+        });
+        inbox
     }
 
     /// Runs `ribera` with these words.

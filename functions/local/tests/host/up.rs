@@ -1,0 +1,146 @@
+//! `ribera up` as the real program.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use serde_json::Value;
+
+use crate::fixture::{Lake, january, ventas};
+use crate::{cache_folder, components_given, until};
+
+struct Up {
+    child: Child,
+    out: BufReader<ChildStdout>,
+    address: String,
+}
+
+impl Up {
+    fn start(lake: &Lake, words: &[&str]) -> Self {
+        let mut child = command(lake, &[&["up", "--json", "--listen", "127.0.0.1:0"], words].concat())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        out.read_line(&mut line).unwrap();
+        let page = serde_json::from_str::<Value>(&line).unwrap()["page"].as_str().unwrap().to_owned();
+        let address = page.trim_start_matches("http://").trim_end_matches('/').to_owned();
+        Self { child, out, address }
+    }
+
+    fn ask(&self, method: &str, target: &str, more: &str, body: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        let length = body.len();
+        write!(
+            stream,
+            "{method} {target} HTTP/1.1\r\nconnection: close\r\ncontent-length: {length}\r\n{more}\r\n{body}"
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
+    }
+
+    fn signal(&self, name: &str) {
+        let done = Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap();
+        assert!(done.success());
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn command(lake: &Lake, words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ribera"));
+    command.args(words).env("RIBERA_LAKE", lake.root()).env("RIBERA_CACHE", cache_folder());
+    command.env("RIBERA_COMPONENTS", components_given().unwrap());
+    command
+}
+
+fn deliver(lake: &Lake, store: &str, sequence: i8) {
+    let days = january(sequence, sequence);
+    lake.deliver(&ventas(), &format!("{store}/ventas/000000-{sequence:010}"), &days, |file| file);
+}
+
+fn done(lake: &Lake) -> usize {
+    lake.files("done").len()
+}
+
+#[test]
+fn manifests_are_ingested_as_they_arrive_and_the_page_shows_them() {
+    let lake = Lake::new(&["s1", "s2"]);
+    // One that waited before the start, and of a store whose folder there is not yet.
+    deliver(&lake, "s1", 1);
+    let mut up = Up::start(&lake, &[]);
+    for sequence in 2..=6 {
+        deliver(&lake, "s1", sequence);
+        deliver(&lake, "s2", sequence);
+    }
+    lake.wait(until("all ingested", || done(&lake) == 11));
+    assert_eq!(up.ask("GET", "/health", "host: 127.0.0.1\r\n", ""), (200, "ok".into()));
+    let summary = || up.ask("GET", "/api/v1/summary?dataset=ventas", "host: localhost\r\n", "");
+    lake.wait(until("coverage shown", || summary().0 == 200 && summary().1.contains("\"complete\":11")));
+    let (status, page) = up.ask("GET", "/", "host: localhost\r\n", "");
+    assert!(status == 200 && page.contains("<html"), "{status} {page}");
+    up.signal("-TERM");
+    assert!(up.child.wait().unwrap().success());
+    let mut rest = String::new();
+    up.out.read_to_string(&mut rest).unwrap();
+    assert_eq!(lake.value("SELECT count(*) FROM ventas"), 110);
+}
+
+#[test]
+fn event_bodies_over_http_are_answered_with_outcomes_and_foreign_pages_are_not_let_in() {
+    let lake = Lake::new(&["s1"]);
+    let up = Up::start(&lake, &[]);
+    let event = r#"{"manifests": ["inbox/s1/ventas/000000-0000000009.json"]}"#;
+    let (status, body) = up.ask("POST", "/ingest", "host: 127.0.0.1\r\n", event);
+    assert_eq!(status, 200, "{body}");
+    assert!(body.contains("already_done"), "{body}");
+    let (status, body) = up.ask("POST", "/ingest", "host: 127.0.0.1\r\n", "nonsense");
+    assert!(status == 400 && body.contains("\"reject\""), "{status} {body}");
+    assert_eq!(up.ask("POST", "/sweep", "host: evil.example\r\n", "").0, 403);
+    assert_eq!(up.ask("POST", "/sweep", "host: localhost\r\norigin: https://evil.example\r\n", "").0, 403);
+    assert_eq!(up.ask("POST", "/coverage", "host: localhost\r\n", "").0, 200);
+    assert_eq!(up.ask("DELETE", "/", "host: localhost\r\n", "").0, 405);
+}
+
+#[test]
+fn a_host_killed_at_any_moment_loses_nothing_and_doubles_nothing() {
+    let lake = Lake::new(&["s1", "s2"]);
+    for sequence in 1..=8 {
+        deliver(&lake, "s1", sequence);
+        deliver(&lake, "s2", sequence);
+        let up = Up::start(&lake, &[]);
+        std::thread::sleep(std::time::Duration::from_millis(u64::try_from(sequence).unwrap() * 9));
+        up.signal("-KILL");
+    }
+    let ended = command(&lake, &["up", "--once", "--json"]).output().unwrap();
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    assert_eq!(done(&lake), 16);
+    assert_eq!(lake.value("SELECT count(*) FROM ventas"), 160);
+    assert_eq!(lake.json(&["verify"]).1, 0);
+}
+
+#[test]
+fn up_once_ingests_what_waits_computes_coverage_and_ends_with_the_counts() {
+    let lake = Lake::new(&["s1"]);
+    deliver(&lake, "s1", 1);
+    lake.deliver(&ventas(), "s1/ventas/000000-0000000002", &january(2, 2), |mut file| {
+        file.truncate(100);
+        file
+    });
+    let ended = command(&lake, &["up", "--once", "--json"]).output().unwrap();
+    let counts: Value = serde_json::from_slice(&ended.stdout).unwrap();
+    assert_eq!((&counts["committed"], &counts["rows"], &counts["quarantined"]), (&1.into(), &10.into(), &1.into()));
+    assert_eq!(counts["notable"][0]["reason"], "file_hash_mismatch");
+    let (summary, _) = lake.json(&["coverage", "--summary"]);
+    assert!(summary.to_string().contains("\"complete\":1"), "{summary}");
+}
