@@ -2,7 +2,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::Arc;
 
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -68,7 +67,7 @@ pub struct DatasetContext<'a> {
 /// Where a store is in time, and what its definition asks of the agent.
 pub struct StorePlace {
     pub time_zone: TimeZone,
-    pub zone: Arc<Zone>,
+    pub zone: Rc<Zone>,
     pub opened: Option<Date>,
     pub closed: Option<Date>,
     pub hold_repair: bool,
@@ -196,5 +195,5 @@ fn place_of(store: &StoreConfig, definition: Option<StoreDefinition>) -> Result<
             (zone, store.opened, store.closed, false)
         }
     };
-    Ok(StorePlace { zone: Arc::new(Zone::new(time_zone.clone())), time_zone, opened, closed, hold_repair })
+    Ok(StorePlace { zone: Rc::new(Zone::new(time_zone.clone())), time_zone, opened, closed, hold_repair })
 }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use futures::StreamExt;
 use jiff::civil::Date;
 use ribera_storage::dataset::DatasetKind;
-use ribera_storage::{DatasetName, ObjectStore, Result, StoreId, Unit};
+use ribera_storage::{DatasetName, ErrorKind, ObjectStore, Result, StoreId, Unit};
 
 use crate::agent::{Agent, DatasetContext, ServedStore, StorePlace};
 use crate::extract::{Found, Job, Reading, day_before};
@@ -172,15 +172,13 @@ impl<S: ObjectStore> Agent<S> {
         if self.config.dry_run {
             return Ok(());
         }
+        let mut failed = Ok(());
         for batch in daily_batches(&differing, window.from) {
-            let before = if batch.from >= window.from {
-                self.still(reading, &batch, &found).await?
-            } else {
-                self.ask(reading, &batch).await?
-            };
-            self.take(reading, &Job::days(&batch), before, report).await?;
+            let known = (batch.from >= window.from).then_some(&found);
+            let taken = self.take_days(reading, &batch, known, report).await;
+            failed = one_bad_batch(failed, taken)?;
         }
-        Ok(())
+        failed
     }
 
     /// Days a person asked for, newest month first.
@@ -196,6 +194,7 @@ impl<S: ObjectStore> Agent<S> {
         let (id, name, place) = (&context.store.config.id, context.name, context.place.clone());
         let until_today = Days { from: days.from, to: days.to.min(reading.today) };
         let Some(days) = until_today.within(place.opened, place.closed) else { return Ok(()) };
+        let mut failed = Ok(());
         for month in days.months().into_iter().rev() {
             let found = self.ask(reading, &month).await?;
             let known = self.journal.units_between(id, name, month.from, month.to)?;
@@ -211,11 +210,26 @@ impl<S: ObjectStore> Agent<S> {
                 daily_batches(&differing, month.from)
             };
             for batch in batches {
-                let before = self.still(reading, &batch, &found).await?;
-                self.take(reading, &Job::days(&batch), before, report).await?;
+                let taken = self.take_days(reading, &batch, Some(&found), report).await;
+                failed = one_bad_batch(failed, taken)?;
             }
         }
-        Ok(())
+        failed
+    }
+
+    /// Extracts some days. `found` is what the source said of them, if it was asked already.
+    async fn take_days(
+        &self,
+        reading: &mut Reading<'_>,
+        days: &Days,
+        found: Option<&Found>,
+        report: &mut DatasetReport,
+    ) -> Result<()> {
+        let before = match found {
+            Some(found) if reading.snapshot => part(found, days),
+            _ => self.ask(reading, days).await?,
+        };
+        self.take(reading, &Job::days(days), before, report).await
     }
 
     /// The state now, if the schedule asks for one or a person insists.
@@ -272,18 +286,6 @@ impl<S: ObjectStore> Agent<S> {
         self.take(reading, &job, found, report).await
     }
 
-    /// What the source said of these days, asked again unless the transaction holds it still.
-    async fn still(&self, reading: &mut Reading<'_>, days: &Days, found: &Found) -> Result<Found> {
-        if !reading.snapshot {
-            return self.ask(reading, days).await;
-        }
-        Ok(found
-            .iter()
-            .filter(|(unit, _)| days.iter().any(|day| **unit == Unit::Day(day)))
-            .map(|(unit, one)| (*unit, one.clone()))
-            .collect())
-    }
-
     async fn take(
         &self,
         reading: &mut Reading<'_>,
@@ -309,6 +311,20 @@ fn comparison<'a>(reading: &Reading<'a>, place: &'a StorePlace, force: bool, ask
         force,
         asked,
     }
+}
+
+/// A value that does not fit spoils its own batch only; anything else ends the dataset's work.
+fn one_bad_batch(failed: Result<()>, taken: Result<()>) -> Result<Result<()>> {
+    match taken {
+        Err(error) if error.kind() != ErrorKind::Data => Err(error),
+        taken => Ok(failed.and(taken)),
+    }
+}
+
+/// What was found of some days.
+fn part(found: &Found, days: &Days) -> Found {
+    let wanted = days.iter().map(Unit::Day);
+    wanted.filter_map(|unit| Some((unit, found.get(&unit)?.clone()))).collect()
 }
 
 /// A day outside the window that has to be extracted again, if it may.

@@ -90,13 +90,30 @@ impl<S: ObjectStore> Agent<S> {
         Ok(Reading { context, queries, session, snapshot, source_now, today, chunk_rows })
     }
 
-    /// What the source says of the days now.
+    /// What the source says of the days now. A query that takes too long is asked in halves, down
+    /// to one day.
     pub(crate) async fn ask(&self, reading: &mut Reading<'_>, days: &Days) -> Result<Found> {
-        self.ports.steps.at(step::SOURCE_QUERY)?;
         let timeout = reading.timeout(self);
         let context = reading.context;
-        let statement = reading.queries.audit.bind(days.from, days.to, &context.store.config.id);
-        fingerprints(reading.session.as_mut(), &statement, &context.definition, context.mapping, timeout).await
+        let mut found = Found::new();
+        let mut pieces = vec![days.clone()];
+        while let Some(piece) = pieces.pop() {
+            self.ports.steps.at(step::SOURCE_QUERY)?;
+            let statement = reading.queries.audit.bind(piece.from, piece.to, &context.store.config.id);
+            let asked =
+                fingerprints(reading.session.as_mut(), &statement, &context.definition, context.mapping, timeout);
+            match asked.await.map_err(|error| in_context(error, context))? {
+                Some(answer) => found.extend(answer),
+                None => {
+                    let daily = context.definition.kind == DatasetKind::Daily;
+                    let halves = piece.halves().filter(|_| daily);
+                    let halves = halves.ok_or_else(|| timed_out(&format!("audit of {}", context.name), timeout))?;
+                    self.reconnect(reading).await?;
+                    pieces.extend(halves);
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// Extracts a batch into spool and journal. `before` is what the source said in the running
@@ -149,13 +166,11 @@ impl<S: ObjectStore> Agent<S> {
                 Ok(Outcome::TimedOut) => {
                     sink.abandon();
                     self.halve(reading, &job.days)?;
-                    // The timed-out session is of no use any more.
-                    reading.session = reading.context.store.source.connect().await?;
-                    reading.snapshot = reading.session.begin().await?;
+                    self.reconnect(reading).await?;
                 }
                 Err(error) => {
                     sink.abandon();
-                    return Err(error);
+                    return Err(in_context(error, reading.context));
                 }
             }
         };
@@ -187,6 +202,15 @@ impl<S: ObjectStore> Agent<S> {
             }
         }
         Ok(Outcome::Done)
+    }
+
+    /// A new session in place of one whose query was ended. What was asked before belongs to
+    /// another moment, so the audit has to be repeated after the extraction.
+    async fn reconnect(&self, reading: &mut Reading<'_>) -> Result<()> {
+        reading.session = reading.context.store.source.connect().await?;
+        reading.session.begin().await?;
+        reading.snapshot = false;
+        Ok(())
     }
 
     fn halve(&self, reading: &mut Reading<'_>, days: &Days) -> Result<()> {
@@ -304,6 +328,12 @@ fn sink_context<'a, S>(reading: &Reading<'a>, job: &Job, agent: &Agent<S>) -> Re
         units: job.units.clone(),
         snapshot_date: job.snapshot_date,
     })
+}
+
+/// Says whose rows an error is about, unless it does so itself.
+fn in_context(error: Error, context: &DatasetContext<'_>) -> Error {
+    let place = format!("store {}, dataset {}", context.store.config.id, context.name);
+    if error.message().starts_with(&place) { error } else { error.context(place) }
 }
 
 /// What the source said of a unit before, and the audit if it still said so after.

@@ -13,10 +13,12 @@ use ribera_storage::{Error, Result};
 
 use crate::ports::{SpoolDisk, SpoolFile, Timer};
 
+/// The one place where the agent reads the time.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
 impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods)]
     fn now(&self) -> Timestamp {
         Timestamp::now()
     }
@@ -27,6 +29,7 @@ impl Clock for SystemClock {
 pub struct OsRandom;
 
 impl Random for OsRandom {
+    #[expect(clippy::disallowed_methods)]
     fn next_u64(&self) -> u64 {
         // Without the system's generator the time is still different at every call.
         getrandom::u64().unwrap_or_else(|_| Timestamp::now().as_nanosecond() as u64)

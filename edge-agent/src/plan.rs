@@ -58,6 +58,14 @@ impl Days {
         self.from.series(1.day()).take_while(move |day| *day <= to)
     }
 
+    /// Both halves, or `None` for a single day.
+    pub fn halves(&self) -> Option<[Self; 2]> {
+        let count = self.iter().count() as i64;
+        let middle = self.from.checked_add((count / 2 - 1).max(0).days()).ok().filter(|_| count > 1)?;
+        let second = middle.tomorrow().ok()?;
+        Some([Self { from: self.from, to: middle }, Self { from: second, to: self.to }])
+    }
+
     /// One piece per month, in order.
     pub fn months(&self) -> Vec<Self> {
         let mut pieces: Vec<Self> = Vec::new();

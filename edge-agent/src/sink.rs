@@ -2,6 +2,7 @@
 //! facts counted per unit as the rows pass.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
@@ -27,7 +28,7 @@ pub struct SinkContext<'a> {
     pub definition: &'a DatasetDefinition,
     pub mapping: &'a DatasetMapping,
     pub store: &'a StoreId,
-    pub zone: Arc<Zone>,
+    pub zone: Rc<Zone>,
     pub salt: Arc<str>,
     /// Units the batch is about, in order: days of one month, one moment, or the table.
     pub units: Vec<Unit>,

@@ -1,6 +1,7 @@
 //! Arrow column builders that take a source's values as they come: each value is converted once,
 //! exactly, or refused. `docs/types.md` is the table of what fits where.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use arrow_array::ArrayRef;
@@ -27,7 +28,7 @@ pub use transform::hex;
 #[derive(Debug)]
 pub struct Reading {
     pub scale: u8,
-    pub zone: Arc<Zone>,
+    pub zone: Rc<Zone>,
     pub epoch: Option<EpochUnit>,
     pub truncate: bool,
     /// Salt of the `hash` transform.
@@ -74,7 +75,7 @@ enum Last {
 
 impl ColumnBuilder {
     /// A column of `definition` that reads its source as `mapping` says. `zone` is the store's.
-    pub fn new(definition: &Column, mapping: &ColumnMapping, zone: &Arc<Zone>, salt: &Arc<str>) -> Result<Self> {
+    pub fn new(definition: &Column, mapping: &ColumnMapping, zone: &Rc<Zone>, salt: &Arc<str>) -> Result<Self> {
         let hashes = definition.transforms.contains(&Transform::Hash);
         if hashes && salt.is_empty() {
             return Err(Error::config(format!(
@@ -84,7 +85,7 @@ impl ColumnBuilder {
         }
         let zone = match &mapping.zone {
             None => zone.clone(),
-            Some(name) => Arc::new(Zone::new(jiff::tz::TimeZone::get(name).map_err(|error| {
+            Some(name) => Rc::new(Zone::new(jiff::tz::TimeZone::get(name).map_err(|error| {
                 Error::config(format!("column {}: zone: must be an IANA time zone, got {name:?}", definition.name))
                     .with_source(error)
             })?)),

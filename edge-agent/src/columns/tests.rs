@@ -13,7 +13,7 @@ fn column(column_type: &str, transforms: Vec<Transform>, mapping: ColumnMapping)
         en: String::new(),
         transforms,
     };
-    let zone = Arc::new(Zone::new(jiff::tz::TimeZone::get("America/New_York").unwrap()));
+    let zone = Rc::new(Zone::new(jiff::tz::TimeZone::get("America/New_York").unwrap()));
     ColumnBuilder::new(&definition, &mapping, &zone, &"salt".into()).unwrap()
 }
 

@@ -8,7 +8,7 @@ use ribera_storage::dataset::{DatasetDefinition, DatasetKind};
 use ribera_storage::{Error, ExactDecimal, Result, Unit};
 use serde::{Deserialize, Serialize};
 
-use super::{Outcome, Session, timed_out};
+use super::{Outcome, Session};
 use crate::config::DatasetMapping;
 use crate::sql::Statement;
 use crate::value::{Rows, Value, date_of};
@@ -24,18 +24,18 @@ pub struct Fingerprint {
 }
 
 /// Asks the audit query. Units without rows are absent from the answer of a daily dataset; any
-/// other dataset answers with one unit, [`Unit::Table`].
+/// other dataset answers with one unit, [`Unit::Table`]. `None`: the query took too long.
 pub async fn fingerprints(
     session: &mut dyn Session,
     statement: &Statement<'_>,
     definition: &DatasetDefinition,
     mapping: &DatasetMapping,
     timeout: Duration,
-) -> Result<BTreeMap<Unit, Fingerprint>> {
+) -> Result<Option<BTreeMap<Unit, Fingerprint>>> {
     let mut reader = AuditReader::new(definition, mapping);
     match session.query(statement, &mut reader, timeout).await? {
-        Outcome::Done => Ok(reader.found),
-        Outcome::TimedOut => Err(timed_out(&format!("audit of {}", definition.name), timeout)),
+        Outcome::Done => Ok(Some(reader.found)),
+        Outcome::TimedOut => Ok(None),
     }
 }
 
@@ -144,7 +144,7 @@ impl Rows for AuditReader<'_> {
 
     fn end_row(&mut self) -> Result<()> {
         if let Some(refused) = self.refused.take() {
-            return Err(Error::data(format!("dataset {}: audit: {refused}", self.definition.name)));
+            return Err(Error::data(format!("audit: {refused}")));
         }
         let unit = self.unit.take().unwrap_or(Unit::Table);
         let current = std::mem::take(&mut self.current);

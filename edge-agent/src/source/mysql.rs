@@ -7,8 +7,8 @@ use futures::TryStreamExt;
 use futures::future::LocalBoxFuture;
 use jiff::Timestamp;
 use ribera_storage::{Error, Result};
-use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlRow, MySqlSslMode};
-use sqlx::{AssertSqlSafe, Column, ConnectOptions, Connection, Decode, Executor, MySql, Row, TypeInfo};
+use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlRow, MySqlSslMode, MySqlTypeInfo};
+use sqlx::{AssertSqlSafe, Column, ConnectOptions, Connection, Decode, Executor, MySql, Row, Type, TypeInfo};
 
 use super::{Outcome, Session, Source};
 use crate::config::{ServerConfig, TlsMode};
@@ -175,7 +175,7 @@ async fn run(connection: &mut MySqlConnection, statement: &Statement<'_>, rows: 
     let mut kinds: Vec<Kind> = Vec::new();
     while let Some(row) = found.try_next().await.map_err(|error| query_error(statement.sql, error))? {
         if kinds.is_empty() {
-            kinds = row.columns().iter().map(|column| Kind::of(column.type_info().name())).collect();
+            kinds = row.columns().iter().map(|column| Kind::of(column.type_info())).collect();
             let names: Vec<String> = row.columns().iter().map(|column| column.name().to_owned()).collect();
             rows.begin(&names)?;
         }
@@ -217,8 +217,8 @@ enum Kind {
 }
 
 impl Kind {
-    fn of(name: &str) -> Self {
-        match name {
+    fn of(info: &MySqlTypeInfo) -> Self {
+        match info.name() {
             "FLOAT" => Self::Float32,
             "DOUBLE" => Self::Float64,
             "BIT" => Self::Bit,
@@ -226,12 +226,18 @@ impl Kind {
             "DATETIME" => Self::DateTime,
             "TIMESTAMP" => Self::Timestamp,
             "TIME" => Self::Time,
-            "BOOLEAN" => Self::Int,
             "YEAR" => Self::UInt,
-            "BINARY" | "VARBINARY" | "TINYBLOB" | "BLOB" | "MEDIUMBLOB" | "LONGBLOB" | "GEOMETRY" => Self::Bytes,
-            _ if name.ends_with("UNSIGNED") => Self::UInt,
-            _ if name.contains("INT") => Self::Int,
-            // Texts, and decimals, which come as text.
+            // TINYINT(1), signed or not: only the driver's flag tells.
+            name if name == "BOOLEAN" || name.contains("INT") => {
+                if <u64 as Type<MySql>>::compatible(info) {
+                    Self::UInt
+                } else {
+                    Self::Int
+                }
+            }
+            "GEOMETRY" => Self::Bytes,
+            // Decimals come as text. Text of a binary collation cannot be told from bytes: what is
+            // UTF-8 is taken as text, which every column that takes bytes takes as well.
             _ => Self::Text,
         }
     }
@@ -328,6 +334,10 @@ fn connect_error(place: &str, error: sqlx::Error) -> Error {
         }
         sqlx::Error::Tls(_) | sqlx::Error::Configuration(_) => {
             Error::config(format!("{text}: source.tls: {error}")).with_hint("ribera-agent check")
+        }
+        // How the TLS library says that it does not trust the certificate.
+        sqlx::Error::Io(io) if io.kind() == std::io::ErrorKind::InvalidData => {
+            Error::config(format!("{text}: source.tls: {io}")).with_hint("ribera-agent check")
         }
         _ => Error::retry(text).with_source(error).with_hint("ribera-agent check"),
     }

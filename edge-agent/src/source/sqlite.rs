@@ -112,7 +112,7 @@ fn run(connection: &Connection, statement: &Statement<'_>, rows: &mut dyn Rows) 
     let mut prepared = connection
         .prepare_cached(statement.sql)
         .map_err(|error| Error::config("adapter: query: must be valid SQL of the source").with_source(error))?;
-    let names: Vec<String> = prepared.column_names().into_iter().map(str::to_owned).collect();
+    let names: Vec<String> = prepared.column_names().map(str::to_owned).collect();
     rows.begin(&names)?;
     let mut found = prepared
         .query(rusqlite::params_from_iter(&statement.parameters))

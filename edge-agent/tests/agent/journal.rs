@@ -1,0 +1,100 @@
+//! Journals that are damaged, lost, cloned or restored.
+
+use ribera_agent::host::OsRandom;
+use ribera_agent::report::Exit;
+use ribera_storage::ErrorKind;
+use ribera_storage::batch::{AckOutcome, QuarantineReason};
+
+use crate::fixture::{World, day};
+
+#[test]
+fn a_journal_cut_off_in_the_middle_is_named_with_the_command_that_helps() {
+    let world = World::new();
+    world.sell("2017-05-09", 1..4);
+    world.once();
+    let bytes = std::fs::read(world.journal_file()).unwrap();
+    for cut in [bytes.len() / 2, 5000, 100] {
+        std::fs::write(world.journal_file(), &bytes[..cut]).unwrap();
+        let Err(error) = world.start().map(drop) else { panic!("a cut journal was opened, {cut} bytes") };
+        assert_eq!(error.kind(), ErrorKind::Data, "{error}");
+        assert!(error.message().contains("damaged") && error.hint().unwrap().contains("--new-journal"), "{error}");
+    }
+}
+
+#[test]
+fn a_new_journal_takes_a_new_epoch_and_wins_over_the_old_one() {
+    let world = World::new();
+    world.sell("2017-05-09", 1..4);
+    world.once();
+    world.ingest();
+    ribera_agent::recover::set_aside(&world.journal_file(), "2017-05-10T16:00:00Z".parse().unwrap()).unwrap();
+    world.sell("2017-05-09", 10..12);
+    world.once();
+    let newest = world.manifests().into_iter().max_by_key(|one| one.batch.position).unwrap();
+    assert_eq!(newest.batch.position.epoch, 1);
+    assert_eq!(world.lake()[&day("2017-05-09")].0, 5);
+}
+
+#[test]
+fn a_journal_restored_from_a_backup_takes_a_new_epoch_and_sends_everything_it_knows_again() {
+    let world = World::new();
+    world.sell("2017-05-08", 1..4);
+    world.once();
+    world.ingest();
+    world.once();
+    let backup = std::fs::read(world.journal_file()).unwrap();
+    world.sell("2017-05-09", 10..14);
+    world.once();
+    world.ingest();
+    world.once();
+    // The disk died: yesterday's journal is back, and the till has new sales.
+    std::fs::write(world.journal_file(), backup).unwrap();
+    world.sell("2017-05-09", 20..21);
+    world.once();
+    world.ingest_with(cloned_or_committed);
+    world.once();
+    world.ingest_with(cloned_or_committed);
+    world.once();
+    let lake = world.lake();
+    assert_eq!((lake[&day("2017-05-08")].0, lake[&day("2017-05-09")].0), (3, 5));
+    let newest = world.manifests().into_iter().max_by_key(|one| one.batch.position).unwrap();
+    assert_eq!(newest.batch.position.epoch, 1, "a number was used twice, so a new epoch begins");
+    let opening = world.manifests().into_iter().filter(|one| one.opens_epoch);
+    assert_eq!(opening.map(|one| one.batch.position.sequence).collect::<Vec<_>>(), [0]);
+}
+
+#[test]
+fn of_two_agents_on_copies_of_one_disk_each_ends_in_an_epoch_of_its_own() {
+    let world = World::new();
+    world.sell("2017-05-08", 1..4);
+    world.once();
+    world.ingest();
+    world.once();
+    let copy = world.folder.path().join("copy.sqlite");
+    std::fs::copy(world.journal_file(), &copy).unwrap();
+    // The first goes on, unseen by the second; both use the same next number.
+    world.sell("2017-05-09", 10..14);
+    world.once();
+    let clone = ribera_agent::journal::Journal::open_file(&copy, &OsRandom, world.steps.clone()).unwrap();
+    let clone = world.start_with(clone).unwrap();
+    world.sell("2017-05-09", 20..21);
+    let request = crate::fixture::request(ribera_agent::cycle::Ask::Cycle);
+    let report = crate::fixture::block_on(clone.run("test", &request, std::time::Duration::ZERO));
+    assert_eq!(report.exit(), Exit::Done, "{:?}", report.problems);
+    assert_eq!(report.upload.new_epochs, 1);
+    let stream = clone.journal.stream(&"s1".parse().unwrap(), &"ventas".parse().unwrap()).unwrap().unwrap();
+    assert_eq!(stream.epoch, 1);
+    assert_eq!(world.lake()[&day("2017-05-09")].0, 5, "the clone's epoch is the higher one");
+}
+
+/// The lake refuses a position that it has accepted with another content.
+fn cloned_or_committed(manifest: &ribera_storage::batch::Manifest) -> AckOutcome {
+    if manifest.batch.position.epoch == 0 {
+        return AckOutcome::Quarantined {
+            reason: QuarantineReason::ClonedJournal,
+            detail: "accepted before".to_owned(),
+        };
+    }
+    let units = manifest.units.iter().map(|facts| (facts.unit, facts.file.clone())).collect();
+    AckOutcome::Committed { version: 1, rows: 0, units }
+}

@@ -1,0 +1,11 @@
+//! The agent on real SQLite files and real MariaDB servers, on virtual time, with failures.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod crash;
+mod cycle;
+mod fixture;
+mod journal;
+mod lake;
+mod mariadb;
+mod mariadb_server;
+mod spool;

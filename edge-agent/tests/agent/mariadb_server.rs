@@ -1,0 +1,127 @@
+//! A private MariaDB server: a folder of its own, a free port of 127.0.0.1, ended with the test
+//! process whatever becomes of it.
+
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+pub struct Server {
+    _folder: tempfile::TempDir,
+    pub socket: PathBuf,
+    pub port: u16,
+    /// The authority that signed the server's certificate.
+    pub ca_file: PathBuf,
+    /// Another one, that did not.
+    pub other_ca_file: PathBuf,
+}
+
+/// The server of this process, started when first asked for. It listens without TLS on no port:
+/// clients may choose.
+pub fn server() -> &'static Server {
+    static SERVER: OnceLock<Server> = OnceLock::new();
+    SERVER.get_or_init(start)
+}
+
+impl Server {
+    /// Runs statements as the owner.
+    pub fn sql(&self, sql: &str) {
+        let mut client = Command::new("mariadb")
+            .args(["--no-defaults", "--user=root", "--default-character-set=utf8mb4", "--batch"])
+            .arg(format!("--socket={}", self.socket.display()))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("the mariadb client is installed (apt-get install mariadb-client)");
+        std::io::Write::write_all(client.stdin.as_mut().unwrap(), sql.as_bytes()).unwrap();
+        assert!(client.wait().unwrap().success(), "{sql}");
+    }
+
+    /// A fresh database and the name of it.
+    pub fn database(&self, name: &str) -> String {
+        self.sql(&format!("DROP DATABASE IF EXISTS {name}; CREATE DATABASE {name} CHARACTER SET utf8mb4;"));
+        name.to_owned()
+    }
+}
+
+fn start() -> Server {
+    let folder = tempfile::Builder::new().prefix("rb").tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    let root = folder.path().to_owned();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let socket = root.join("s");
+    let data = root.join("data");
+    let user = format!("--user={}", std::env::var("USER").unwrap_or_else(|_| "root".to_owned()));
+    let installed = Command::new("mariadb-install-db")
+        .args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db", &user])
+        .arg(format!("--datadir={}", data.display()))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .expect("mariadb-install-db is installed (apt-get install mariadb-server)");
+    assert!(installed.success());
+    for name in ["ca", "other"] {
+        authority(&root, name);
+    }
+    certificate(&root);
+    let program = ["/usr/sbin/mariadbd", "/usr/bin/mariadbd"].into_iter().find(|path| Path::new(path).exists());
+    let log = std::fs::File::create(root.join("log")).unwrap();
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--pdeathsig", "KILL", program.expect("mariadbd is installed"), "--no-defaults", &user])
+        .arg(format!("--datadir={}", data.display()))
+        .arg(format!("--socket={}", socket.display()))
+        .arg(format!("--pid-file={}", root.join("pid").display()))
+        .arg(format!("--ssl-ca={}", root.join("ca.pem").display()))
+        .arg(format!("--ssl-cert={}", root.join("server.pem").display()))
+        .arg(format!("--ssl-key={}", root.join("server.key").display()))
+        .arg(format!("--port={port}"))
+        .args(["--bind-address=127.0.0.1", "--skip-name-resolve", "--skip-log-bin", "--innodb-buffer-pool-size=64M"])
+        .args(["--innodb-flush-log-at-trx-commit=0", "--innodb-log-file-size=8M", "--character-set-server=utf8mb4"])
+        .stdout(log.try_clone().unwrap())
+        .stderr(log);
+    // The signal of a parent's death is of the thread that started the child: one that never ends.
+    std::thread::spawn(move || {
+        let mut server = command.spawn().expect("setpriv is installed (util-linux)");
+        let _ = server.wait();
+        std::thread::park();
+    });
+    let begun = Instant::now();
+    while TcpStream::connect(("127.0.0.1", port)).is_err() || !socket.exists() {
+        assert!(begun.elapsed() < Duration::from_secs(120), "mariadbd does not answer");
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+    let server =
+        Server { socket, port, ca_file: root.join("ca.pem"), other_ca_file: root.join("other.pem"), _folder: folder };
+    server.sql(
+        "CREATE USER lector@'127.0.0.1' IDENTIFIED BY 'secret'; GRANT SELECT ON *.* TO lector@'127.0.0.1';
+         CREATE USER cajero@'127.0.0.1' IDENTIFIED BY 'secret'; GRANT SELECT, INSERT ON *.* TO cajero@'127.0.0.1';",
+    );
+    server
+}
+
+fn authority(root: &Path, name: &str) {
+    openssl(
+        root,
+        &format!(
+            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN={name} -keyout {name}.key -out {name}.pem"
+        ),
+    );
+}
+
+fn certificate(root: &Path) {
+    std::fs::write(root.join("names"), "subjectAltName=IP:127.0.0.1,DNS:localhost\n").unwrap();
+    openssl(
+        root,
+        "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=pos -keyout server.key -out server.csr",
+    );
+    openssl(
+        root,
+        "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 -extfile names -out server.pem",
+    );
+}
+
+fn openssl(root: &Path, words: &str) {
+    let done = Command::new("openssl").args(words.split(' ')).current_dir(root).stderr(Stdio::null()).status();
+    assert!(done.expect("openssl is installed").success(), "openssl {words}");
+}
