@@ -8,7 +8,7 @@ cd "$ROOT"
 
 components=(-p ribera-spin-ingest -p ribera-spin-coverage -p ribera-spin-status)
 case ${1:-all} in
-  all | programs) cargo build --locked --quiet --bins ;;&
+  all | programs) cargo build --locked --quiet --bin ribera --bin ribera-agent --bin ribera-sim ;;&
   all | components) cargo build --locked --quiet --release --target wasm32-wasip2 "${components[@]}" ;;&
   all | programs | components) ;;
   *) echo "build: all, programs or components, got $1" >&2; exit 2 ;;

@@ -7,7 +7,7 @@ ROOT=${ROOT:-$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)}
 source "$ROOT/infra/dev/env.sh"
 cd "$ROOT" || exit
 
-SUITES=(lint unit build sim judge e2e crash)
+SUITES=(lint build unit sim judge e2e crash)
 case ${1:-test} in
   test) KILLS=20 SEEDS=20 STORES=6 ;;
   soak) KILLS=200 SEEDS=200 STORES=20 ;;
@@ -27,7 +27,7 @@ unit() {
 
 build() { infra/dev/build.sh; }
 
-sim() { cargo run --locked --quiet -p ribera-tests --bin ribera-sim -- --seeds "$SEEDS"; }
+sim() { "$BIN/ribera-sim" --seeds "0..$SEEDS"; }
 
 judge() { python tests/judge/judge_test.py; }
 
