@@ -34,7 +34,8 @@ pub struct Spooled {
     pub rows: u64,
 }
 
-/// A file being written.
+/// A file being written. Dropped before it is finished, it leaves nothing behind: a spool that is
+/// full must not stay full of files that nobody will send.
 pub struct BatchFile<'a> {
     disk: &'a dyn SpoolDisk,
     steps: &'a dyn Steps,
@@ -46,6 +47,7 @@ pub struct BatchFile<'a> {
     bytes: u64,
     bytes_max: u64,
     rows: u64,
+    is_finished: bool,
 }
 
 impl<'a> BatchFile<'a> {
@@ -61,7 +63,8 @@ impl<'a> BatchFile<'a> {
         let file = disk.create(&temporary(&name))?;
         let buffer = Buffer::default();
         let writer = ArrowWriter::try_new(buffer.clone(), schema, Some(properties()?)).map_err(parquet_error)?;
-        Ok(Self { disk, steps, name, file, writer, buffer, hasher: Sha256::new(), bytes: 0, bytes_max, rows: 0 })
+        let hasher = Sha256::new();
+        Ok(Self { disk, steps, name, file, writer, buffer, hasher, bytes: 0, bytes_max, rows: 0, is_finished: false })
     }
 
     pub fn write(&mut self, batch: &RecordBatch) -> Result<()> {
@@ -86,15 +89,14 @@ impl<'a> BatchFile<'a> {
         self.disk.rename(&temporary(&self.name), &self.name)?;
         self.steps.at(step::SPOOL_SYNC_FOLDER)?;
         self.disk.sync_folder()?;
-        Ok(Spooled { name: self.name, bytes: self.bytes, sha256: hex(&self.hasher.finalize()), rows: self.rows })
+        self.is_finished = true;
+        let sha256 = hex(&std::mem::take(&mut self.hasher).finalize());
+        Ok(Spooled { name: std::mem::take(&mut self.name), bytes: self.bytes, sha256, rows: self.rows })
     }
 
-    /// Gives up: the temporary file goes.
+    /// Gives up: what was written goes.
     pub fn abandon(self) {
-        let Self { disk, name, file, .. } = self;
-        drop(file);
-        // What cannot be deleted now is deleted at the next start.
-        let _ = disk.delete(&temporary(&name));
+        drop(self);
     }
 
     /// Moves what the Parquet writer gave out to the disk.
@@ -114,6 +116,16 @@ impl<'a> BatchFile<'a> {
         self.hasher.update(&bytes);
         self.steps.at(step::SPOOL_WRITE)?;
         self.file.write_all(&bytes).map_err(|error| write_error(&self.name, error))
+    }
+}
+
+impl Drop for BatchFile<'_> {
+    fn drop(&mut self) {
+        // A program that dies deletes nothing; its leftovers go at the next start.
+        if !self.is_finished && !std::thread::panicking() && self.steps.at(step::SPOOL_PRUNE).is_ok() {
+            let _ = self.disk.delete(&temporary(&self.name));
+            let _ = self.disk.delete(&self.name);
+        }
     }
 }
 

@@ -259,7 +259,10 @@ impl<S: ObjectStore> Agent<S> {
         let unproven = job.units.iter().filter(|unit| !attempt.is_proven(unit)).copied().collect();
         let (rows, bytes) = (spooled.rows, spooled.bytes);
         let batch = new_batch(reading, manifest, attempt, spooled);
-        let (_, replaced) = self.journal.add_batch(&batch, self.ports.clock.now())?;
+        let (_, replaced) = self.journal.add_batch(&batch, self.ports.clock.now()).inspect_err(|_| {
+            // The batch does not exist; neither shall its file, unless the program is dying.
+            let _ = self.prune(&batch.file);
+        })?;
         for file in replaced {
             self.prune(&file)?;
         }
