@@ -1,0 +1,271 @@
+//! A function host: events, sweeps, coverage and maintenance on schedules, each call with a time
+//! limit; the whole program dies and comes back. Two of them run at once.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use futures::FutureExt;
+use futures::future::{Either, select};
+use jiff::{SignedDuration, Timestamp};
+use ribera_core::Deps;
+use ribera_core::coverage::{self, CoverageSettings};
+use ribera_core::ingest::{self, IngestSettings, SweepBudget};
+use ribera_storage::batch::QuarantineReason;
+use ribera_storage::delta::{Ports, Table, compaction_plan};
+use ribera_storage::object::ObjectPath;
+use ribera_storage::ports::{Clock, Random};
+use ribera_storage::{Result, control};
+
+use super::cloud::{Cloud, Program, SimStore, Watcher, timestamp};
+use super::kernel::{HOUR, MINUTE, Micros, SECOND, Sim};
+use super::tally::Fault;
+
+/// True time, or a clock that is off.
+#[derive(Clone)]
+pub struct SimClock {
+    sim: Sim,
+    off: Rc<Cell<Micros>>,
+}
+
+impl SimClock {
+    pub fn new(sim: &Sim, off: Rc<Cell<Micros>>) -> Self {
+        Self { sim: sim.clone(), off }
+    }
+
+    pub fn right(sim: &Sim) -> Self {
+        Self::new(sim, Rc::default())
+    }
+}
+
+impl Clock for SimClock {
+    fn now(&self) -> Timestamp {
+        timestamp(self.sim.now() + self.off.get())
+    }
+}
+
+#[derive(Clone)]
+pub struct SimRandom(pub Sim);
+
+impl Random for SimRandom {
+    fn next_u64(&self) -> u64 {
+        self.0.chance().next_u64()
+    }
+}
+
+/// How often a host does what, and how long a call may take.
+#[derive(Debug, Clone)]
+pub struct HostSchedule {
+    pub sweep_every: Micros,
+    pub coverage_every: Micros,
+    pub maintain_every: Micros,
+    pub call_limit: Micros,
+    /// Removed files are kept this long: shorter than in production, so that vacuum has work
+    /// within the simulated days, and longer than a ready record may live.
+    pub vacuum_retention: SignedDuration,
+}
+
+impl Default for HostSchedule {
+    fn default() -> Self {
+        Self {
+            sweep_every: 2 * HOUR,
+            coverage_every: 8 * HOUR,
+            maintain_every: 12 * HOUR,
+            call_limit: 15 * MINUTE,
+            vacuum_retention: SignedDuration::from_hours(36),
+        }
+    }
+}
+
+pub type HostDeps = Deps<SimStore, SimClock, SimRandom>;
+
+pub struct Host {
+    cloud: Rc<Cloud>,
+    program: Rc<Program>,
+    schedule: HostSchedule,
+    deps: HostDeps,
+    stopped: Cell<bool>,
+}
+
+impl Host {
+    pub fn new(cloud: &Rc<Cloud>, name: &str, schedule: HostSchedule) -> Rc<Self> {
+        let program = Program::new(name, "host", Fault::HostCrash);
+        let deps = Deps::new(SimStore::new(cloud, &program), SimClock::right(&cloud.sim), SimRandom(cloud.sim.clone()));
+        Rc::new(Self { cloud: Rc::clone(cloud), program, schedule, deps, stopped: Cell::new(false) })
+    }
+
+    /// Starts the program; it starts again by itself after each death.
+    pub fn start(self: &Rc<Self>) {
+        let sim = &self.cloud.sim;
+        let me = Rc::clone(self);
+        let group = sim.new_group(move |sim| {
+            let me = Rc::clone(&me);
+            if me.stopped.get() {
+                return;
+            }
+            let down = sim.chance().between(SECOND, 20 * MINUTE);
+            let nursery = sim.new_group(|_| {});
+            sim.spawn(nursery, {
+                let sim = sim.clone();
+                async move {
+                    sim.sleep(down).await;
+                    me.start();
+                }
+            });
+        });
+        self.program.group.set(group);
+        let HostSchedule { sweep_every, coverage_every, maintain_every, .. } = self.schedule;
+        self.every(sweep_every, async |host| host.sweep().await);
+        self.every(coverage_every, async |host| host.refresh_coverage().await);
+        self.every(maintain_every, async |host| host.maintain().await);
+    }
+
+    /// An event arrives. A host that is down does not hear it.
+    pub fn deliver(self: &Rc<Self>, paths: Vec<ObjectPath>) {
+        let sim = &self.cloud.sim;
+        let group = self.program.group.get();
+        if !sim.is_alive(group) {
+            return;
+        }
+        let me = Rc::clone(self);
+        sim.spawn(group, async move {
+            let settings = IngestSettings::default();
+            me.call("ingest", ingest::ingest_event(&me.deps, &settings, &paths).map(|report| report.map(drop))).await;
+        });
+    }
+
+    /// One whole sweep, as often as it asks to be called again.
+    pub async fn sweep(&self) {
+        let (settings, budget) = (IngestSettings::default(), SweepBudget::default());
+        for _ in 0..20 {
+            let more = Cell::new(false);
+            let sweep = ingest::sweep(&self.deps, &settings, &budget);
+            self.call("sweep", sweep.map(|report| report.map(|report| more.set(report.more)))).await;
+            if !more.get() {
+                return;
+            }
+        }
+    }
+
+    pub async fn refresh_coverage(&self) {
+        let settings = CoverageSettings::default();
+        self.call("coverage", coverage::refresh(&self.deps, &settings).map(|summaries| summaries.map(drop))).await;
+    }
+
+    /// What `ribera maintain` does, without its engine: compaction, checkpoint, vacuum.
+    pub async fn maintain(&self) {
+        self.call("maintain", self.maintain_tables()).await;
+    }
+
+    /// What an operator does after a host died over and over: batches that were put aside because
+    /// calls died handling them are offered again.
+    pub async fn replay_suspects(&self) {
+        self.call("replay", self.replay_limit_exceeded()).await;
+    }
+
+    async fn replay_limit_exceeded(&self) -> Result<()> {
+        for entry in ingest::quarantine::list(&self.deps, None, 10_000).await? {
+            if let (Some(batch), QuarantineReason::LimitExceeded) = (entry.batch, entry.record.reason) {
+                ingest::quarantine::replay(&self.deps, &batch).await?;
+                self.cloud.tally.borrow_mut().amount("batches replayed", 1);
+            }
+        }
+        Ok(())
+    }
+
+    async fn maintain_tables(&self) -> Result<()> {
+        let deps = &self.deps;
+        let ports = Ports { clock: &deps.clock, random: &deps.random };
+        let settings = control::load_settings(&deps.store).await?;
+        for dataset in control::load_published_datasets(&deps.store).await? {
+            for name in settings.tables(&dataset.name)? {
+                let table = Table::new(&deps.store, name);
+                let Some(snapshot) = table.load().await? else { continue };
+                let today = deps.clock.now().to_zoned(jiff::tz::TimeZone::UTC).date();
+                for group in compaction_plan(&snapshot, today)? {
+                    let merged = table.compact(ports, &dataset, &group).await?;
+                    self.cloud.tally.borrow_mut().amount("compactions", u64::from(merged));
+                }
+                table.checkpoint(ports).await?;
+                let now = self.cloud.now();
+                let plan = table.vacuum_plan(now, self.schedule.vacuum_retention).await?;
+                table.delete_objects(&plan).await?;
+                self.cloud.tally.borrow_mut().amount("files vacuumed", plan.len() as u64);
+                let plan = table.log_cleanup_plan(now).await?;
+                table.delete_objects(&plan).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the program for good.
+    pub fn stop(&self) {
+        self.stopped.set(true);
+        self.cloud.sim.kill(self.program.group.get());
+    }
+
+    fn every(self: &Rc<Self>, span: Micros, work: impl AsyncFn(&Self) + 'static) {
+        let me = Rc::clone(self);
+        let sim = self.cloud.sim.clone();
+        self.cloud.sim.spawn(self.program.group.get(), async move {
+            loop {
+                sim.sleep(sim.chance().between(span / 2, span + span / 2)).await;
+                work(&me).await;
+            }
+        });
+    }
+
+    /// Runs a call to its end or its limit; now and then the limit comes early.
+    async fn call(&self, name: &'static str, work: impl Future<Output = Result<()>>) {
+        let sim = &self.cloud.sim;
+        let early = self.cloud.strikes(Fault::CallAborted, 10_000);
+        let limit = if early { sim.chance().between(0, 3 * SECOND) } else { self.schedule.call_limit };
+        let ended = match select(Box::pin(work), Box::pin(sim.sleep(limit))).await {
+            Either::Left((Ok(()), _)) => "done".to_owned(),
+            Either::Left((Err(error), _)) => format!("failed: {error:?}"),
+            Either::Right(_) => "ended at its limit".to_owned(),
+        };
+        self.cloud.tally.borrow_mut().amount("calls", 1);
+        sim.trace(&format!("{} {name} {ended}", self.program.name));
+    }
+}
+
+/// Turns each new manifest into an event for some host: lost, doubled, late or in time.
+pub struct Events {
+    cloud: Rc<Cloud>,
+    hosts: Vec<Rc<Host>>,
+    /// In parts of a million.
+    lost: u64,
+    group: u32,
+}
+
+impl Events {
+    pub fn new(cloud: &Rc<Cloud>, hosts: &[Rc<Host>], lost: u64) -> Rc<Self> {
+        let group = cloud.sim.new_group(|_| {});
+        Rc::new(Self { cloud: Rc::clone(cloud), hosts: hosts.to_vec(), lost, group })
+    }
+
+    fn send(&self, path: ObjectPath) {
+        let sim = self.cloud.sim.clone();
+        let late = self.cloud.strikes(Fault::EventLate, 50_000);
+        let delay = if late { sim.chance().between(MINUTE, 6 * HOUR) } else { sim.chance().between(0, 3 * SECOND) };
+        let host = Rc::clone(sim.chance().pick(&self.hosts));
+        self.cloud.sim.spawn(self.group, async move {
+            sim.sleep(delay).await;
+            host.deliver(vec![path]);
+        });
+    }
+}
+
+impl Watcher for Events {
+    fn put(&self, path: &ObjectPath, _bytes: &bytes::Bytes, _replaced: bool) {
+        if !path.as_str().starts_with("inbox/") || self.cloud.strikes(Fault::EventLost, self.lost) {
+            return;
+        }
+        self.send(path.clone());
+        if self.cloud.strikes(Fault::EventDoubled, 50_000) {
+            self.send(path.clone());
+        }
+    }
+
+    fn deleted(&self, _path: &ObjectPath) {}
+}

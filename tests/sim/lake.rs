@@ -1,0 +1,401 @@
+//! The lake as an outsider sees it: every log entry is replayed the moment it appears, by code
+//! that shares with the system only the parsing of one tag, and held against the invariants.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use bytes::Bytes;
+use jiff::SignedDuration;
+use ribera_storage::batch::{Ack, AckOutcome, Facts, Manifest, ManifestKind};
+use ribera_storage::delta::UnitTag;
+use ribera_storage::delta::tags::{self, UNITS_TAG};
+use ribera_storage::ids::Position;
+use ribera_storage::object::{MemoryStore, ObjectPath, ObjectStore};
+use ribera_storage::{BatchId, DatasetName, StoreId, Unit, paths};
+use serde_json::Value;
+
+use super::cloud::{Cloud, Watcher, ready};
+use super::kernel::Micros;
+
+/// A file of a table.
+#[derive(Debug, Clone)]
+pub struct LakeFile {
+    pub store: StoreId,
+    pub units: Vec<UnitTag>,
+    pub object: ObjectPath,
+}
+
+/// Who won a unit, when, and with what facts.
+#[derive(Debug, Clone)]
+pub struct Win {
+    pub at: Micros,
+    pub version: u64,
+    pub position: Position,
+    pub facts: Facts,
+}
+
+type Key = (StoreId, Unit);
+
+#[derive(Debug, Default)]
+struct Table {
+    next_version: u64,
+    active: BTreeMap<String, LakeFile>,
+    /// Files that were of the table once, and since when they are not.
+    removed: BTreeMap<String, Micros>,
+    /// Every change of every unit, in order.
+    wins: BTreeMap<Key, Vec<Win>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    tables: BTreeMap<String, Table>,
+    /// Every manifest that ever stood in the inbox, by batch: more than one only for clones.
+    manifests: BTreeMap<BatchId, Vec<(Bytes, Manifest)>>,
+    /// Units of replace batches by stream position, for the check of whole batches.
+    units: BTreeMap<(StoreId, Position), BTreeSet<Unit>>,
+    violations: Vec<String>,
+    /// The trace before the first of them.
+    tail: Option<Vec<String>>,
+}
+
+/// See the module.
+pub struct LakeModel {
+    cloud: Rc<Cloud>,
+    dataset: DatasetName,
+    retention: SignedDuration,
+    state: RefCell<State>,
+}
+
+impl LakeModel {
+    pub fn new(cloud: &Rc<Cloud>, dataset: &DatasetName, retention: SignedDuration) -> Rc<Self> {
+        Rc::new(Self { cloud: Rc::clone(cloud), dataset: dataset.clone(), retention, state: RefCell::default() })
+    }
+
+    /// What was found wrong so far, in order.
+    pub fn violations(&self) -> Vec<String> {
+        self.state.borrow().violations.clone()
+    }
+
+    pub fn fail(&self, what: String) {
+        self.cloud.sim.trace(&format!("VIOLATION {what}"));
+        let mut state = self.state.borrow_mut();
+        state.tail.get_or_insert_with(|| self.cloud.sim.trace_tail());
+        state.violations.push(what);
+    }
+
+    pub fn is_good(&self) -> bool {
+        self.state.borrow().violations.is_empty()
+    }
+
+    pub fn first_tail(&self) -> Option<Vec<String>> {
+        self.state.borrow().tail.clone()
+    }
+
+    /// Who has the unit now.
+    pub fn winner(&self, store: &StoreId, unit: Unit) -> Option<Win> {
+        let state = self.state.borrow();
+        let key = (store.clone(), unit);
+        state.tables.values().filter_map(|table| table.wins.get(&key)?.last().cloned()).next()
+    }
+
+    /// Who had the unit when its table stood at `version` of its shard, and who got it until now.
+    pub fn wins_since(&self, store: &StoreId, unit: Unit, from: Micros) -> Vec<Win> {
+        let state = self.state.borrow();
+        let key = (store.clone(), unit);
+        let Some(wins) = state.tables.values().find_map(|table| table.wins.get(&key)) else { return Vec::new() };
+        let first = wins.iter().rposition(|win| win.at <= from).unwrap_or(0);
+        wins[first..].to_vec()
+    }
+
+    /// Every file of every table now.
+    pub fn files(&self) -> Vec<(String, LakeFile)> {
+        let state = self.state.borrow();
+        state
+            .tables
+            .values()
+            .flat_map(|table| table.active.iter().map(|(path, file)| (path.clone(), file.clone())))
+            .collect()
+    }
+
+    /// Paths of the files of one table and the number of its versions.
+    pub fn table(&self, name: &str) -> (BTreeSet<String>, u64) {
+        let state = self.state.borrow();
+        state
+            .tables
+            .get(name)
+            .map(|table| (table.active.keys().cloned().collect(), table.next_version))
+            .unwrap_or_default()
+    }
+
+    pub fn table_names(&self) -> Vec<String> {
+        self.state.borrow().tables.keys().cloned().collect()
+    }
+
+    /// Whether a manifest in the inbox outranks the winner of its unit with other rows or sums.
+    pub fn difference_waits(&self, objects: &MemoryStore, store: &StoreId, unit: Unit, winner: &Win) -> bool {
+        let state = self.state.borrow();
+        let differs = |manifest: &Manifest| {
+            manifest.units.iter().any(|facts| facts.unit == unit && !facts.file.agrees_with(&winner.facts))
+        };
+        state.manifests.iter().any(|(batch, manifests)| {
+            batch.store == *store
+                && batch.position > winner.position
+                && manifests.iter().any(|(_, manifest)| differs(manifest))
+                && paths::inbox(batch).is_ok_and(|path| ready(objects.head(&path)).is_ok_and(|found| found.is_some()))
+        })
+    }
+
+    pub fn manifest_count(&self) -> usize {
+        self.state.borrow().manifests.len()
+    }
+
+    fn check(&self, name: &'static str, holds: bool, what: impl FnOnce() -> String) {
+        self.cloud.tally.borrow_mut().check(name);
+        if !holds {
+            self.fail(format!("{name}: {}", what()));
+        }
+    }
+
+    fn saw_manifest(&self, path: &ObjectPath, bytes: &Bytes) {
+        let Ok(batch) = paths::batch_of("inbox", path) else { return };
+        let Ok(manifest) = Manifest::from_json(bytes) else {
+            return self.fail(format!("an agent wrote a manifest that is none: {path}"));
+        };
+        let mut state = self.state.borrow_mut();
+        let units = manifest.units.iter().map(|facts| facts.unit).collect();
+        if manifest.kind == ManifestKind::Batch {
+            // Of two manifests with one number only the first can be taken.
+            state.units.entry((batch.store.clone(), batch.position)).or_insert(units);
+        }
+        state.manifests.entry(batch).or_default().push((bytes.clone(), manifest));
+    }
+
+    fn saw_entry(&self, table_name: &str, version: u64, bytes: &Bytes, replaced: bool) {
+        self.check("I3 a log entry is written once", !replaced, || format!("{table_name} {version} was overwritten"));
+        let Ok(text) = std::str::from_utf8(bytes) else { return self.fail(format!("entry {version} is not UTF-8")) };
+        let actions: Result<Vec<Value>, _> = text.lines().map(serde_json::from_str).collect();
+        let Ok(actions) = actions else { return self.fail(format!("{table_name} {version}: is not JSON lines")) };
+        let mut state = self.state.borrow_mut();
+        let table = state.tables.entry(table_name.to_owned()).or_default();
+        let expected = std::mem::replace(&mut table.next_version, version + 1);
+        drop(state);
+        self.check("I3 versions have no gap", expected == version, || {
+            format!("{table_name}: {expected}, got {version}")
+        });
+        self.replay(table_name, version, &actions);
+    }
+
+    fn replay(&self, table_name: &str, version: u64, actions: &[Value]) {
+        let now = self.cloud.sim.now();
+        let mut touched: BTreeSet<StoreId> = BTreeSet::new();
+        let mut removed_units: BTreeMap<Key, UnitTag> = BTreeMap::new();
+        for action in actions.iter().filter_map(|action| action.get("remove")) {
+            let path = action["path"].as_str().unwrap_or_default().to_owned();
+            let file = self.with_table(table_name, |table| {
+                table.removed.insert(path.clone(), now);
+                table.active.remove(&path)
+            });
+            self.check("I4 only files of the table are removed", file.is_some(), || {
+                format!("{table_name} {version} {path}")
+            });
+            if let Some(file) = file {
+                touched.insert(file.store.clone());
+                removed_units.extend(file.units.into_iter().map(|tag| ((file.store.clone(), tag.unit), tag)));
+            }
+        }
+        let mut added_units: BTreeMap<Key, UnitTag> = BTreeMap::new();
+        for add in actions.iter().filter_map(|action| action.get("add")) {
+            let path = add["path"].as_str().unwrap_or_default().to_owned();
+            let Some(file) = self.read_add(table_name, &path, add) else { continue };
+            touched.insert(file.store.clone());
+            for tag in &file.units {
+                let before = added_units.insert((file.store.clone(), tag.unit), tag.clone());
+                self.check("I2 a unit lies in one file", before.is_none(), || {
+                    format!("{table_name} {version} {}", tag.unit)
+                });
+            }
+            self.with_table(table_name, |table| table.active.insert(path, file));
+        }
+        self.settle(table_name, version, &removed_units, &added_units);
+        for store in touched {
+            self.check_whole_batches(table_name, version, &store);
+        }
+    }
+
+    fn read_add(&self, table_name: &str, path: &str, add: &Value) -> Option<LakeFile> {
+        let object = ObjectPath::new(format!("lake/{table_name}/{path}")).ok();
+        let meta = object.as_ref().and_then(|object| ready(self.cloud.objects.head(object)).ok().flatten());
+        let size = add["size"].as_u64();
+        self.check("I4 every referenced file exists", meta.as_ref().map(|meta| meta.bytes) == size, || {
+            format!("{path}: size {size:?}, got {meta:?}")
+        });
+        let store = add["partitionValues"]["store_id"].as_str().and_then(|store| store.parse().ok());
+        let units = add["tags"][UNITS_TAG].as_str().and_then(|text| tags::decode(text).ok());
+        self.check("I6 every file says what was proven", units.as_ref().is_some_and(|units| !units.is_empty()), || {
+            format!("{path} has no facts")
+        });
+        Some(LakeFile { store: store?, units: units?, object: object? })
+    }
+
+    /// Notes who won what, and that nothing went back or away.
+    fn settle(&self, table_name: &str, version: u64, removed: &BTreeMap<Key, UnitTag>, added: &BTreeMap<Key, UnitTag>) {
+        let now = self.cloud.sim.now();
+        for key in removed.keys() {
+            self.check("I1 no unit leaves the table", added.contains_key(key), || {
+                format!("{table_name} {version} {key:?}")
+            });
+        }
+        for (key, tag) in added {
+            let before = self.with_table(table_name, |table| table.wins.get(key).and_then(|wins| wins.last().cloned()));
+            let was_removed = removed.contains_key(key);
+            self.check("I2 a unit lies in one file", before.is_none() || was_removed, || {
+                format!("{table_name} {version} {key:?} stands twice")
+            });
+            if let Some(before) = &before {
+                self.check("I3 the higher position wins", tag.position >= before.position, || {
+                    format!("{table_name} {version} {key:?}: {} after {}", tag.position, before.position)
+                });
+                let same = tag.position != before.position || tag.facts.agrees_with(&before.facts);
+                self.check("I3 a rewrite keeps the facts", same, || format!("{table_name} {version} {key:?}"));
+                if before.position == tag.position {
+                    continue;
+                }
+            }
+            let win = Win { at: now, version, position: tag.position, facts: tag.facts.clone() };
+            self.with_table(table_name, |table| table.wins.entry(key.clone()).or_default().push(win));
+        }
+    }
+
+    /// If any unit of a batch shows, all its units show it or something newer.
+    fn check_whole_batches(&self, table_name: &str, version: u64, store: &StoreId) {
+        let halves = {
+            let state = self.state.borrow();
+            let Some(table) = state.tables.get(table_name) else { return };
+            let unit_min = (store.clone(), Unit::Table);
+            let winners: BTreeMap<Unit, Position> = table
+                .wins
+                .range(unit_min..)
+                .take_while(|((of, _), _)| of == store)
+                .filter_map(|((_, unit), wins)| Some((*unit, wins.last()?.position)))
+                .collect();
+            let shown: BTreeSet<Position> = winners.values().copied().collect();
+            let is_half = |position: &Position| {
+                let units = state.units.get(&(store.clone(), *position));
+                units.is_none_or(|units| units.iter().any(|unit| winners.get(unit).is_none_or(|won| won < position)))
+            };
+            shown.into_iter().filter(is_half).collect::<Vec<_>>()
+        };
+        self.check("I4 a reader sees whole batches", halves.is_empty(), || {
+            format!("{table_name} {version} {store}: {halves:?}")
+        });
+    }
+
+    fn saw_ack(&self, bytes: &Bytes) {
+        let Ok(ack) = serde_json::from_slice::<Ack>(bytes) else { return self.fail("an ack is no ack".to_owned()) };
+        let units = {
+            let state = self.state.borrow();
+            state.units.get(&(ack.batch.store.clone(), ack.batch.position)).cloned().unwrap_or_default()
+        };
+        let positions: Vec<Option<Position>> =
+            units.iter().map(|unit| self.winner(&ack.batch.store, *unit).map(|win| win.position)).collect();
+        let position = ack.batch.position;
+        let all = |test: fn(Position, Position) -> bool| {
+            !positions.is_empty() && positions.iter().all(|won| won.is_some_and(|won| test(won, position)))
+        };
+        match &ack.outcome {
+            AckOutcome::Committed { .. } => {
+                self.check("I1 what is acknowledged is in the lake", all(|won, own| won >= own), || {
+                    format!("{} acknowledged, the lake has {positions:?}", ack.batch)
+                });
+            }
+            AckOutcome::Superseded => {
+                self.check("I1 what is acknowledged is in the lake", all(|won, own| won > own), || {
+                    format!("{} superseded, the lake has {positions:?}", ack.batch)
+                });
+            }
+            AckOutcome::Voided => {
+                self.check("I1 only a void is voided", positions.is_empty(), || format!("{} voided", ack.batch));
+            }
+            AckOutcome::Quarantined { reason, .. } => {
+                let standing =
+                    paths::quarantine(&ack.batch).ok().and_then(|path| ready(self.cloud.objects.head(&path)).ok()?);
+                self.check("I8 a refusal is on record", standing.is_some(), || format!("{} {reason:?}", ack.batch));
+                self.cloud.tally.borrow_mut().amount(reason.as_str(), 1);
+            }
+        }
+    }
+
+    fn gone_from_inbox(&self, path: &ObjectPath) {
+        let Ok(batch) = paths::batch_of("inbox", path) else { return };
+        let objects = &self.cloud.objects;
+        let there = |path: ribera_storage::Result<ObjectPath>| {
+            path.ok().is_some_and(|path| ready(objects.head(&path)).is_ok_and(|found| found.is_some()))
+        };
+        let settled = there(paths::ack(&batch)) && there(paths::done(&batch));
+        self.check("I1 a manifest leaves the inbox acknowledged", settled, || format!("{batch}"));
+    }
+
+    fn gone_from_lake(&self, path: &ObjectPath) {
+        let now = self.cloud.sim.now();
+        let fate = {
+            let state = self.state.borrow();
+            let found = state.tables.iter().find_map(|(name, table)| {
+                let relative = path.as_str().strip_prefix("lake/")?.strip_prefix(name.as_str())?.strip_prefix('/')?;
+                Some((table.active.contains_key(relative), table.removed.get(relative).copied()))
+            });
+            found.unwrap_or((false, None))
+        };
+        self.check("I4 every referenced file exists", !fate.0, || format!("{path} was deleted while in the table"));
+        if let Some(since) = fate.1 {
+            let kept = SignedDuration::from_micros(now - since);
+            self.check("I4 removed files outlive readers", kept >= self.retention, || {
+                format!("{path} was deleted {kept:?} after it was removed")
+            });
+        }
+    }
+
+    fn with_table<T>(&self, name: &str, act: impl FnOnce(&mut Table) -> T) -> T {
+        act(self.state.borrow_mut().tables.entry(name.to_owned()).or_default())
+    }
+
+    /// The dataset whose tables are watched.
+    pub fn dataset(&self) -> &DatasetName {
+        &self.dataset
+    }
+}
+
+impl Watcher for LakeModel {
+    fn put(&self, path: &ObjectPath, bytes: &Bytes, replaced: bool) {
+        let text = path.as_str();
+        if text.starts_with("inbox/") {
+            self.check("I3 a manifest is never overwritten", !replaced, || text.to_owned());
+            self.saw_manifest(path, bytes);
+        } else if text.starts_with("acks/") {
+            self.saw_ack(bytes);
+        } else if let Some((table, version)) = log_entry(text) {
+            self.saw_entry(table, version, bytes, replaced);
+        } else if text.starts_with("lake/") && text.contains("/part-") {
+            self.check("I4 a lake file is never overwritten", !replaced, || text.to_owned());
+        }
+    }
+
+    fn deleted(&self, path: &ObjectPath) {
+        if path.as_str().starts_with("inbox/") {
+            self.gone_from_inbox(path);
+        } else if path.as_str().starts_with("lake/") && path.as_str().contains("/part-") {
+            self.gone_from_lake(path);
+        } else if path.as_str().starts_with("landing/") {
+            self.fail(format!("I1 a batch file was deleted: {path}"));
+        }
+    }
+}
+
+/// Table and version of `lake/TABLE/_delta_log/VERSION.json`.
+fn log_entry(path: &str) -> Option<(&str, u64)> {
+    let (table, name) = path.strip_prefix("lake/")?.split_once("/_delta_log/")?;
+    let version = name.strip_suffix(".json")?;
+    (version.len() == 20 && version.bytes().all(|byte| byte.is_ascii_digit()))
+        .then(|| version.parse().ok())?
+        .map(|version| (table, version))
+}

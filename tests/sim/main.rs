@@ -1,0 +1,67 @@
+//! `ribera-sim`: runs the simulation over a range of seeds and says what it tried.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use ribera_tests::sim::run::{Options, Report, run_seeds, trace_seed};
+
+/// Simulates stores, lines, object storage and function hosts with faults, and checks invariants.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Seeds `A..B`, without B, or how many. Seeds that failed once (tests/sim/seeds.txt) run first.
+    #[arg(long, default_value = "0..20", value_parser = range)]
+    seeds: (u64, u64),
+    #[arg(long, default_value_t = 50)]
+    stores: u32,
+    /// Business days.
+    #[arg(long, default_value_t = 7)]
+    days: u32,
+    /// Runs this one seed and prints every event.
+    #[arg(long)]
+    trace: Option<u64>,
+    /// Worker threads; each runs whole seeds.
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
+    /// Leaves out the seeds that failed once.
+    #[arg(long)]
+    no_kept_seeds: bool,
+    /// Stops at the first seed that fails.
+    #[arg(long)]
+    fail_fast: bool,
+    /// One JSON object on standard output instead of tables.
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let options = Options {
+        stores: arguments.stores,
+        days: arguments.days,
+        threads: arguments.threads,
+        fail_fast: arguments.fail_fast,
+    };
+    if let Some(seed) = arguments.trace {
+        return code(trace_seed(seed, &options).violations.is_empty());
+    }
+    let mut seeds: Vec<u64> = if arguments.no_kept_seeds { Vec::new() } else { ribera_tests::sim::run::kept_seeds() };
+    seeds.extend((arguments.seeds.0..arguments.seeds.1).filter(|seed| !seeds.contains(seed)).collect::<Vec<_>>());
+    let report: Report = run_seeds(&seeds, &options);
+    if arguments.json {
+        println!("{}", report.to_json());
+    } else {
+        println!("{}", report.to_text());
+    }
+    code(report.is_good())
+}
+
+fn code(good: bool) -> ExitCode {
+    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn range(text: &str) -> Result<(u64, u64), String> {
+    let (from, to) = text.split_once("..").unwrap_or(("0", text));
+    let parsed = from.parse().ok().zip(to.parse().ok());
+    parsed.filter(|(from, to)| from < to).ok_or_else(|| format!("must be A..B with A < B, or a number, got {text:?}"))
+}

@@ -1,0 +1,213 @@
+//! One seed: builds the world, lets it live with faults, calms it, and checks what must hold.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use jiff::ToSpan;
+use jiff::civil::{Date, date};
+use ribera_storage::control::{self, Settings};
+use ribera_storage::dataset::DatasetDefinition;
+use ribera_storage::store::{StoreDefinition, WeekdayName};
+
+use super::checker::Checker;
+use super::cloud::{Cloud, Rates, ready};
+use super::host::{Events, Host, HostSchedule};
+use super::kernel::{DAY, HOUR, MINUTE, Micros, Sim};
+use super::lake::LakeModel;
+use super::machine::Machine;
+use super::nature::{self, Misfortunes};
+use super::pos::Pos;
+use super::rows;
+use super::run::SeedReport;
+
+#[derive(Debug, Clone)]
+pub struct WorldOptions {
+    pub stores: u32,
+    /// Business days.
+    pub days: u32,
+    pub print_trace: bool,
+}
+
+/// After the last business day changes and faults go on for so long.
+const AFTERMATH: Micros = DAY;
+/// When faults have stopped, agents get so long to look, send and hear.
+const CALM: Micros = DAY;
+/// Every moment of checking is about so far from the next.
+const CHECK_EVERY: Micros = 5 * HOUR;
+
+/// Spools are looked at so often, at this interval, until each was empty once.
+const DRAIN_LOOKS: usize = 30;
+const DRAIN_PAUSE: Micros = 10 * MINUTE;
+
+pub struct World {
+    sim: Sim,
+    cloud: Rc<Cloud>,
+    lake: Rc<LakeModel>,
+    hosts: Vec<Rc<Host>>,
+    machines: Vec<Rc<Machine>>,
+    checker: Rc<Checker>,
+    first: Date,
+    days: u32,
+    end: Micros,
+}
+
+impl World {
+    pub fn run(seed: u64, options: &WorldOptions) -> SeedReport {
+        let world = Self::new(seed, options);
+        let panicked = world.live().err();
+        let mut violations = world.lake.violations();
+        violations.extend(panicked);
+        let tail = world.lake.first_tail().unwrap_or_else(|| world.sim.trace_tail());
+        let (tally, digest) = (world.cloud.tally.borrow().clone(), world.sim.digest());
+        world.sim.shut_down();
+        world.cloud.unwatch();
+        SeedReport { seed, tally, digest, violations, tail }
+    }
+
+    fn new(seed: u64, options: &WorldOptions) -> Self {
+        // Around a month's end, so that weeks lie in two partitions.
+        let first = date(2026, 2, 20).checked_add(((seed % 12) as i64).days()).expect("a date");
+        let start = first.to_zoned(jiff::tz::TimeZone::UTC).expect("a time").timestamp().as_microsecond();
+        let end = start + i64::from(options.days) * DAY + AFTERMATH;
+        let sim = Sim::new(seed, start, options.print_trace);
+        let cloud = Cloud::new(&sim, Rates::default());
+        let dataset = DatasetDefinition::from_toml(rows::DATASET).expect("the simulation's dataset");
+        let schedule = HostSchedule::default();
+        let lake = LakeModel::new(&cloud, &dataset.name, schedule.vacuum_retention);
+        let stores: Vec<Rc<Pos>> = (0..options.stores).map(|index| open_store(&sim, index, first)).collect();
+        declare(&cloud, &dataset, &stores);
+        let hosts: Vec<Rc<Host>> =
+            ["host-a", "host-b"].iter().map(|name| Host::new(&cloud, name, schedule.clone())).collect();
+        cloud.watch(lake.clone());
+        cloud.watch(Events::new(&cloud, &hosts, 150_000));
+        let machines: Vec<Rc<Machine>> = stores.iter().map(|pos| Machine::new(&cloud, &lake, pos, &dataset)).collect();
+        let checker = Rc::new(Checker {
+            cloud: Rc::clone(&cloud),
+            lake: Rc::clone(&lake),
+            stores: stores.iter().map(|pos| (pos.store.clone(), Rc::clone(pos))).collect::<BTreeMap<_, _>>(),
+            dataset: dataset.name.clone(),
+            closes_at: dataset.closes_at,
+        });
+        let nature = sim.new_group(|_| {});
+        for pos in &stores {
+            nature::live(&cloud, nature, pos, first, options.days, end);
+        }
+        nature::befall(&cloud, nature, &machines, &Misfortunes::default(), start, end);
+        Self { sim, cloud, lake, hosts, machines, checker, first, days: options.days, end }
+    }
+
+    fn live(&self) -> Result<(), String> {
+        self.hosts.iter().for_each(Host::start);
+        self.machines.iter().for_each(Machine::start);
+        self.watch_until(self.end)?;
+        self.cloud.set_faulty(false);
+        self.sim.trace("faults stop");
+        self.machines.iter().for_each(|machine| machine.calm());
+        self.watch_until(self.end + CALM)?;
+        let operator = Rc::clone(&self.hosts[0]);
+        self.sim.block_on(async move { operator.replay_suspects().await })?;
+        for _ in 0..2 {
+            let host = Rc::clone(&self.hosts[0]);
+            self.sim.block_on(async move { host.sweep().await })?;
+        }
+        self.spools_drain()?;
+        self.final_checks();
+        self.maintain_long_after()?;
+        self.count_amounts();
+        Ok(())
+    }
+
+    /// Everybody has gone home, and maintenance takes what nobody needs any more: nothing else goes.
+    fn maintain_long_after(&self) -> Result<(), String> {
+        self.machines.iter().for_each(|machine| machine.scrap());
+        self.hosts.iter().for_each(|host| host.stop());
+        self.sim.run_until(self.sim.now() + 2 * DAY)?;
+        let host = Rc::clone(&self.hosts[0]);
+        self.sim.block_on(async move { host.maintain().await })?;
+        self.checker.lake_is_complete();
+        self.checker.tables_read_as_logged();
+        Ok(())
+    }
+
+    /// I5. Days go on leaving the lookback window, so each spool has its own moment of being empty.
+    fn spools_drain(&self) -> Result<(), String> {
+        let mut waiting: Vec<_> = self.machines.iter().filter(|machine| !machine.is_drained()).collect();
+        for _ in 0..DRAIN_LOOKS {
+            if waiting.is_empty() {
+                break;
+            }
+            self.sim.run_until(self.sim.now() + DRAIN_PAUSE)?;
+            waiting.retain(|machine| !machine.is_drained());
+        }
+        self.cloud.tally.borrow_mut().check("I5 spools drain when faults have stopped");
+        if let Some(machine) = waiting.first() {
+            let (count, first) = (waiting.len(), machine.waiting());
+            self.lake.fail(format!("I5 spools drain when faults have stopped: {count} machines, first {first}"));
+        }
+        Ok(())
+    }
+
+    fn final_checks(&self) {
+        let last = self.first.checked_add((i64::from(self.days) - 1).days()).expect("a date");
+        self.checker.lake_is_complete();
+        self.checker.tables_read_as_logged();
+        self.checker.all_is_settled(last);
+        self.checker.coverage_is_honest();
+    }
+
+    /// Runs on, looking now and then; stops early once something is wrong.
+    fn watch_until(&self, deadline: Micros) -> Result<(), String> {
+        while self.sim.now() < deadline && self.lake.is_good() {
+            let step = self.sim.chance().between(CHECK_EVERY / 2, CHECK_EVERY * 3 / 2);
+            self.sim.run_until(deadline.min(self.sim.now() + step))?;
+            self.checker.coverage_is_honest();
+            self.checker.a_file_is_what_it_says();
+            self.checker.tables_read_as_logged();
+        }
+        Ok(())
+    }
+
+    fn count_amounts(&self) {
+        let versions: u64 = self.lake.table_names().iter().map(|name| self.lake.table(name).1).sum();
+        let mut tally = self.cloud.tally.borrow_mut();
+        tally.amount("versions", versions);
+        tally.amount("batches", self.lake.manifest_count() as u64);
+        tally.amount("events of the trace", self.sim.digest().1);
+        tally.amount("polls", self.sim.polls());
+    }
+}
+
+fn open_store(sim: &Sim, index: u32, first: Date) -> Rc<Pos> {
+    let zones = ["Europe/Madrid", "America/New_York", "America/Santiago"];
+    let chance = sim.chance();
+    let definition = StoreDefinition {
+        id: format!("s{index:02}").parse().expect("a store id"),
+        name: format!("Tienda {index}"),
+        tenant: None,
+        host: None,
+        port: None,
+        time_zone: (*chance.pick(&zones)).to_owned(),
+        opened: Some(first),
+        closed: None,
+        rest_days: if chance.percent(30) { vec![WeekdayName::Sunday] } else { Vec::new() },
+        holidays: Vec::new(),
+        exceptions: Vec::new(),
+        active: true,
+        hold_repair: false,
+    };
+    let pos = Pos::new(sim, definition, chance.percent(50));
+    pos.clock_off.set(chance.between(-20, 20) * super::kernel::MINUTE);
+    pos
+}
+
+/// Publishes what a data engineer declares; half the stores lie in a shard of their own.
+fn declare(cloud: &Rc<Cloud>, dataset: &DatasetDefinition, stores: &[Rc<Pos>]) {
+    cloud.objects.set_now(cloud.now());
+    let definitions: Vec<StoreDefinition> = stores.iter().map(|pos| pos.definition.clone()).collect();
+    let ids: Vec<_> = stores.iter().skip(stores.len() / 2).map(|pos| pos.store.clone()).collect();
+    let shards = BTreeMap::from([(dataset.name.clone(), BTreeMap::from([("b".to_owned(), ids)]))]);
+    let settings = Settings { shards, ..Settings::default() };
+    ready(control::publish_dataset(&cloud.objects, dataset)).expect("a dataset");
+    ready(control::publish_stores(&cloud.objects, &definitions)).expect("stores");
+    ready(control::publish_settings(&cloud.objects, &settings)).expect("settings");
+}
