@@ -143,6 +143,12 @@ mod tests {
     }
 
     #[test]
+    fn the_sample_of_the_settings_holds_the_defaults() {
+        let sample = HostSettings::from_toml(include_str!("../../../../infra/host.toml")).unwrap();
+        assert_eq!(sample, HostSettings::default());
+    }
+
+    #[test]
     fn limits_on_what_a_store_sends_reach_the_functions() {
         let settings = HostSettings::from_toml("[ingest.limits]\ndecoded_bytes_max = 12345").unwrap();
         assert!(settings.for_functions().unwrap().contains("\"decoded_bytes_max\":12345"));
