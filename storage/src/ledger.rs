@@ -100,7 +100,8 @@ pub async fn store_runs<S: ObjectStore>(
 
 /// Deletes places in the run index of runs before `horizon`; the records stay.
 pub async fn prune_runs<S: ObjectStore>(objects: &S, horizon: Timestamp) -> Result<usize> {
-    let after = format!("{RUNS}{:013}", RUN_MILLIS_MAX - horizon.as_millisecond());
+    // Sorts behind every run of that very millisecond.
+    let after = format!("{RUNS}{:013}~~", RUN_MILLIS_MAX - horizon.as_millisecond());
     let old = list_all(objects, RUNS, Some(&after)).await?;
     let deleted = stream::iter(&old).map(|meta| objects.delete(&meta.path)).buffered(CONCURRENCY);
     deleted.try_collect::<Vec<()>>().await?;
@@ -132,4 +133,62 @@ fn batch_of_run(path: &ObjectPath) -> Option<BatchId> {
         dataset: parts.next()?.parse().ok()?,
         position: parts.next()?.parse().ok()?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::executor::block_on;
+
+    use super::*;
+    use crate::object::MemoryStore;
+
+    fn at(minute: i64) -> Timestamp {
+        Timestamp::from_second(1_790_000_000 + minute * 60).unwrap()
+    }
+
+    fn record_of(batch: &str, minute: i64) -> LedgerRecord {
+        LedgerRecord {
+            batch: batch.parse().unwrap(),
+            table: "ventas".parse().unwrap(),
+            manifest_sha256: "0".repeat(64),
+            outcome: AckOutcome::Superseded,
+            rows: 1,
+            bytes: 2,
+            warnings: Vec::new(),
+            timings: Timings {
+                extraction_started_at: None,
+                extraction_finished_at: None,
+                received_at: None,
+                started_at: at(minute),
+                settled_at: at(minute),
+            },
+        }
+    }
+
+    fn names(records: Vec<LedgerRecord>) -> Vec<String> {
+        records.into_iter().map(|record| record.batch.to_string()).collect()
+    }
+
+    #[test]
+    fn the_latest_runs_come_first_and_a_batch_settled_twice_comes_once() {
+        block_on(async {
+            let objects = MemoryStore::new();
+            let batches =
+                ["s1/ventas/000000-0000000001", "s2/ventas/000000-0000000001", "s1/tiendas/000000-0000000001"];
+            for (minute, batch) in (0..).zip(batches).chain([(9, batches[0])]) {
+                objects.set_now(at(minute));
+                record(&objects, &record_of(batch, minute)).await.unwrap();
+            }
+            let store = "s1".parse().unwrap();
+            assert_eq!(names(recent_runs(&objects, 10).await.unwrap()), [batches[0], batches[2], batches[1]]);
+            assert_eq!(names(recent_runs(&objects, 1).await.unwrap()), [batches[0]]);
+            assert_eq!(names(store_runs(&objects, &store, None, 10).await.unwrap()), [batches[0], batches[2]]);
+            let tiendas = "tiendas".parse().unwrap();
+            assert_eq!(names(store_runs(&objects, &store, Some(&tiendas), 10).await.unwrap()), [batches[2]]);
+            assert_eq!(load(&objects, &batches[0].parse().unwrap()).await.unwrap(), Some(record_of(batches[0], 9)));
+            assert_eq!(prune_runs(&objects, at(2)).await.unwrap(), 2, "those before minute 2");
+            assert_eq!(names(recent_runs(&objects, 10).await.unwrap()), [batches[0], batches[2]]);
+            assert!(load(&objects, &batches[1].parse().unwrap()).await.unwrap().is_some(), "the record stays");
+        });
+    }
 }

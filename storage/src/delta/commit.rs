@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, TryStreamExt, stream};
+use jiff::Timestamp;
 
 use super::action::{Action, AddFile, CommittedBatch, Metadata, RemoveFile, Txn};
 use super::checkpoint::CHECKPOINT_EVERY;
 use super::entry::{EntryOutcome, Purpose};
 use super::evolution::{self, Evolution};
 use super::plan::{self, Fate, FileUnits};
-use super::ready::ReadyRecord;
+use super::ready::{READY_READ_MAX, ReadyRecord};
 use super::snapshot::{Changes, Snapshot};
 use super::{BatchOutcome, CONCURRENCY, CommitReport, Ports, Table};
 use crate::batch::ManifestKind;
@@ -74,7 +75,7 @@ impl<S: ObjectStore> Table<'_, S> {
         own: &[ReadyRecord],
     ) -> Result<CommitReport> {
         let mut report = CommitReport::default();
-        let (mut records, unreadable, snapshot) = self.gather(own).await?;
+        let (mut records, mut unreadable, snapshot) = self.gather(own).await?;
         if records.is_empty() {
             report.outcomes.extend(unreadable);
             return Ok(report);
@@ -84,14 +85,7 @@ impl<S: ObjectStore> Table<'_, S> {
             None => self.load_or_create(ports, dataset).await?,
         };
         let now = ports.clock.now();
-        let mut expired = Vec::new();
-        records.retain(|record| {
-            let expires = record.kind == ManifestKind::Batch && record.has_expired(now);
-            if expires {
-                expired.push(record.clone());
-            }
-            !expires
-        });
+        let expired: Vec<ReadyRecord> = records.extract_if(.., |record| expires(record, now)).collect();
         let mut plans = Plans::new();
         let mut versions = BTreeMap::new();
         for attempt in 0.. {
@@ -129,6 +123,7 @@ impl<S: ObjectStore> Table<'_, S> {
             if !own.is_empty() && self.all_settled(&snapshot, own)? {
                 break;
             }
+            unreadable.extend(self.gather_more(&snapshot, now, &mut records, &mut plans).await?);
         }
         self.report_outcomes(&snapshot, &records, plans, &versions, &mut report);
         for record in &expired {
@@ -159,6 +154,37 @@ impl<S: ObjectStore> Table<'_, S> {
             }
         }
         Ok((records, unreadable, snapshot))
+    }
+
+    /// After a lost race: when most of the records at hand are settled, those that became ready
+    /// meanwhile go along. Otherwise, in a crowd, each caller would commit its own batch only.
+    async fn gather_more(
+        &self,
+        snapshot: &Snapshot,
+        now: Timestamp,
+        records: &mut Vec<ReadyRecord>,
+        plans: &mut Plans,
+    ) -> Result<Vec<(BatchId, BatchOutcome)>> {
+        let mut open = 0;
+        for record in records.iter() {
+            open += usize::from(self.settle(snapshot, &record.into(), &BTreeMap::new())?.is_none());
+        }
+        let mut unreadable = Vec::new();
+        if open * 4 < READY_READ_MAX {
+            for (batch, read) in self.read_other_records(records).await? {
+                match read {
+                    // An expired one is told to whoever lists it first.
+                    Ok(Some(record)) if expires(&record, now) => {}
+                    Ok(Some(record)) => {
+                        plans.remove(&group_of(&record));
+                        records.push(record);
+                    }
+                    Ok(None) => {}
+                    Err(error) => unreadable.push((batch, BatchOutcome::Failed(error))),
+                }
+            }
+        }
+        Ok(unreadable)
     }
 
     /// The metadata action that this commit must carry, if any.
@@ -327,6 +353,10 @@ impl<S: ObjectStore> Table<'_, S> {
 
 pub(super) fn committed_batch(record: &ReadyRecord, rows: u64) -> CommittedBatch {
     CommittedBatch { id: record.batch.to_string(), manifest_sha256: record.manifest_sha256.clone(), rows }
+}
+
+fn expires(record: &ReadyRecord, now: Timestamp) -> bool {
+    record.kind == ManifestKind::Batch && record.has_expired(now)
 }
 
 fn group_of(record: &ReadyRecord) -> String {

@@ -276,3 +276,47 @@ fn one_row(sequence: u64) -> TestBatch {
         days: [(1, vec![TestRow { day: 1, id: 1, cents: 1 }])].into(),
     }
 }
+
+#[test]
+fn ledger_and_acks_are_made_again_from_log_quarantine_and_manifests() {
+    block_on(async {
+        use crate::batch::{Ack, AckOutcome, QuarantineReason, QuarantineRecord};
+        use crate::{ledger, paths, rebuild};
+        let world = World::new();
+        crate::control::publish_dataset(&world.objects, &world.dataset).await.unwrap();
+        for sequence in 1..=3 {
+            world.offer(sequence, &[1, sequence as i8]).await;
+        }
+        let with = |sequence, day: i8| TestBatch { days: [(day, Vec::new())].into(), ..one_row(sequence) };
+        let (won, lost, bad, gone) = (with(3, 1), with(0, 1), with(4, 9), with(5, 8));
+        for batch in [&won, &lost, &bad, &gone] {
+            let manifest = batch.manifest().to_json().unwrap();
+            world.objects.put(&paths::done(&batch.id()).unwrap(), manifest.into()).await.unwrap();
+        }
+        let record = QuarantineRecord {
+            reason: QuarantineReason::SumsMismatch,
+            detail: "d".into(),
+            manifest_path: "inbox/x".into(),
+            manifest: String::new(),
+            units: Vec::new(),
+            quarantined_at: world.host.now(),
+        };
+        let quarantined = serde_json::to_vec(&record).unwrap();
+        world.objects.put(&paths::quarantine(&bad.id()).unwrap(), quarantined.into()).await.unwrap();
+        let strange = ObjectPath::new("done/strange").unwrap();
+        world.objects.put(&strange, Bytes::new().into()).await.unwrap();
+        let rebuilt = rebuild::rebuild(&world.objects, &world.host).await.unwrap();
+        assert_eq!((rebuilt.batches, rebuilt.reopened, rebuilt.unreadable), (3, vec![gone.id()], vec![strange]));
+        let outcome = async |batch: &TestBatch| {
+            let bytes = world.objects.get(&paths::ack(&batch.id()).unwrap()).await.unwrap().unwrap();
+            let ack: Ack = serde_json::from_slice(&bytes).unwrap();
+            assert_eq!(ledger::load(&world.objects, &batch.id()).await.unwrap().unwrap().outcome, ack.outcome);
+            ack.outcome
+        };
+        assert!(matches!(outcome(&won).await, AckOutcome::Committed { version: 3, .. }));
+        assert_eq!(outcome(&lost).await, AckOutcome::Superseded);
+        assert!(matches!(outcome(&bad).await, AckOutcome::Quarantined { reason: QuarantineReason::SumsMismatch, .. }));
+        assert!(world.objects.get(&paths::inbox(&gone.id()).unwrap()).await.unwrap().is_some());
+        assert_eq!(world.objects.get(&paths::done(&gone.id()).unwrap()).await.unwrap(), None);
+    });
+}
