@@ -5,11 +5,12 @@ use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow_array::RecordBatch;
-use arrow_schema::SchemaRef;
+use arrow_schema::{DataType, Schema, SchemaRef};
 use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, ZstdLevel};
+use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
+use parquet::schema::types::ColumnPath;
 use ribera_storage::{Error, Result};
 use sha2::{Digest, Sha256};
 
@@ -62,7 +63,8 @@ impl<'a> BatchFile<'a> {
         steps.at(step::SPOOL_CREATE)?;
         let file = disk.create(&temporary(&name))?;
         let buffer = Buffer::default();
-        let writer = ArrowWriter::try_new(buffer.clone(), schema, Some(properties()?)).map_err(parquet_error)?;
+        let writer =
+            ArrowWriter::try_new(buffer.clone(), schema.clone(), Some(properties(&schema)?)).map_err(parquet_error)?;
         let hasher = Sha256::new();
         Ok(Self { disk, steps, name, file, writer, buffer, hasher, bytes: 0, bytes_max, rows: 0, is_finished: false })
     }
@@ -137,14 +139,32 @@ fn write_error(name: &str, error: std::io::Error) -> Error {
     crate::host::disk_error("write", std::path::Path::new(name), error)
 }
 
-fn properties() -> Result<WriterProperties> {
+/// Encodings that suit sales and that ingest accepts: it refuses DELTA_BYTE_ARRAY, which decodes
+/// without bound and is this writer's own choice for text whose dictionary has grown too large.
+fn properties(schema: &Schema) -> Result<WriterProperties> {
     let level = ZstdLevel::try_new(ZSTD_LEVEL).map_err(parquet_error)?;
-    Ok(WriterProperties::builder()
+    let mut properties = WriterProperties::builder()
         .set_writer_version(WriterVersion::PARQUET_2_0)
         .set_compression(Compression::ZSTD(level))
         .set_statistics_enabled(EnabledStatistics::Chunk)
-        .set_created_by(concat!("ribera-agent ", env!("CARGO_PKG_VERSION")).to_owned())
-        .build())
+        .set_created_by(concat!("ribera-agent ", env!("CARGO_PKG_VERSION")).to_owned());
+    for field in schema.fields() {
+        let column = ColumnPath::from(field.name().as_str());
+        properties = match field.data_type() {
+            // Moments hardly repeat and mostly rise: a dictionary only costs time and room.
+            DataType::Timestamp(..) => properties
+                .set_column_dictionary_enabled(column.clone(), false)
+                .set_column_encoding(column, Encoding::DELTA_BINARY_PACKED),
+            DataType::Utf8 | DataType::Binary => {
+                properties.set_column_encoding(column, Encoding::DELTA_LENGTH_BYTE_ARRAY)
+            }
+            DataType::Decimal128(precision, _) if *precision > 18 => {
+                properties.set_column_encoding(column, Encoding::PLAIN)
+            }
+            _ => properties,
+        };
+    }
+    Ok(properties.build())
 }
 
 fn parquet_error(error: parquet::errors::ParquetError) -> Error {
