@@ -146,23 +146,14 @@ impl FolderStore {
     }
 
     fn walk(&self, folder: &Path, relative: &str, listing: &mut Listing<'_>) -> Result<()> {
-        let entries = match fs::read_dir(folder) {
-            Err(error) if matches!(error.kind(), Io::NotFound | Io::NotADirectory) => return Ok(()),
-            entries => entries?,
+        let mut tries = 1;
+        let mut names = loop {
+            match names_of(folder, relative) {
+                // In WASI a file deleted while its folder is read fails the reading: begin anew.
+                Err(error) if error.kind() == Io::NotFound && tries < READ_TRIES_MAX => tries += 1,
+                names => break names.map_err(|error| Error::from(error).context(format!("list {relative}")))?,
+            }
         };
-        let mut names = Vec::new();
-        for entry in entries {
-            let entry = entry?;
-            let Ok(name) = entry.file_name().into_string() else {
-                continue;
-            };
-            let kind = match entry.file_type() {
-                Err(error) if error.kind() == Io::NotFound => continue,
-                kind => kind?,
-            };
-            // A folder sorts as its objects do: with the slash behind its name.
-            names.push(if kind.is_dir() { format!("{relative}{name}/") } else { format!("{relative}{name}") });
-        }
         names.sort_unstable();
         for name in names {
             if listing.found.len() >= listing.limit {
@@ -291,6 +282,29 @@ impl ObjectStore for FolderStore {
             _ => Ok(()),
         }
     }
+}
+
+/// Of one folder while others delete from it; each try needs another deletion to fail.
+const READ_TRIES_MAX: u32 = 16;
+
+/// The names in `folder` below `relative`; a folder's ends with a slash. Nothing for no folder.
+fn names_of(folder: &Path, relative: &str) -> std::io::Result<Vec<String>> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if is_absent(&error) => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        let kind = match entry.file_type() {
+            Err(error) if error.kind() == Io::NotFound => continue,
+            kind => kind?,
+        };
+        // A folder sorts as its objects do: with the slash behind its name.
+        names.push(if kind.is_dir() { format!("{relative}{name}/") } else { format!("{relative}{name}") });
+    }
+    Ok(names)
 }
 
 fn is_absent(error: &std::io::Error) -> bool {
