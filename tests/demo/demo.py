@@ -25,6 +25,9 @@ QUERY = """SELECT store_id AS tienda, count(*) AS lineas, sum(total) AS ventas,
        round(sum(total) / count(DISTINCT ticket_id), 2) AS ticket_medio
 FROM ventas GROUP BY store_id ORDER BY ventas DESC LIMIT 5"""
 
+TOTALS = """SELECT count(DISTINCT store_id) AS stores, count(*) AS lines, sum(cantidad) AS quantity,
+       sum(total) AS sales_value FROM ventas"""
+
 
 def main() -> int:
     arguments = parse()
@@ -76,10 +79,9 @@ class Demo:
     def __init__(self, chain: Chain, origin: str, arguments: argparse.Namespace, out):
         self.chain, self.origin, self.arguments, self.out = chain, origin, arguments, out
         names = chain.busiest_first
+        # One of the smaller stores and one in the middle.
         imperfect = not arguments.perfect and len(names) >= 2
-        self.gappy, self.damaged = (names[-1], names[len(names) // 2]) if imperfect else (None, None)
-        if self.gappy == self.damaged:
-            self.gappy, self.damaged = names[0], names[1]
+        self.gappy, self.damaged = (names[-1], names[(len(names) - 1) // 2]) if imperfect else (None, None)
         self.begin = time.monotonic()
 
     def run(self) -> dict:
@@ -131,14 +133,14 @@ class Demo:
 
     def measure(self, seconds: float) -> dict:
         chain = self.chain
-        [row] = rows(chain.ribera_json("sql", "SELECT count(*), CAST(sum(cantidad) AS VARCHAR), CAST(sum(total) AS VARCHAR), count(DISTINCT store_id) FROM ventas"))
+        [row] = chain.ribera_json("sql", TOTALS)["rows"]
         days = chain.coverage()["totals"]["days"]
         return {
-            "stores": int(row[3]),
+            "stores": int(row["stores"]),
             "batches": chain.settled(),
-            "rows": int(row[0]),
-            "quantity": plain_decimal(row[1]),
-            "sales_value": plain_decimal(row[2]),
+            "rows": int(row["lines"]),
+            "quantity": plain_decimal(row["quantity"]),
+            "sales_value": plain_decimal(row["sales_value"]),
             "days_complete": days["complete"],
             "days_partial": days["partial"],
             "days_missing": days["missing"],
@@ -151,7 +153,7 @@ class Demo:
         chain = self.chain
         period = ["--from", str(chain.first), "--to", str(chain.last)]
         self.step(say("cobertura", "coverage"))
-        self.print(chain.ribera("coverage", "--summary", *period))
+        self.print(shortened(chain.ribera("coverage", "--summary", *period)))
         self.step(say("una consulta y su respuesta", "a query and its answer"))
         self.print(f"./run ribera --lake {self.short(chain.store)} sql {shlex.quote(QUERY)}\n")
         self.print(chain.ribera("sql", QUERY))
@@ -163,8 +165,8 @@ class Demo:
                 self.print("  " + " ".join(self.short(word) for word in command))
         self.step(say("en resumen", "in short"))
         self.print(say(
-            f"{result['rows']:,} líneas de {result['stores']} tiendas en {result['seconds']} s; datos: {'reales' if self.origin == 'real' else 'generados'}",
-            f"{result['rows']:,} lines of {result['stores']} stores in {result['seconds']} s; data: {self.origin}"))
+            f"{number(result['rows'])} líneas de {result['stores']} tiendas en {result['seconds']:.0f} s; datos: {'reales' if self.origin == 'real' else 'generados'}",
+            f"{number(result['rows'])} lines of {result['stores']} stores in {result['seconds']:.0f} s; data: {self.origin}"))
         self.print(say(f"lago: {result['lake']}", f"lake: {result['lake']}"))
         self.print(say(f"página: {chain.page}", f"page: {chain.page}"))
 
@@ -191,9 +193,21 @@ def recovery_commands(chain: Chain) -> list[list[str]]:
     return commands
 
 
-def rows(answer: dict) -> list[list]:
-    """The rows of `ribera sql --json` as lists in column order."""
-    return [list(row.values()) if isinstance(row, dict) else row for row in answer["rows"]]
+def shortened(summary: str, green_max: int = 20) -> str:
+    """Without the green stores beyond the first `green_max`: what is not well always shows."""
+    kept, green = [], 0
+    for line in summary.splitlines():
+        is_green = line.lstrip().startswith("●")
+        green += is_green
+        if not is_green or green <= green_max:
+            kept.append(line)
+        elif green == green_max + 1:
+            kept.append(" ...")
+    return "\n".join(kept)
+
+
+def number(value: int) -> str:
+    return f"{value:,}" if ENGLISH else f"{value:,}".replace(",", ".")
 
 
 def plain_decimal(text) -> str:
