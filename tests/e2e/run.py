@@ -16,6 +16,7 @@ import time
 import traceback
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from scenario import TESTS, all_complete, chain_of, check, expectations, judged, small_sales
 
@@ -110,7 +111,7 @@ def a_gap_and_a_damaged_batch_show_and_the_printed_commands_recover_them(stores:
         check(result["days_missing"] == 21, f"21 days missing, got {result}")
         check(result["days_partial"] == 31, f"31 days partial, got {result}")
         table, _ = demo.sales.load(max(3, stores), seed)
-        chain = demo.Chain(folder, table)
+        chain = demo.Chain(Path(folder), table)
         try:
             chain.start_host()
             commands = demo.recovery_commands(chain)
