@@ -128,16 +128,21 @@ impl<S: ObjectStore> Agent<S> {
             }
             Err(error) => {
                 self.log(format!("dataset {name}: definition not read, the last known is used: {error}"));
-                match self.journal.cached_definition("dataset", name.as_str())? {
-                    Some(text) => Some(DatasetDefinition::from_toml(&text)?),
-                    None => shipped(name.as_str()).transpose()?,
-                }
+                self.last_seen_definition(name)?
             }
         };
         found.ok_or_else(|| {
             Error::config(format!("dataset {name}: must be shipped or published to control/datasets/, got neither"))
                 .with_hint("ribera dataset check FILE")
         })
+    }
+
+    /// A dataset's definition as last seen in the object store, else as shipped.
+    pub(crate) fn last_seen_definition(&self, name: &DatasetName) -> Result<Option<DatasetDefinition>> {
+        match self.journal.cached_definition("dataset", name.as_str())? {
+            Some(text) => DatasetDefinition::from_toml(&text).map(Some),
+            None => shipped(name.as_str()).transpose(),
+        }
     }
 
     /// Remembers a line for people who look from afar.

@@ -63,6 +63,10 @@ impl<S: ObjectStore> Agent<S> {
     async fn collect_store(&self, store: &ServedStore, request: &Request) -> Collected {
         let mut collected = Collected::default();
         let id = &store.config.id;
+        let looks_due = |name: &DatasetName| request.ask != Ask::Due || self.is_due(id, name);
+        if !self.config.datasets(&store.config).any(|(name, _)| looks_due(name)) {
+            return collected;
+        }
         let place = match self.place(&store.config).await {
             Ok(place) => Rc::new(place),
             Err(error) => {
@@ -71,7 +75,7 @@ impl<S: ObjectStore> Agent<S> {
             }
         };
         for (name, mapping) in self.config.datasets(&store.config) {
-            if !request.datasets.is_empty() && !request.datasets.contains(name) {
+            if !request.datasets.is_empty() && !request.datasets.contains(name) || !looks_due(name) {
                 continue;
             }
             let definition = match self.definition(name).await {
@@ -91,9 +95,6 @@ impl<S: ObjectStore> Agent<S> {
         let (id, name) = (&context.store.config.id, context.name);
         let begun_at = self.ports.clock.now();
         let is_cycle = matches!(request.ask, Ask::Cycle | Ask::Due);
-        if request.ask == Ask::Due && !self.is_due(context) {
-            return;
-        }
         let mut report = DatasetReport::new(id, name);
         let done = self.work(context, &request.ask, &mut report).await;
         let outcome = match &done {
@@ -121,10 +122,13 @@ impl<S: ObjectStore> Agent<S> {
         }
     }
 
-    /// Whether the schedule lets a dataset's cycle begin.
-    pub(crate) fn is_due(&self, context: &DatasetContext<'_>) -> bool {
-        let last = self.journal.last_cycle(&context.store.config.id, context.name).ok().flatten();
-        let (Some((begun_at, _)), Ok(every_s)) = (last, context.definition.schedule_seconds()) else { return true };
+    /// Whether the schedule lets a dataset's cycle begin: by the definition last seen, so that
+    /// looking costs no request.
+    pub(crate) fn is_due(&self, store: &StoreId, dataset: &DatasetName) -> bool {
+        let last = self.journal.last_cycle(store, dataset).ok().flatten();
+        let definition = self.last_seen_definition(dataset).ok().flatten();
+        let every_s = definition.and_then(|definition| definition.schedule_seconds().ok());
+        let (Some((begun_at, _)), Some(every_s)) = (last, every_s) else { return true };
         let since = self.ports.clock.now().duration_since(begun_at).as_secs();
         // A clock that was set back must not silence the agent.
         since < 0 || since >= i64::try_from(every_s).unwrap_or(i64::MAX)
@@ -237,7 +241,7 @@ impl<S: ObjectStore> Agent<S> {
         let context = reading.context;
         let insists = matches!(ask, Ask::Extract { force: true, .. });
         let wanted = match ask {
-            Ask::Cycle => self.is_due(context),
+            Ask::Cycle => self.is_due(&context.store.config.id, context.name),
             Ask::Due => true,
             Ask::Extract { .. } | Ask::Backfill { .. } => insists,
         };
@@ -275,7 +279,7 @@ impl<S: ObjectStore> Agent<S> {
             Some(row) if row.stale && row.tries < TRIES_MAX => Some(Why::Stale),
             Some(row) if row.fingerprint != said => Some(Why::Changed),
             Some(row) if row.dataset_version != context.definition.version => Some(Why::Definition),
-            Some(_) if said.hash.is_none() && self.is_due(context) => Some(Why::Changed),
+            Some(_) if said.hash.is_none() && self.is_due(&context.store.config.id, context.name) => Some(Why::Changed),
             Some(_) => None,
         };
         let Some(why) = why else { return Ok(()) };

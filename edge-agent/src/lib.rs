@@ -17,6 +17,7 @@ pub mod extract;
 pub mod heartbeat;
 pub mod host;
 pub mod journal;
+pub mod objects;
 pub mod plan;
 pub mod ports;
 pub mod recover;

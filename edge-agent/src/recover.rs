@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use ribera_storage::batch::UnitFacts;
+use ribera_storage::object::PutBody;
 use ribera_storage::{DatasetName, Error, Result, StoreId};
 
 use crate::journal::Journal;
+use crate::ports::SpoolDisk;
 
 /// Moves the journal aside and says where to, if there is one.
 pub fn set_aside(journal: &Path, now: jiff::Timestamp) -> Result<Option<PathBuf>> {
@@ -29,21 +31,26 @@ pub fn set_aside(journal: &Path, now: jiff::Timestamp) -> Result<Option<PathBuf>
 
 /// Notes the units of every batch file in the spool as lost, so that the next cycle extracts them
 /// again, however old they are. Returns how many.
-pub fn note_spooled_units(journal: &Journal, spool: &Path) -> Result<usize> {
-    let Ok(entries) = std::fs::read_dir(spool) else { return Ok(0) };
+pub fn note_spooled_units(journal: &Journal, disk: &dyn SpoolDisk) -> Result<usize> {
     let mut noted = 0;
-    for entry in entries.flatten() {
+    for (name, _) in disk.list()? {
         // A file that cannot be read says nothing; its days are found by their fingerprints.
-        let Some((store, dataset, version, units)) = footer(&entry.path()) else { continue };
+        let Some((store, dataset, version, units)) = disk.body(&name).ok().and_then(footer) else { continue };
         journal.note_lost_units(&store, &dataset, version, &units)?;
         noted += units.len();
     }
     Ok(noted)
 }
 
-fn footer(file: &Path) -> Option<(StoreId, DatasetName, u32, Vec<UnitFacts>)> {
-    let reader = SerializedFileReader::new(File::open(file).ok()?).ok()?;
-    let facts = reader.metadata().file_metadata().key_value_metadata()?;
+/// Store, dataset, its version and the units of a batch file.
+type Footer = (StoreId, DatasetName, u32, Vec<UnitFacts>);
+
+fn footer(body: PutBody) -> Option<Footer> {
+    let metadata = match body {
+        PutBody::File { path, .. } => SerializedFileReader::new(File::open(path).ok()?).ok()?.metadata().clone(),
+        PutBody::Bytes(bytes) => SerializedFileReader::new(bytes).ok()?.metadata().clone(),
+    };
+    let facts = metadata.file_metadata().key_value_metadata()?;
     let value = |wanted: &str| facts.iter().find(|one| one.key == wanted)?.value.as_deref();
     Some((
         value("ribera.store")?.parse().ok()?,

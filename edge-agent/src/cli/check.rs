@@ -1,7 +1,6 @@
 //! `ribera-agent check`: does everything that a run needs work, and what to do where it does not.
 
 use jiff::civil::Date;
-use ribera_storage::object::FolderStore;
 use ribera_storage::ports::Random;
 use ribera_storage::{ObjectStore, Result, StoreId};
 use serde::Serialize;
@@ -10,6 +9,7 @@ use super::{Common, Stopped, render, setup};
 use crate::agent::{Agent, DatasetContext, ServedStore};
 use crate::extract::Job;
 use crate::host::OsRandom;
+use crate::objects::Objects;
 use crate::plan::Days;
 use crate::report::{Exit, Problem, Stage};
 use crate::sink::{Sink, SinkContext};
@@ -41,8 +41,8 @@ pub async fn main(common: &Common) -> Result<Exit, Stopped> {
     Ok(exit)
 }
 
-async fn object_store(agent: &Agent<FolderStore>) -> Checked {
-    let place = format!("{}", agent.ports.objects.root().display());
+async fn object_store(agent: &Agent<Objects>) -> Checked {
+    let place = agent.ports.objects.describe();
     let done = async {
         agent.ports.objects.probe().await?;
         let path = ribera_storage::object::ObjectPath::new(format!("state/probe/{}", OsRandom.fresh_name()))?;

@@ -10,7 +10,7 @@ use ribera_storage::ObjectStore;
 
 const BEAT: Duration = Duration::from_secs(60);
 /// How often schedules are looked at, and acknowledgements asked for.
-const TICK: Duration = Duration::from_secs(15);
+const TICK: Duration = Duration::from_secs(30);
 
 pub async fn main(common: &Common) -> Result<Exit, Stopped> {
     let ready = setup::agent(common)?;

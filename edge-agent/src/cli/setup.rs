@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::rc::Rc;
 
-use ribera_storage::object::FolderStore;
 use ribera_storage::ports::{Clock, Random};
 use ribera_storage::{Error, Result};
 
@@ -12,6 +11,7 @@ use crate::agent::{Agent, Ports, ServedStore};
 use crate::config::{Config, SourceConfig, StoreConfig};
 use crate::host::{FolderDisk, OsRandom, SystemClock, TokioTimer};
 use crate::journal::Journal;
+use crate::objects::Objects;
 use crate::ports::NoSteps;
 use crate::recover;
 use crate::report::{Exit, Stage};
@@ -19,7 +19,7 @@ use crate::source::{MysqlSource, Source, SqliteSource};
 
 /// An agent, and the lock on its folder for as long as it lives.
 pub struct Ready {
-    pub agent: Agent<FolderStore>,
+    pub agent: Agent<Objects>,
     _lock: Option<File>,
 }
 
@@ -51,8 +51,7 @@ pub fn config(common: &Common) -> Result<Config, Stopped> {
 pub fn agent(common: &Common) -> Result<Ready, Stopped> {
     let config = config(common)?;
     let random = Rc::new(OsRandom);
-    let token = random.fresh_name();
-    let objects = FolderStore::open(&config.object_store.folder, token).map_err(stopped(Stage::Upload, None))?;
+    let objects = Objects::open(&config.object_store, random.fresh_name());
     let (journal, lock, disk) = if config.dry_run {
         let journal = Journal::open_file_to_read(&config.journal_file(), random.as_ref());
         let journal = journal.map_err(stopped(Stage::Journal, None))?;
@@ -60,7 +59,7 @@ pub fn agent(common: &Common) -> Result<Ready, Stopped> {
     } else {
         let disk = FolderDisk::open(config.spool_folder()).map_err(stopped(Stage::Spool, None))?;
         let lock = lock(&config)?;
-        (open_journal(common, &config, random.as_ref())?, Some(lock), disk)
+        (open_journal(common, &config, &disk, random.as_ref())?, Some(lock), disk)
     };
     let clock: Rc<dyn Clock> = Rc::new(SystemClock);
     let stores = config.stores.iter().map(|store| served(store, &clock)).collect();
@@ -78,7 +77,7 @@ fn served(store: &StoreConfig, clock: &Rc<dyn Clock>) -> ServedStore {
     ServedStore { config: store.clone(), source }
 }
 
-fn open_journal(common: &Common, config: &Config, random: &OsRandom) -> Result<Journal, Stopped> {
+fn open_journal(common: &Common, config: &Config, disk: &FolderDisk, random: &OsRandom) -> Result<Journal, Stopped> {
     let file = config.journal_file();
     let journal_error = stopped(Stage::Journal, None);
     if !common.new_journal {
@@ -86,12 +85,10 @@ fn open_journal(common: &Common, config: &Config, random: &OsRandom) -> Result<J
     }
     let aside = recover::set_aside(&file, SystemClock.now()).map_err(&journal_error)?;
     let journal = Journal::open_file(&file, random, Rc::new(NoSteps)).map_err(&journal_error)?;
-    let units = recover::note_spooled_units(&journal, &config.spool_folder()).map_err(&journal_error)?;
+    let units = recover::note_spooled_units(&journal, disk).map_err(&journal_error)?;
     if let Some(aside) = aside {
-        tracing::warn!(
-            "a new journal begins; the old one is {}; {units} unit(s) of the spool are extracted again",
-            aside.display()
-        );
+        tracing::warn!("a new journal begins, the old one is {}", aside.display());
+        tracing::warn!("{units} unit(s) that waited in the spool are extracted again");
     }
     Ok(journal)
 }

@@ -1,10 +1,12 @@
 //! The agent on real SQLite files and real MariaDB servers, on virtual time, with failures.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod cli;
 mod crash;
 mod cycle;
 mod fixture;
 mod journal;
+mod kinds;
 mod lake;
 mod mariadb;
 mod mariadb_server;

@@ -1,0 +1,156 @@
+//! The program itself: its exit codes, its JSON, what it leaves on the disk.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::fixture::CONFIG;
+
+const TILL: &str = "
+    CREATE TABLE lineas (ticket INTEGER, linea INTEGER, fecha TEXT, hora TEXT, producto TEXT,
+                         cantidad INTEGER, centavos INTEGER, PRIMARY KEY (ticket, linea));
+    INSERT INTO lineas VALUES (1, 1, '2017-01-02', '10:00:00', 'a', 1, 150), (2, 1, '2017-03-04', '11:00:00', 'b', 2, 250);
+";
+
+/// A folder with a till and a configuration.
+fn place() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    rusqlite::Connection::open(folder.path().join("pos.db")).unwrap().execute_batch(TILL).unwrap();
+    let config =
+        CONFIG.replace("adapter = \"caja\"", "opened = \"2017-01-01\"\nclosed = \"2017-03-31\"\nadapter = \"caja\"");
+    std::fs::write(folder.path().join("agent.toml"), config).unwrap();
+    folder
+}
+
+fn agent(folder: &Path, words: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_ribera-agent"))
+        .arg("--config")
+        .arg(folder.join("agent.toml"))
+        .args(words)
+        .env_remove("RIBERA_LANG")
+        .output()
+        .unwrap()
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+        panic!("{error}: {} {}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    })
+}
+
+const YEAR: [&str; 4] = ["--from", "2017-01-01", "--to", "2017-12-31"];
+
+fn backfill<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    [&["--json", "backfill"], &YEAR[..], more].concat()
+}
+
+#[test]
+fn a_backfill_reports_in_json_and_running_it_again_sends_nothing() {
+    let place = place();
+    let first = agent(place.path(), &backfill(&[]));
+    assert_eq!(first.status.code(), Some(0), "{first:?}");
+    let report = json(&first);
+    assert_eq!((report["datasets"][0]["batches"].as_u64(), report["datasets"][0]["rows"].as_u64()), (Some(3), Some(2)));
+    assert_eq!((report["upload"]["batches"].as_u64(), report["exit_code"].as_u64()), (Some(3), Some(0)));
+    let again = json(&agent(place.path(), &backfill(&[])));
+    assert_eq!(again["upload"]["batches"].as_u64(), Some(0));
+    let once = json(&agent(place.path(), &["once", "--json"]));
+    assert_eq!((once["upload"]["batches"].as_u64(), once["upload"]["waiting"].as_u64()), (Some(0), Some(3)));
+    let spool = json(&agent(place.path(), &["spool", "--json"]));
+    assert_eq!(spool["batches"].as_array().unwrap().len(), 3);
+    assert_eq!(spool["batches"][0]["state"], "uploaded");
+    assert!(place.path().join("objects/agents/s1/heartbeat.json").exists());
+}
+
+#[test]
+fn a_dry_run_leaves_no_trace() {
+    let place = place();
+    let report = json(&agent(place.path(), &backfill(&["--dry-run"])));
+    assert_eq!(report["datasets"][0]["planned"].as_array().unwrap().len(), 90);
+    assert!(!place.path().join("agent").exists());
+    assert!(!place.path().join("objects/inbox").exists() && !place.path().join("objects/landing").exists());
+}
+
+#[test]
+fn people_read_spanish_first_and_english_when_they_ask() {
+    let place = place();
+    let spanish = String::from_utf8(agent(place.path(), &["check"]).stdout).unwrap();
+    assert!(spanish.contains("tienda") && spanish.contains("bien"), "{spanish}");
+    let english = String::from_utf8(agent(place.path(), &["check", "--lang", "en"]).stdout).unwrap();
+    assert!(english.contains("store") && english.contains("ok"), "{english}");
+    for verb in ["check", "once", "run", "extract", "backfill", "spool"] {
+        let help = String::from_utf8(agent(place.path(), &[verb, "--help"]).stdout).unwrap();
+        assert!(help.contains("Ejemplo / Example"), "{verb}: {help}");
+    }
+}
+
+#[test]
+fn exit_codes_tell_what_to_do() {
+    let place = place();
+    let code = |words: &[&str]| agent(place.path(), words).status.code();
+    assert_eq!(code(&["backfill"]), Some(2), "dates are missing");
+    assert_eq!(code(&["backfill", "--from", "2017-02-01", "--to", "2017-01-01"]), Some(2));
+    assert_eq!(code(&["once", "--stores", "otra"]), Some(2));
+    assert_eq!(code(&["--config", "/nowhere.toml", "once"]), Some(2));
+    // Another agent holds the folder.
+    std::fs::create_dir_all(place.path().join("agent")).unwrap();
+    let lock = std::fs::File::create(place.path().join("agent/agent.lock")).unwrap();
+    lock.lock().unwrap();
+    assert_eq!(code(&["once"]), Some(7));
+    assert_eq!((code(&["spool"]), code(&["check"])), (Some(0), Some(0)), "looking is always allowed");
+    drop(lock);
+    // The till is gone.
+    std::fs::rename(place.path().join("pos.db"), place.path().join("elsewhere.db")).unwrap();
+    assert_eq!((code(&backfill(&[])), code(&["check"])), (Some(3), Some(3)));
+    std::fs::rename(place.path().join("elsewhere.db"), place.path().join("pos.db")).unwrap();
+    // The object store is gone: the spool fills all the same, and the next run sends it.
+    std::fs::rename(place.path().join("objects"), place.path().join("away")).unwrap();
+    std::fs::write(place.path().join("objects"), "a file where the folder was").unwrap();
+    assert_eq!(code(&backfill(&[])), Some(4));
+    assert_eq!(json(&agent(place.path(), &["spool", "--json"]))["batches"].as_array().unwrap().len(), 3);
+    std::fs::remove_file(place.path().join("objects")).unwrap();
+    std::fs::rename(place.path().join("away"), place.path().join("objects")).unwrap();
+    assert_eq!(json(&agent(place.path(), &["once", "--json"]))["upload"]["batches"].as_u64(), Some(3));
+}
+
+#[test]
+fn a_damaged_journal_has_its_own_code_and_its_remedy_brings_back_what_waited() {
+    let place = place();
+    let local = backfill(&["--local-only"]);
+    assert_eq!(agent(place.path(), &local).status.code(), Some(0));
+    let journal = place.path().join("agent/journal.sqlite");
+    let bytes = std::fs::read(&journal).unwrap();
+    std::fs::write(&journal, &bytes[..bytes.len() / 2]).unwrap();
+    let refused = agent(place.path(), &["once"]);
+    assert_eq!(refused.status.code(), Some(8));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("ribera-agent once --new-journal"));
+    let report = json(&agent(place.path(), &["once", "--new-journal", "--json"]));
+    assert_eq!(report["exit_code"].as_u64(), Some(0), "{report}");
+    // All days of the three months that waited are there, though the lookback is far later.
+    assert_eq!((report["upload"]["batches"].as_u64(), report["datasets"][0]["rows"].as_u64()), (Some(3), Some(2)));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_running_agent_ends_in_order_when_told_to() {
+    let place = place();
+    let mut running = Command::new(env!("CARGO_BIN_EXE_ribera-agent"))
+        .arg("--config")
+        .arg(place.path().join("agent.toml"))
+        .arg("run")
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let beat = place.path().join("objects/agents/s1/heartbeat.json");
+    for _ in 0..600 {
+        if beat.exists() {
+            break;
+        }
+        std::thread::park_timeout(std::time::Duration::from_millis(50));
+    }
+    assert!(beat.exists(), "no heartbeat");
+    let told = Command::new("kill").arg("-TERM").arg(running.id().to_string()).status().unwrap();
+    assert!(told.success());
+    assert_eq!(running.wait().unwrap().code(), Some(0));
+}
