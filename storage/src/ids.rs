@@ -178,10 +178,22 @@ impl FromStr for Unit {
         let bad = || Error::reject(format!("unit: expected YYYY-MM-DD, a UTC moment or *, got {text:?}"));
         match text {
             "*" => Ok(Self::Table),
-            _ if text.len() == 10 => text.parse().map(Self::Day).map_err(|_| bad()),
+            _ if text.len() == 10 => plain_date(text).map(Self::Day).ok_or_else(bad),
             _ => text.parse().map(Self::Moment).map_err(|_| bad()),
         }
     }
+}
+
+/// `YYYY-MM-DD` and nothing else; coverage parses millions of them.
+fn plain_date(text: &str) -> Option<Date> {
+    let [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2] = text.as_bytes() else { return None };
+    let number = |digits: &[u8]| {
+        digits
+            .iter()
+            .try_fold(0_i16, |number, digit| digit.is_ascii_digit().then(|| number * 10 + i16::from(digit - b'0')))
+    };
+    let (month, day) = (number(&[*m1, *m2])?, number(&[*d1, *d2])?);
+    Date::new(number(&[*y1, *y2, *y3, *y4])?, i8::try_from(month).ok()?, i8::try_from(day).ok()?).ok()
 }
 
 impl TryFrom<String> for Unit {
@@ -281,6 +293,9 @@ mod tests {
     fn units_and_batch_ids_print_and_parse_to_the_same_value() {
         for text in ["*", "2026-01-31", "2026-01-31T12:00:00Z"] {
             assert_eq!(text.parse::<Unit>().unwrap().to_string(), text);
+        }
+        for text in ["2026-02-29", "2026-1-031", "20260-1-31", "2026-01-3x", "+026-01-01", "2026/01/31"] {
+            assert!(text.parse::<Unit>().is_err(), "{text}");
         }
         let id: BatchId = "s1/ventas/000002-0000000007".parse().unwrap();
         assert_eq!(id.to_string(), "s1/ventas/000002-0000000007");

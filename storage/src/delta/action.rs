@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::path;
-use super::tags::{self, UNITS_TAG, UnitTag};
+use super::tags::{self, UNITS_TAG, UnitProof, UnitTag};
 use crate::error::{Error, Result};
 use crate::ids::{BatchId, Position, StoreId, TableName, Unit};
 use crate::object::ObjectPath;
@@ -171,6 +171,11 @@ impl AddFile {
     /// Units and who won them: cheaper than [`Self::units`].
     pub fn unit_positions(&self) -> Result<Vec<(Unit, Position)>> {
         self.units_text().map_or(Ok(Vec::new()), tags::decode_positions).map_err(|error| error.context(&self.path))
+    }
+
+    /// Units and whether they are proven: cheaper than [`Self::units`].
+    pub fn unit_proofs(&self) -> Result<Vec<UnitProof>> {
+        self.units_text().map_or(Ok(Vec::new()), tags::decode_proofs).map_err(|error| error.context(&self.path))
     }
 
     pub fn set_units(&mut self, units: &[UnitTag]) {

@@ -49,7 +49,7 @@ pub use maintain::{CompactionGroup, LOG_RETENTION, VACUUM_RETENTION, compaction_
 pub use ready::{READY_AGE_MAX, ReadyRecord};
 pub use rows::{UnitCounter, read as read_rows};
 pub use snapshot::{Changes, Snapshot};
-pub use tags::UnitTag;
+pub use tags::{UnitProof, UnitTag};
 pub use writer::{LakeFile, LakeWriter, LakeWriterOptions, keys_schema};
 
 /// Requests in flight at once.

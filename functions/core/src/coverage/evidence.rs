@@ -1,15 +1,17 @@
-//! Gathers what is known of a dataset: the log, the quarantine, what sources published.
+//! Gathers what is known of a dataset: the log, the quarantine, what sources published. A table at
+//! a time, so that memory follows the shard and not the chain.
 
 use std::collections::BTreeMap;
 
 use futures::{StreamExt, TryStreamExt, stream};
+use jiff::Timestamp;
 use ribera_storage::batch::Differing;
-use ribera_storage::control;
+use ribera_storage::control::{self, Settings};
 use ribera_storage::dataset::DatasetDefinition;
 use ribera_storage::delta::{Snapshot, Table};
 use ribera_storage::object::list_all;
 use ribera_storage::store::StoreDefinition;
-use ribera_storage::{DatasetName, Error, ObjectStore, Result, StoreId, paths};
+use ribera_storage::{DatasetName, Error, ObjectStore, Result, StoreId, TableName, paths};
 
 use super::judge::{StoreEvidence, UnitEvidence};
 use crate::ingest::quarantine;
@@ -17,47 +19,30 @@ use crate::ingest::quarantine;
 /// Requests in flight at once.
 const CONCURRENCY: usize = 32;
 
-pub struct Evidence {
+/// Tables in memory at once: the next is read while one is judged.
+const TABLES_AHEAD: usize = 2;
+
+/// What is known beside the log.
+pub struct Known {
     pub dataset: DatasetDefinition,
-    pub stores: Vec<StoreDefinition>,
-    pub by_store: BTreeMap<StoreId, StoreEvidence>,
-    /// The highest version of the dataset's tables.
-    pub table_version: Option<u64>,
+    /// The stores of each table, by id.
+    pub tables: BTreeMap<TableName, Vec<StoreDefinition>>,
+    /// Evidence without units.
+    by_store: BTreeMap<StoreId, StoreEvidence>,
 }
 
-/// Everything known of a dataset; `snapshots` instead of the lake as it is now, if given.
-pub async fn gather<S: ObjectStore>(
-    objects: &S,
-    name: &DatasetName,
-    snapshots: Option<&[Snapshot]>,
-) -> Result<Evidence> {
-    let loaded;
-    let (dataset, stores, quarantined, differing, current) = futures::try_join!(
+pub async fn gather<S: ObjectStore>(objects: &S, name: &DatasetName) -> Result<Known> {
+    let (dataset, stores, settings, quarantined, differing) = futures::try_join!(
         control::load_dataset(objects, name),
         control::load_stores(objects),
+        control::load_settings(objects),
         quarantine::of_dataset(objects, name),
         differing(objects, name),
-        async {
-            match snapshots {
-                Some(_) => Ok(Vec::new()),
-                None => load_tables(objects, name).await,
-            }
-        }
     )?;
-    let snapshots = match snapshots {
-        Some(snapshots) => snapshots,
-        None => {
-            loaded = current;
-            &loaded
-        }
-    };
     let dataset = dataset.ok_or_else(|| {
         Error::config(format!("dataset: must be declared, got {name}")).with_hint("ribera dataset check FILE")
     })?;
     let mut by_store: BTreeMap<StoreId, StoreEvidence> = BTreeMap::new();
-    for snapshot in snapshots {
-        take_snapshot(snapshot, &mut by_store)?;
-    }
     for entry in quarantined {
         if let Some(batch) = entry.batch {
             by_store.entry(batch.store).or_default().quarantined.push((batch.position, entry.record.units));
@@ -66,35 +51,61 @@ pub async fn gather<S: ObjectStore>(
     for (store, published) in differing {
         by_store.entry(store).or_default().differing = published.units;
     }
-    let table_version = snapshots.iter().map(Snapshot::version).max();
-    Ok(Evidence { dataset, stores, by_store, table_version })
+    Ok(Known { tables: by_table(&settings, name, stores)?, dataset, by_store })
 }
 
-/// The tables of a dataset that exist.
-async fn load_tables<S: ObjectStore>(objects: &S, name: &DatasetName) -> Result<Vec<Snapshot>> {
-    let tables = control::load_settings(objects).await?.tables(name)?;
-    let load = |table| async move { Table::new(objects, table).load().await };
-    let loaded: Vec<Option<Snapshot>> = stream::iter(tables).map(load).buffered(CONCURRENCY).try_collect().await?;
-    Ok(loaded.into_iter().flatten().collect())
+/// The tables of the lake as it is now, with their stores, one after the other.
+pub fn current<'a, S: ObjectStore>(
+    objects: &'a S,
+    known: &'a Known,
+) -> impl futures::Stream<Item = Result<(&'a [StoreDefinition], Option<Snapshot>)>> + 'a {
+    stream::iter(&known.tables)
+        .map(async |(table, stores)| {
+            let snapshot = Table::new(objects, table.clone()).load().await?;
+            Ok((stores.as_slice(), snapshot))
+        })
+        .buffered(TABLES_AHEAD)
 }
 
-fn take_snapshot(snapshot: &Snapshot, by_store: &mut BTreeMap<StoreId, StoreEvidence>) -> Result<()> {
-    for file in snapshot.files() {
-        let store = file.store()?;
-        let received_by = jiff::Timestamp::from_millisecond(file.modification_time).map_err(|error| {
-            Error::data(format!("table {}: {}: modificationTime", snapshot.table(), file.path)).with_source(error)
-        })?;
-        let units = file.units()?.into_iter().map(|tag| UnitEvidence {
-            unit: tag.unit,
-            position: tag.position,
-            rows: tag.facts.rows,
-            proven: tag.is_proven(),
-            extracted_at: tag.extracted_at,
-            received_by,
-        });
-        by_store.entry(store).or_default().units.extend(units);
+impl Known {
+    /// Everything known of a store, with its units from the table's log.
+    pub fn of_store(&self, store: &StoreId, snapshot: Option<&Snapshot>) -> Result<StoreEvidence> {
+        let mut evidence = self.by_store.get(store).cloned().unwrap_or_default();
+        for file in snapshot.into_iter().flat_map(|snapshot| snapshot.store_files(store)) {
+            let received_by = Timestamp::from_millisecond(file.modification_time)
+                .map_err(|error| Error::data(format!("{}: modificationTime", file.path)).with_source(error))?;
+            evidence.units.extend(file.unit_proofs()?.into_iter().map(|proof| UnitEvidence {
+                unit: proof.unit,
+                position: proof.position,
+                rows: proof.rows,
+                proven: proof.is_proven,
+                extracted_at: proof.extracted_at,
+                received_by,
+            }));
+        }
+        Ok(evidence)
     }
-    Ok(())
+}
+
+/// Every store by the table that holds its rows.
+fn by_table(
+    settings: &Settings,
+    dataset: &DatasetName,
+    stores: Vec<StoreDefinition>,
+) -> Result<BTreeMap<TableName, Vec<StoreDefinition>>> {
+    let mut shards: BTreeMap<&StoreId, TableName> = BTreeMap::new();
+    for listed in settings.shards.get(dataset).into_iter().flat_map(BTreeMap::values) {
+        if let Some(first) = listed.first() {
+            let table = settings.table(dataset, first)?;
+            shards.extend(listed.iter().map(|store| (store, table.clone())));
+        }
+    }
+    let mut tables: BTreeMap<TableName, Vec<StoreDefinition>> = BTreeMap::new();
+    for store in stores {
+        let table = shards.get(&store.id).cloned().unwrap_or_else(|| TableName::from(dataset));
+        tables.entry(table).or_default().push(store);
+    }
+    Ok(tables)
 }
 
 /// What agents published as differing from what they sent. Most have no such object.

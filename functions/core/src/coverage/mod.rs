@@ -3,10 +3,12 @@
 
 use std::collections::BTreeMap;
 
+use futures::StreamExt;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use ribera_storage::delta::Snapshot;
 use ribera_storage::ports::{Clock, Random};
+use ribera_storage::store::StoreDefinition;
 use ribera_storage::{DatasetName, Month, ObjectStore, Result, StoreId, control, paths};
 use serde::{Deserialize, Serialize};
 
@@ -19,8 +21,7 @@ pub(crate) mod persist;
 mod summary;
 mod types;
 
-use evidence::Evidence;
-use judge::StoreEvidence;
+use evidence::Known;
 
 pub use types::{Calendar, DayState, Light, StateCounts};
 
@@ -147,7 +148,14 @@ pub async fn compute<S: ObjectStore, C: Clock, R: Random>(
     deps: &Deps<S, C, R>,
     dataset: &DatasetName,
 ) -> Result<Coverage> {
-    of_evidence(evidence::gather(&deps.store, dataset, None).await?, deps.clock.now())
+    let known = evidence::gather(&deps.store, dataset).await?;
+    let mut coverage = Coverage::begin(&known, deps.clock.now());
+    let mut tables = std::pin::pin!(evidence::current(&deps.store, &known));
+    while let Some(table) = tables.next().await {
+        let (stores, snapshot) = table?;
+        coverage.take_table(&known, stores, snapshot.as_ref())?;
+    }
+    Ok(coverage.finish())
 }
 
 /// Like [`compute`], of the lake as `snapshots` (one for each of the dataset's tables that exist)
@@ -157,7 +165,12 @@ pub async fn compute_at<S: ObjectStore, C: Clock, R: Random>(
     dataset: &DatasetName,
     snapshots: &[Snapshot],
 ) -> Result<Coverage> {
-    of_evidence(evidence::gather(&deps.store, dataset, Some(snapshots)).await?, deps.clock.now())
+    let known = evidence::gather(&deps.store, dataset).await?;
+    let mut coverage = Coverage::begin(&known, deps.clock.now());
+    for (table, stores) in &known.tables {
+        coverage.take_table(&known, stores, snapshots.iter().find(|snapshot| snapshot.table() == table))?;
+    }
+    Ok(coverage.finish())
 }
 
 /// Computes and persists coverage of every published dataset and of every other that has data.
@@ -223,24 +236,28 @@ impl Coverage {
         gaps::behind(self, touched)
     }
 
+    fn begin(known: &Known, now: Timestamp) -> Self {
+        Self { dataset: known.dataset.name.clone(), table_version: None, computed_at: now, stores: Vec::new() }
+    }
+
+    fn take_table(&mut self, known: &Known, stores: &[StoreDefinition], snapshot: Option<&Snapshot>) -> Result<()> {
+        self.table_version = self.table_version.max(snapshot.map(Snapshot::version));
+        for store in stores {
+            let evidence = known.of_store(&store.id, snapshot)?;
+            self.stores.push(judge::judge(store, &known.dataset, &evidence, self.computed_at)?);
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Self {
+        self.stores.sort_by(|left, right| left.store.cmp(&right.store));
+        self
+    }
+
     /// What is not complete behind an answer.
     pub fn behind(&self, touched: &Touched) -> AnswerCoverage {
         self.behind_where(|store, date| touched.includes(store, date))
     }
-}
-
-fn of_evidence(evidence: Evidence, now: Timestamp) -> Result<Coverage> {
-    let nothing = StoreEvidence::default();
-    let stores = evidence.stores.iter().map(|store| {
-        let of_store = evidence.by_store.get(&store.id).unwrap_or(&nothing);
-        judge::judge(store, &evidence.dataset, of_store, now)
-    });
-    Ok(Coverage {
-        dataset: evidence.dataset.name.clone(),
-        table_version: evidence.table_version,
-        computed_at: now,
-        stores: stores.collect::<Result<_>>()?,
-    })
 }
 
 #[cfg(test)]
