@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use jiff::civil::Date;
 use ribera_core::coverage::{self, DayState};
 use ribera_storage::engine::{ExportDataset, ExportTable, export, view_files};
+use ribera_storage::ports::Clock;
 use ribera_storage::{DatasetName, Result};
 use serde_json::json;
 
 use crate::cli::{Context, Exit};
 use crate::lake::{Lake, Versions};
+use crate::ports::SystemClock;
 use crate::show;
 
 #[derive(Debug, clap::Args)]
@@ -58,7 +60,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit> {
             versions.push(vec![
                 Some(snapshot.table().to_string()),
                 Some(snapshot.version().to_string()),
-                Some(jiff::Timestamp::now().to_string()),
+                Some(SystemClock.now().to_string()),
             ]);
         }
         days.extend(coverage_rows(&coverage::compute_at(&lake.deps(), &dataset.name, &snapshots).await?));
