@@ -135,7 +135,7 @@ impl FolderStore {
 
     /// Syncs the folder that names `file`.
     fn sync_folder(&self, file: &Path) -> Result<()> {
-        #[cfg(unix)]
+        #[cfg(any(unix, target_os = "wasi"))]
         if self.durable
             && let Some(parent) = file.parent()
         {

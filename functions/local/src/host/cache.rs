@@ -5,7 +5,7 @@
 //! so it is never loaded.
 
 use std::hash::{Hash, Hasher};
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use std::{env, fs};
@@ -119,18 +119,27 @@ fn key(engine: &Engine, wasm: &[u8]) -> String {
 fn load_cached(engine: &Engine, cache: &Path, key: &str) -> Option<Component> {
     for entry in fs::read_dir(cache).ok()?.flatten() {
         let name = entry.file_name();
-        let Some(kept_hash) =
-            name.to_str().and_then(|name| name.strip_suffix(".cwasm")?.split_once(key)?.1.strip_prefix('-'))
-        else {
-            continue;
-        };
-        let code = fs::read(entry.path()).ok()?;
-        if hex(&Sha256::digest(&code)) == kept_hash {
-            return deserialize(engine, &code);
+        let name = name.to_str().and_then(|name| name.strip_suffix(".cwasm"));
+        let kept_hash = name.and_then(|name| name.split_once(key)?.1.strip_prefix('-'));
+        let Some(kept_hash) = kept_hash else { continue };
+        if hash_of(&entry.path()).ok()? == kept_hash {
+            return map(engine, &entry.path());
         }
         tracing::warn!(file = %entry.path().display(), "damaged machine code ignored");
     }
     None
+}
+
+fn hash_of(path: &Path) -> std::io::Result<String> {
+    let mut file = fs::File::open(path)?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hex(&hasher.finalize())),
+            count => hasher.update(&buffer[..count]),
+        }
+    }
 }
 
 /// Writes whole or not at all, and removes what it replaces.
@@ -160,11 +169,18 @@ fn make_private_folder(folder: &Path) -> Result<()> {
     Ok(builder.create(folder)?)
 }
 
+/// Maps machine code into memory: pages are read when they are first run.
+#[allow(unsafe_code)]
+fn map(engine: &Engine, path: &Path) -> Option<Component> {
+    // SAFETY: the file lies in a folder that only this user can write, holds what its name says,
+    // and is never written over (only replaced or removed). The engine checks its own version and
+    // settings.
+    unsafe { Component::deserialize_file(engine, path) }.ok()
+}
+
 #[allow(unsafe_code)]
 fn deserialize(engine: &Engine, code: &[u8]) -> Option<Component> {
-    // SAFETY: the bytes were made by `precompile_component` just now, or come from a folder that
-    // only this user can write and match the hash in their name. The engine checks its own version
-    // and settings.
+    // SAFETY: the bytes were made by `precompile_component` just now.
     unsafe { Component::deserialize(engine, code) }.ok()
 }
 
