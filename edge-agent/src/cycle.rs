@@ -176,6 +176,7 @@ impl<S: ObjectStore> Agent<S> {
         if self.config.dry_run {
             return Ok(());
         }
+        self.found_differing(id, name, &changed(&differing)).await?;
         let mut failed = Ok(());
         for batch in daily_batches(&differing, window.from) {
             let known = (batch.from >= window.from).then_some(&found);
@@ -208,6 +209,7 @@ impl<S: ObjectStore> Agent<S> {
             if self.config.dry_run {
                 continue;
             }
+            self.found_differing(id, name, &changed(&differing)).await?;
             let batches = if by_month {
                 month_batch(&differing).into_iter().collect()
             } else {
@@ -287,6 +289,9 @@ impl<S: ObjectStore> Agent<S> {
         if self.config.dry_run {
             return Ok(());
         }
+        if why == Why::Changed {
+            self.found_differing(&context.store.config.id, context.name, &job.units).await?;
+        }
         self.take(reading, &job, found, report).await
     }
 
@@ -338,6 +343,11 @@ fn due_once_more(row: &UnitRow) -> Option<(Date, Why)> {
         return None;
     }
     Some((day, if row.stale { Why::Stale } else { Why::LeavesLookback }))
+}
+
+/// The units of days whose rows at the source are not those that were extracted.
+fn changed(differing: &BTreeMap<Date, Why>) -> Vec<Unit> {
+    differing.iter().filter(|(_, why)| **why == Why::Changed).map(|(day, _)| Unit::Day(*day)).collect()
 }
 
 fn plan_report(report: &mut DatasetReport, differing: &BTreeMap<Date, Why>) {

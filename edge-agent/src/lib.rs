@@ -13,6 +13,7 @@ pub mod cli;
 pub mod columns;
 pub mod config;
 pub mod cycle;
+mod differing;
 pub mod extract;
 pub mod heartbeat;
 pub mod host;

@@ -39,6 +39,7 @@ pub mod step {
     pub const SPOOL_RENAME: &str = "spool.rename";
     pub const SPOOL_SYNC_FOLDER: &str = "spool.sync_folder";
     pub const JOURNAL_COMMIT: &str = "journal.commit";
+    pub const DIFFERING: &str = "differing.put";
     pub const EPOCH_CLAIM: &str = "epoch.claim";
     pub const UPLOAD_FILE: &str = "upload.file";
     pub const UPLOAD_MANIFEST: &str = "upload.manifest";
@@ -47,7 +48,7 @@ pub mod step {
     pub const HEARTBEAT: &str = "heartbeat.put";
 
     /// Every step there is.
-    pub const ALL: [&str; 13] = [
+    pub const ALL: [&str; 14] = [
         SOURCE_QUERY,
         SPOOL_CREATE,
         SPOOL_WRITE,
@@ -55,6 +56,7 @@ pub mod step {
         SPOOL_RENAME,
         SPOOL_SYNC_FOLDER,
         JOURNAL_COMMIT,
+        DIFFERING,
         EPOCH_CLAIM,
         UPLOAD_FILE,
         UPLOAD_MANIFEST,

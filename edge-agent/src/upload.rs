@@ -44,6 +44,7 @@ impl<S: ObjectStore> Agent<S> {
     /// the first object that cannot be put.
     pub async fn upload(&self, stores: &[StoreId], report: &mut UploadReport) -> Result<()> {
         let stores = self.served_ids(stores);
+        self.publish_all_differing(&stores).await?;
         while let Some(batch) = self.journal.next_to_send(&stores)? {
             match batch.state {
                 BatchState::Voiding => self.send_void(&batch, report).await?,
@@ -106,6 +107,8 @@ impl<S: ObjectStore> Agent<S> {
             BatchState::Spooled => self.number(&batch).await?,
             _ => batch,
         };
+        // Before the batch exists: what it will not mend must not stand as complete beside it.
+        self.publish_differing(&store, &dataset).await?;
         let file = batch.manifest.file.as_ref().ok_or_else(|| Error::bug("a batch without file facts"))?;
         let path = ObjectPath::new(file.path.clone())?;
         self.with_retries(async || {

@@ -97,9 +97,10 @@ pub fn heartbeat(store: &StoreId) -> Result<ObjectPath> {
     ObjectPath::new(format!("agents/{store}/heartbeat.json"))
 }
 
-/// The units that a source says differ from what its agent sent; see [`crate::batch::Differing`].
-pub fn differing(store: &StoreId, dataset: &DatasetName) -> Result<ObjectPath> {
-    ObjectPath::new(format!("agents/{store}/{dataset}/differing.json"))
+/// Numbered lists of the units that a source says differ from what its agent sent:
+/// `agents/STORE/DATASET/differing/NUMBER.json`; see [`crate::batch::Differing`].
+pub fn differing(store: &StoreId, dataset: &DatasetName) -> String {
+    format!("agents/{store}/{dataset}/differing")
 }
 
 /// Mutable state is numbered objects, of which the highest number wins.

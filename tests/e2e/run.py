@@ -137,7 +137,7 @@ def a_private_mariadb_gives_the_same_lake(stores: int, seed: int) -> None:
         all_complete(chain, stores)
 
 
-def compaction_checkpoint_and_vacuum_keep_every_row(stores: int, seed: int) -> None:
+def compaction_and_checkpoint_keep_every_row(stores: int, seed: int) -> None:
     with chain_of(small_sales(stores, seed)) as chain:
         chain.start_host()
         chain.backfill_all(chain.busiest_first)
@@ -154,6 +154,38 @@ def compaction_checkpoint_and_vacuum_keep_every_row(stores: int, seed: int) -> N
         judged(chain, "--version", str(before["version"]), expect=[f"content={before['content']}"])
 
 
+def a_column_added_and_a_vacuum_leave_every_reader_the_same_rows(stores: int, seed: int) -> None:
+    table = small_sales(stores, seed)
+    with chain_of(table) as chain:
+        chain.start_host()
+        chain.backfill_all(chain.busiest_first)
+        chain.wait_until_settled()
+        before = judged(chain)
+        store = chain.busiest_first[0]
+        add_column(chain, store, "caja", "t.ticket_id % 4")
+        days = ["--from", "2017-02-01", "--to", "2017-02-05"]
+        chain.agent(store, "extract", *days, "--force", "--wait-acks", "60")
+        chain.wait_until_settled()
+        # Rows written before the column was there have none.
+        with_column = judged(chain, "--without", "caja", expect=[f"content={before['content']}"])
+        filled = "SELECT count(*) AS n FROM ventas WHERE caja IS NOT NULL"
+        till = sqlite3.connect(chain.pos / f"{store}.db")
+        [expected] = till.execute(
+            "SELECT count(*) FROM ticket JOIN ticket_linea USING (ticket_id) WHERE fecha BETWEEN ? AND ?", days[1::2]
+        ).fetchone()
+        till.close()
+        found = int(chain.ribera_json("sql", filled)["rows"][0]["n"])
+        check(found == expected > 0, f"{expected} rows have the new column, got {found}")
+        chain.stop_host()
+        age(chain.store / "lake", days=40)
+        done = chain.ribera_json("maintain")["tables"][0]
+        check(done["files_deleted"] > 0, f"files replaced 40 days ago are deleted, got {done}")
+        vacuumed = judged(chain, "--without", "caja", expect=[f"content={before['content']}"])
+        check(vacuumed["version"] > with_column["version"], "maintenance committed")
+        check(int(chain.ribera_json("sql", filled)["rows"][0]["n"]) == expected, "the new column is kept")
+        chain.ribera("verify")
+
+
 SCENARIOS = [
     sales_arrive_whole_and_running_again_changes_nothing,
     all_events_lost_then_one_sweep_gives_the_same_lake,
@@ -161,8 +193,32 @@ SCENARIOS = [
     late_rows_voids_and_corrections_are_found_again,
     a_gap_and_a_damaged_batch_show_and_the_printed_commands_recover_them,
     a_private_mariadb_gives_the_same_lake,
-    compaction_checkpoint_and_vacuum_keep_every_row,
+    compaction_and_checkpoint_keep_every_row,
+    a_column_added_and_a_vacuum_leave_every_reader_the_same_rows,
 ]
+
+
+def add_column(chain, store: str, name: str, sql: str) -> None:
+    """Publishes the dataset with one more column, which one store's agent fills."""
+    shipped = (ROOT / "storage" / "datasets" / "ventas.toml").read_text()
+    file = chain.folder / "ventas.toml"
+    file.write_text(f'{shipped}\n[[column]]\nname = "{name}"\ntype = "int32"\nes = "Caja"\nen = "Till"\n')
+    chain.ribera("dataset", "publish", str(file))
+    mapping = "[adapter.caja.ventas.columns]\n"
+    config = chain.config(store)
+    config.write_text(config.read_text().replace(mapping, f'{mapping}{name} = "{sql}"\n'))
+
+
+def age(folder: Path, days: int) -> None:
+    """Makes everything below `folder` as old as if it had been written so many days ago."""
+    for path in [path for path in folder.rglob("*") if path.is_file()]:
+        moment = path.stat().st_mtime - days * 86_400
+        if path.parent.name == "_delta_log" and path.suffix == ".json":
+            entry = [json.loads(line) for line in path.read_text().splitlines()]
+            for removed in (action["remove"] for action in entry if "remove" in action):
+                removed["deletionTimestamp"] -= days * 86_400_000
+            path.write_text("".join(json.dumps(action) + "\n" for action in entry))
+        os.utime(path, (moment, moment))
 
 
 def send_without_host(chain) -> None:

@@ -4,7 +4,7 @@ delta extension. Each reads the table on its own and must find the same rows, su
 
     judge.py LAKE [--table ventas] [--readers deltalake,polars,duckdb]
         [--expect rows=1469307 quantity=152923108 sales_value=4596039.58 content=HASH files=N]
-        [--sources FOLDER_OF_SQLITE_FILES] [--version N] [--json]
+        [--sources FOLDER_OF_SQLITE_FILES] [--version N] [--without COLUMN...] [--json]
 
 LAKE is the object store's folder, its `lake/` folder or the table's own folder. `--sources` compares rows,
 quantity and amount of every store-day with the tills' databases, to the cent. `content` is a hash of
@@ -29,7 +29,8 @@ def main() -> int:
     arguments = parse(sys.argv[1:])
     try:
         root = table_root(arguments.lake, arguments.table)
-        readings = {name: read(name, root, arguments.version) for name in arguments.readers.split(",")}
+        names = arguments.readers.split(",")
+        readings = {name: read(name, root, arguments.version).drop(arguments.without) for name in names}
         files, version = files_and_version(root, arguments.version)
     except Exception as error:  # each reader has exceptions of its own
         print(f"judge: {type(error).__name__}: {error}", file=sys.stderr)
@@ -52,6 +53,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--expect", nargs="+", default=[], metavar="NAME=VALUE")
     parser.add_argument("--sources", type=Path)
     parser.add_argument("--version", type=int)
+    parser.add_argument("--without", nargs="+", default=[], metavar="COLUMN", help="columns left out of everything")
     parser.add_argument("--json", action="store_true")
     return parser.parse_args(words)
 

@@ -214,7 +214,7 @@ impl Journal {
             for (unit, lake) in units {
                 let failed = !matches!(lake, LakeState::Agrees);
                 transaction.execute(
-                    "UPDATE unit SET lake = ?1, stale = MAX(stale, ?2),
+                    "UPDATE unit SET lake = ?1, stale = MAX(stale, ?2), doubted = doubted AND (?3 OR stale OR ?2),
                      tries = CASE WHEN ?3 THEN tries + 1 WHEN proven THEN 0 ELSE tries END
                      WHERE batch = ?4 AND unit = ?5",
                     params![lake.as_str(), again.contains(unit), failed, id, unit.to_string()],
@@ -337,8 +337,8 @@ fn upsert_unit(
             "INSERT INTO unit (store, dataset, unit, dataset_version, fingerprint, facts, closed, proven, final, stale,
                                tries, batch, lake, extracted_at)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 0, ?10, ?11, 'waiting', ?12)
-             ON CONFLICT DO UPDATE SET dataset_version = ?4, facts = ?6, closed = ?7, proven = ?8, final = ?9,
-                 stale = 0, tries = CASE WHEN fingerprint = ?5 THEN tries + ?10 ELSE ?10 END, fingerprint = ?5,
+             ON CONFLICT DO UPDATE SET doubted = doubted OR (closed AND proven AND facts <> ?6),
+                 dataset_version = ?4, facts = ?6, closed = ?7, proven = ?8, final = ?9, stale = 0, tries = CASE WHEN fingerprint = ?5 THEN tries + ?10 ELSE ?10 END, fingerprint = ?5,
                  batch = ?11, lake = 'waiting', extracted_at = ?12",
             params![
                 batch.manifest.batch.store.as_str(),

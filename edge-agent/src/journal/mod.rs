@@ -12,6 +12,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction,
 use crate::ports::{NoSteps, Steps, step};
 
 mod batches;
+mod differing;
 mod streams;
 #[cfg(test)]
 mod tests;
@@ -40,6 +41,7 @@ const SCHEMA: &str = "
         stale INTEGER NOT NULL, tries INTEGER NOT NULL,
         batch INTEGER NOT NULL,
         lake TEXT NOT NULL,
+        doubted INTEGER NOT NULL DEFAULT 0,
         extracted_at TEXT NOT NULL,
         PRIMARY KEY (store, dataset, unit)
     ) STRICT, WITHOUT ROWID;

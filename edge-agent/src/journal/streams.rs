@@ -26,6 +26,13 @@ impl Journal {
                 "INSERT OR REPLACE INTO stream VALUES (?, ?, ?, 0)",
                 params![store.as_str(), dataset.as_str(), epoch],
             )?;
+            if epoch > 0 {
+                // What the lake holds came from another journal. (A snapshot's moment is past.)
+                transaction.execute(
+                    "UPDATE unit SET doubted = 1 WHERE store = ? AND dataset = ? AND length(unit) <= 10",
+                    known,
+                )?;
+            }
             if had_epoch {
                 transaction
                     .execute("DELETE FROM batch WHERE store = ? AND dataset = ? AND state = 'voiding'", known)?;

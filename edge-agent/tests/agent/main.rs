@@ -4,6 +4,7 @@
 mod cli;
 mod crash;
 mod cycle;
+mod differing;
 mod fixture;
 mod journal;
 mod kinds;

@@ -35,7 +35,10 @@ pub struct Versions {
 
 impl Lake {
     pub async fn open(context: &Context) -> Result<Self> {
-        let objects = context.existing_store()?;
+        Self::of(context.existing_store()?).await
+    }
+
+    pub async fn of(objects: FolderStore) -> Result<Self> {
         let settings = control::load_settings(&objects).await?;
         let stores = control::load_stores(&objects).await?;
         let datasets = control::load_datasets(&objects).await?;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::dataset::Mode;
 use crate::decimal::ExactDecimal;
 use crate::error::{Error, Result};
-use crate::ids::{BatchId, Month, Unit};
+use crate::ids::{BatchId, Month, Position, Unit};
 
 /// The contract version this build writes.
 pub const CONTRACT_VERSION: u32 = 1;
@@ -192,13 +192,23 @@ impl Manifest {
 /// Larger than the manifest of any month of days with 20 audit sums.
 pub const MANIFEST_BYTES_MAX: usize = 1 << 20;
 
-/// Units whose rows at the source differ from what was sent, by the latest fingerprints: they are
-/// not complete until they are sent again. Absent or empty when nothing differs; each cycle of the
-/// agent puts it anew, before the extraction that mends it.
+/// Units that were proven once and whose rows at the source have since been found to differ: they
+/// are not complete until the lake holds a newer batch of them. The agent publishes the list when it
+/// finds the difference, before the extraction that mends it; a list that is out of date errs on
+/// the side of doubt, because each unit names the position that ends it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Differing {
-    pub units: Vec<Unit>,
+    /// In order of `unit`; empty when nothing differs any more.
+    pub units: Vec<DifferingUnit>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DifferingUnit {
+    pub unit: Unit,
+    /// The lowest position whose batch brings what the source holds now.
+    pub awaits: Position,
 }
 
 /// What became of a batch, in `acks/`; written once it is committed or quarantined.

@@ -1,7 +1,7 @@
 //! Gathers what is known of a dataset: the log, the quarantine, what sources published. A table at
 //! a time, so that memory follows the shard and not the chain.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
@@ -11,7 +11,7 @@ use ribera_storage::dataset::DatasetDefinition;
 use ribera_storage::delta::{Snapshot, Table};
 use ribera_storage::object::list_all;
 use ribera_storage::store::StoreDefinition;
-use ribera_storage::{DatasetName, Error, ObjectStore, Result, StoreId, TableName, paths};
+use ribera_storage::{DatasetName, Error, ObjectStore, Result, StoreId, TableName, numbered, paths};
 
 use super::judge::{StoreEvidence, UnitEvidence};
 use crate::ingest::quarantine;
@@ -108,18 +108,24 @@ fn by_table(
     Ok(tables)
 }
 
-/// What agents published as differing from what they sent. Most have no such object.
+/// What agents published as differing from what they sent. Most have no such list.
 async fn differing<S: ObjectStore>(objects: &S, dataset: &DatasetName) -> Result<Vec<(StoreId, Differing)>> {
     let listed = list_all(objects, "agents/", None).await?;
-    let published = listed.into_iter().filter_map(|meta| {
-        let store: StoreId = meta.path.as_str().split('/').nth(1)?.parse().ok()?;
-        (paths::differing(&store, dataset).ok()? == meta.path).then_some((store, meta.path))
-    });
-    let read = stream::iter(published).map(async |(store, path)| {
-        let Some(bytes) = objects.get(&path).await? else { return Ok(None) };
+    let publishing: BTreeSet<StoreId> = listed
+        .iter()
+        .filter_map(|meta| {
+            let store: StoreId = meta.path.as_str().split('/').nth(1)?.parse().ok()?;
+            let rest = meta.path.as_str().strip_prefix(&paths::differing(&store, dataset))?;
+            rest.starts_with('/').then_some(store)
+        })
+        .collect();
+    let read = stream::iter(publishing).map(async |store| {
+        let Some(latest) = numbered::latest(objects, &paths::differing(&store, dataset)).await? else {
+            return Ok(None);
+        };
         // One agent's broken object must not hide the coverage of all stores.
-        let Ok(published) = serde_json::from_slice::<Differing>(&bytes) else {
-            tracing::warn!(%path, "not a list of differing units; passed over");
+        let Ok(published) = serde_json::from_slice::<Differing>(&latest.bytes) else {
+            tracing::warn!(path = %latest.path, "not a list of differing units; passed over");
             return Ok(None);
         };
         Ok::<_, Error>(Some((store, published)))

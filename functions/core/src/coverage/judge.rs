@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, ToSpan};
+use ribera_storage::batch::DifferingUnit;
 use ribera_storage::dataset::{DatasetDefinition, DatasetKind};
 use ribera_storage::ids::Position;
 use ribera_storage::store::StoreDefinition;
@@ -33,8 +34,8 @@ pub struct StoreEvidence {
     pub units: Vec<UnitEvidence>,
     /// Batches in quarantine with the units they would have covered.
     pub quarantined: Vec<(Position, Vec<Unit>)>,
-    /// Units that the source says differ from what was sent.
-    pub differing: Vec<Unit>,
+    /// Units that the source says differ from what was sent, with the position that mends it.
+    pub differing: Vec<DifferingUnit>,
 }
 
 /// Days of a calendar at most: some 27 years. Evidence outside is not looked at.
@@ -87,7 +88,8 @@ pub fn judge(
 
 /// The one rule, in order of precedence.
 fn state(expected: bool, over: bool, due: bool, day: &Day) -> DayState {
-    let doubted = day.quarantined || day.differing;
+    let differs = day.awaits.is_some_and(|awaits| day.position.is_none_or(|winner| winner < awaits));
+    let doubted = day.quarantined || differs;
     if !expected {
         DayState::NotExpected
     } else if over && day.proven_at.is_some() && !day.unproven && !doubted {
@@ -112,7 +114,8 @@ struct Day {
     /// The newest position of the day's units.
     position: Option<Position>,
     quarantined: bool,
-    differing: bool,
+    /// The source has published a difference: only this position or a later one brings it.
+    awaits: Option<Position>,
 }
 
 /// The days of a calendar, by their number after `from`.
@@ -147,9 +150,9 @@ impl Days {
                 }
             }
         }
-        for unit in &evidence.differing {
-            if let Some(day) = days.get(clock.date_of_unit(*unit, today)) {
-                day.differing = true;
+        for differing in &evidence.differing {
+            if let Some(day) = days.get(clock.date_of_unit(differing.unit, today)) {
+                day.awaits = day.awaits.max(Some(differing.awaits));
             }
         }
         days

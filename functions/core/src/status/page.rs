@@ -157,10 +157,7 @@ impl View {
             lang.pick("Desde", "Since"),
             lang.pick("Demostrado", "Proven"),
         ];
-        for column in columns {
-            html.raw("<th scope=\"col\">").text(column).raw("</th>");
-        }
-        html.raw("</tr></thead><tbody>");
+        column_heads(html, columns);
         for store in &self.stores {
             self.store_row(html, store);
         }
@@ -223,10 +220,7 @@ impl View {
             }
         }
         html.raw("</p><table class=\"cal\"><thead><tr>");
-        for name in text::weekdays(lang) {
-            html.raw("<th scope=\"col\">").text(name).raw("</th>");
-        }
-        html.raw("</tr></thead><tbody>");
+        column_heads(html, text::weekdays(lang));
         let days: Vec<(jiff::civil::Date, DayState)> =
             coverage.calendar.days().filter(|(date, _)| Month::of(*date) == month).collect();
         let mut open = false;
@@ -257,10 +251,7 @@ impl View {
             lang.pick("Filas", "Rows"),
             lang.pick("Resultado", "Outcome"),
         ];
-        for column in columns {
-            html.raw("<th scope=\"col\">").text(column).raw("</th>");
-        }
-        html.raw("</tr></thead><tbody>");
+        column_heads(html, columns);
         for run in &self.runs {
             html.raw("<tr>").element("td", text::moment(run.timings.settled_at));
             html.raw("<th scope=\"row\">").text(&run.batch).raw("</th><td class=\"n\">");
@@ -271,6 +262,14 @@ impl View {
         }
         html.raw("</tbody></table></div></section>");
     }
+}
+
+/// Ends the head row that was begun, and begins the body.
+fn column_heads(html: &mut Html, columns: impl IntoIterator<Item = &'static str>) {
+    for column in columns {
+        html.raw("<th scope=\"col\">").text(column).raw("</th>");
+    }
+    html.raw("</tr></thead><tbody>");
 }
 
 fn states(days: &StateCounts) -> [(DayState, u64); 5] {

@@ -54,6 +54,7 @@ pub fn load(engine: &Engine, folders: &ComponentFolders, function: Function) -> 
     if let Some(component) = load_cached(engine, &folders.cache, &key) {
         return Ok(Loaded { component, from_cache: true, took: started.elapsed() });
     }
+    tracing::info!(function = function.name(), "compiling the component, once; it may take a minute");
     let code = engine
         .precompile_component(&wasm)
         .map_err(|error| Error::config(format!("component {}: {error:#}", function.name())))?;

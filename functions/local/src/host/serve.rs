@@ -1,10 +1,12 @@
 //! `ribera up`: everything that runs by itself, until told to stop. Nothing in memory matters.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ribera_storage::object::FolderStore;
+use ribera_storage::ports::Random as _;
 use ribera_storage::{Error, Result};
 use tokio::net::TcpListener;
 use tokio::signal;
@@ -15,12 +17,18 @@ use super::functions::{Functions, millis};
 use super::http;
 use super::ingester::Ingester;
 use super::watch::{Heard, Watch};
+use crate::lake::Lake;
+use crate::maintain::TableMaintenance;
+use crate::ports::SystemRandom;
 
 /// From a change to the coverage that shows it, while changes keep coming.
 const COVERAGE_DEBOUNCE: Duration = Duration::from_secs(1);
 
 /// How often the inbox is listed where the kernel tells nothing.
 const LISTING_INTERVAL: Duration = Duration::from_secs(2);
+
+/// From the start to the first maintenance: what waited has priority.
+const MAINTAIN_DELAY: Duration = Duration::from_secs(60);
 
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -75,6 +83,7 @@ impl Host {
         });
         self.spawn(Task::Sweep);
         self.spawn(Task::Coverage);
+        self.spawn(Task::Maintain(store_root.to_owned()));
         self.spawn(Task::Progress);
         Ok(address)
     }
@@ -109,6 +118,7 @@ enum Task {
     List,
     Sweep,
     Coverage,
+    Maintain(PathBuf),
     Progress,
 }
 
@@ -132,6 +142,7 @@ async fn run(task: Task, ingester: &Ingester) {
         Task::List => list(ingester).await,
         Task::Sweep => sweep(ingester).await,
         Task::Coverage => coverage(ingester).await,
+        Task::Maintain(store_root) => maintain(&store_root, ingester).await,
         Task::Progress => progress(ingester).await,
     }
 }
@@ -196,6 +207,34 @@ async fn coverage(ingester: &Ingester) {
             tokio::time::sleep(pause).await;
         }
     }
+}
+
+/// Beside the other functions, on a thread of its own: DuckDB computes there for seconds at a time.
+async fn maintain(store_root: &Path, ingester: &Ingester) {
+    let interval = Duration::from_secs(ingester.functions().settings().schedule.maintain_seconds.into());
+    tokio::time::sleep(interval.min(MAINTAIN_DELAY)).await;
+    loop {
+        let (started, root) = (Instant::now(), store_root.to_owned());
+        let runtime = tokio::runtime::Handle::current();
+        let round = tokio::task::spawn_blocking(move || runtime.block_on(maintain_once(&root))).await;
+        match round {
+            Ok(Ok(done)) => tracing::info!(
+                tables = done.len(),
+                rows_merged = done.iter().map(|table| table.rows_merged).sum::<u64>(),
+                files_deleted = done.iter().map(|table| table.files_deleted).sum::<u64>(),
+                ms = millis(started.elapsed()),
+                "maintained"
+            ),
+            Ok(Err(error)) => tracing::error!(%error, "maintenance failed; `ribera maintain` shows it"),
+            Err(error) => tracing::error!(%error, "maintenance ended by itself; `ribera maintain` shows it"),
+        }
+        tokio::time::sleep(interval).await;
+    }
+}
+
+async fn maintain_once(store_root: &Path) -> Result<Vec<TableMaintenance>> {
+    let lake = Lake::of(FolderStore::open(store_root, SystemRandom.fresh_name())?).await?;
+    crate::maintain::maintain(&lake, false, |_, _, _| ()).await
 }
 
 async fn progress(ingester: &Ingester) {

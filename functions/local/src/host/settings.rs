@@ -48,13 +48,16 @@ pub struct ScheduleSettings {
     pub sweep_seconds: u32,
     /// Between computations of coverage when nothing arrives: days become due by themselves.
     pub coverage_seconds: u32,
+    /// Between rounds of maintenance (compaction, checkpoints, vacuum). Less: fewer small files;
+    /// each round reads every table's log.
+    pub maintain_seconds: u32,
     /// How long manifests are gathered into one call. More: fewer commits; less: quicker answers.
     pub gather_ms: u32,
 }
 
 impl Default for ScheduleSettings {
     fn default() -> Self {
-        Self { sweep_seconds: 120, coverage_seconds: 900, gather_ms: 15 }
+        Self { sweep_seconds: 120, coverage_seconds: 900, maintain_seconds: 3600, gather_ms: 15 }
     }
 }
 
@@ -96,12 +99,13 @@ impl HostSettings {
 
     fn validate(&self) -> Result<()> {
         let CallSettings { memory_mib_max, seconds_max, ingest_calls_max } = self.call;
-        let ScheduleSettings { sweep_seconds, coverage_seconds, gather_ms } = self.schedule;
+        let ScheduleSettings { sweep_seconds, coverage_seconds, maintain_seconds, gather_ms } = self.schedule;
         within("call.memory_mib_max", memory_mib_max, 64, 4096)?;
         within("call.seconds_max", seconds_max, 1, 540)?;
         within("call.ingest_calls_max", u32::try_from(ingest_calls_max).unwrap_or(u32::MAX), 1, 256)?;
         within("schedule.sweep_seconds", sweep_seconds, 1, 86_400)?;
         within("schedule.coverage_seconds", coverage_seconds, 1, 86_400)?;
+        within("schedule.maintain_seconds", maintain_seconds, 1, 86_400)?;
         within("schedule.gather_ms", gather_ms, 0, 10_000)
     }
 }

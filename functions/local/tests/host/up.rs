@@ -97,6 +97,24 @@ fn manifests_are_ingested_as_they_arrive_and_the_page_shows_them() {
 }
 
 #[test]
+fn small_files_are_merged_by_schedule_while_the_host_serves() {
+    let lake = Lake::new(&["s1"]);
+    let settings = lake.path("host.toml");
+    std::fs::write(&settings, "[schedule]\nmaintain_seconds = 1").unwrap();
+    let mut up = Up::start(&lake, &["--settings", settings.to_str().unwrap()]);
+    for sequence in 1..=9 {
+        deliver(&lake, "s1", sequence);
+    }
+    let files = || lake.json(&["tables", "ventas"]).0["tables"][0]["files"].as_u64();
+    lake.wait(until("ingested", || done(&lake) == 9));
+    lake.wait(until("merged", || files() == Some(1)));
+    up.signal("-TERM");
+    assert!(up.child.wait().unwrap().success());
+    assert_eq!(lake.value("SELECT count(*) FROM ventas"), 90);
+    assert_eq!(lake.json(&["verify"]).1, 0);
+}
+
+#[test]
 fn event_bodies_over_http_are_answered_with_outcomes_and_foreign_pages_are_not_let_in() {
     let lake = Lake::new(&["s1"]);
     let up = Up::start(&lake, &[]);

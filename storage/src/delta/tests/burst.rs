@@ -1,5 +1,4 @@
-//! What commits cost: a burst of batches on a store with latencies, in virtual time, and the
-//! reading of a large table.
+//! What commits cost: a burst of batches on a store with latencies, in virtual time.
 
 use std::cell::RefCell;
 use std::cmp::Reverse;
@@ -201,75 +200,4 @@ fn figures_of_a_burst_of_1000_batches_in_5_seconds() {
         at(1000),
         requests / latencies.len() as u64
     );
-}
-
-#[test]
-#[ignore = "prints figures"]
-fn figures_of_reading_a_table_of_5484_files_of_31_days() {
-    let (objects, host, dataset) = (MemoryStore::new(), Host::new(1), dataset(Mode::Replace));
-    let table = Table::new(&objects, "pruebas".parse().unwrap());
-    let mut adds = Vec::new();
-    for store in 0..457_u64 {
-        for month in 1..=12 {
-            let partition =
-                [("store_id".to_owned(), format!("s{store}")), ("month".to_owned(), format!("2026-{month:02}"))];
-            let first = jiff::civil::date(2026, month, 1);
-            let units: Vec<UnitTag> = Month::of(first)
-                .days()
-                .map(|day| UnitTag {
-                    unit: Unit::Day(day),
-                    position: Position { epoch: 0, sequence: host.next_u64() % 1000 },
-                    facts: Facts {
-                        rows: host.next_u64() % 5000,
-                        sums: [
-                            ("total".to_owned(), ExactDecimal::new(i128::from(host.next_u64() % 10_000_000), 2)),
-                            ("cantidad".to_owned(), ExactDecimal::new(i128::from(host.next_u64() % 10_000_000), 3)),
-                        ]
-                        .into(),
-                    },
-                    audit: None,
-                    closed: true,
-                    extracted_at: Timestamp::from_millisecond(
-                        1_760_000_000_000 + (host.next_u64() % 1_000_000_000) as i64,
-                    )
-                    .unwrap(),
-                })
-                .collect();
-            let stats = format!(
-                "{{\"numRecords\":1000,\"minValues\":{{\"fecha\":\"2026-{month:02}-01\",\"ticket_id\":\"{}\",\"total\":{}.25}}}}",
-                host.fresh_name(),
-                host.next_u64() % 100_000
-            );
-            let mut add = AddFile {
-                path: path::data_file(&partition, &host.fresh_name()),
-                partition_values: partition.into_iter().map(|(name, value)| (name, Some(value))).collect(),
-                size: 1 << 20,
-                modification_time: 1_760_000_000_000,
-                data_change: true,
-                stats: Some(stats),
-                tags: None,
-            };
-            add.set_units(&units);
-            adds.push(action::Action { add: Some(add), ..action::Action::default() });
-        }
-    }
-    futures::executor::block_on(async {
-        table.load_or_create(host.ports(), &dataset).await.unwrap();
-        table.put_entry(host.ports(), 1, entry::Purpose::new("MERGE"), adds).await.unwrap();
-        let timed = |what: &str, started: std::time::Instant| println!("{what}: {} ms", started.elapsed().as_millis());
-        let started = std::time::Instant::now();
-        table.load().await.unwrap();
-        timed("load from entries", started);
-        let started = std::time::Instant::now();
-        table.checkpoint(host.ports()).await.unwrap();
-        timed("load and write the checkpoint", started);
-        let bytes = objects.head(&table.checkpoint_path(1).unwrap()).await.unwrap().unwrap().bytes;
-        println!("checkpoint: {} KB", bytes / 1024);
-        let started = std::time::Instant::now();
-        let snapshot = table.load().await.unwrap().unwrap();
-        timed("load from the checkpoint", started);
-        let started = std::time::Instant::now();
-        let units = snapshot.units().map(Result::unwrap).count();
-        timed(&format!("all {units} units"), started);
-    });
 }

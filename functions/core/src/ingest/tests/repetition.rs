@@ -93,35 +93,24 @@ fn when_all_events_are_lost_one_sweep_makes_the_same_lake() {
 }
 
 #[test]
-fn a_call_that_dies_after_any_step_leaves_nothing_lost_and_nothing_doubled() {
-    let sent = batches();
-    let expected = expected(&sent);
-    block_on(async {
-        let mut deaths = 0;
-        for steps in 0.. {
-            let deps = world().await;
-            for one in &sent {
-                one.put(&deps.store).await;
-            }
-            let mortal = Mortal { inner: deps.store.clone(), steps: Rc::new(Cell::new(steps)) };
-            let dying = Deps::new(mortal.clone(), deps.clock.clone(), deps.random.clone());
-            let paths: Vec<ObjectPath> = sent.iter().map(Sent::inbox).collect();
-            let _ = ingest_event(&dying, &settings(), &paths).await;
-            swept(&deps).await;
-            assert_eq!(content(&deps.store).await, expected, "died after {steps} steps");
-            assert_settled(&deps, &sent).await;
-            if mortal.steps.get() > 0 {
-                break;
-            }
-            deaths += 1;
-        }
-        println!("died after each of {deaths} steps of an event");
-        assert!(deaths > 50);
+fn an_event_that_dies_after_any_step_leaves_nothing_lost_and_nothing_doubled() {
+    dies_after_every_step(1, async |dying, sent| {
+        let paths: Vec<ObjectPath> = sent.iter().map(Sent::inbox).collect();
+        let _ = ingest_event(dying, &settings(), &paths).await;
     });
 }
 
 #[test]
 fn a_sweep_that_dies_after_any_step_is_made_good_by_the_next_two() {
+    dies_after_every_step(2, async |dying, _| {
+        let _ = sweep(dying, &settings(), &SweepBudget::default()).await;
+    });
+}
+
+type DyingDeps = TestDeps<Mortal>;
+
+/// Lets `call` die after one step, two steps ... until it lives; so many sweeps make it good.
+fn dies_after_every_step(sweeps: usize, call: impl AsyncFn(&DyingDeps, &[Sent])) {
     let sent = batches();
     let expected = expected(&sent);
     block_on(async {
@@ -132,10 +121,10 @@ fn a_sweep_that_dies_after_any_step_is_made_good_by_the_next_two() {
                 one.put(&deps.store).await;
             }
             let mortal = Mortal { inner: deps.store.clone(), steps: Rc::new(Cell::new(steps)) };
-            let dying = Deps::new(mortal.clone(), deps.clock.clone(), deps.random.clone());
-            let _ = sweep(&dying, &settings(), &SweepBudget::default()).await;
-            swept(&deps).await;
-            swept(&deps).await;
+            call(&Deps::new(mortal.clone(), deps.clock.clone(), deps.random.clone()), &sent).await;
+            for _ in 0..sweeps {
+                swept(&deps).await;
+            }
             assert_eq!(content(&deps.store).await, expected, "died after {steps} steps");
             assert_settled(&deps, &sent).await;
             if mortal.steps.get() > 0 {
@@ -143,8 +132,7 @@ fn a_sweep_that_dies_after_any_step_is_made_good_by_the_next_two() {
             }
             deaths += 1;
         }
-        println!("died after each of {deaths} steps of a sweep");
-        assert!(deaths > 50);
+        assert!(deaths > 50, "{deaths}");
     });
 }
 
