@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use futures::StreamExt;
 use jiff::civil::Date;
-use ribera_storage::dataset::DatasetKind;
+use ribera_storage::dataset::{DatasetDefinition, DatasetKind};
 use ribera_storage::{DatasetName, ErrorKind, ObjectStore, Result, StoreId, Unit};
 
 use crate::agent::{Agent, DatasetContext, ServedStore, StorePlace};
@@ -243,8 +243,7 @@ impl<S: ObjectStore> Agent<S> {
         let context = reading.context;
         let insists = matches!(ask, Ask::Extract { force: true, .. });
         let wanted = match ask {
-            Ask::Cycle => self.is_due(&context.store.config.id, context.name),
-            Ask::Due => true,
+            Ask::Cycle | Ask::Due => self.wants_snapshot(reading)?,
             Ask::Extract { .. } | Ask::Backfill { .. } => insists,
         };
         // Whole seconds: the moment is a name that people read.
@@ -265,6 +264,31 @@ impl<S: ObjectStore> Agent<S> {
         self.take(reading, &job, before, report).await
     }
 
+    /// Whether the current stretch of the schedule, counted from the store's own midnight, has no
+    /// snapshot yet: so every four hours is six times a day, however often and unpunctually cycles run.
+    fn wants_snapshot(&self, reading: &Reading<'_>) -> Result<bool> {
+        let context = reading.context;
+        let Some(Unit::Moment(last)) = self.journal.last_unit(&context.store.config.id, context.name)? else {
+            return Ok(true);
+        };
+        let every_s = i64::try_from(context.definition.schedule_seconds()?).unwrap_or(i64::MAX).max(1);
+        let stretch = |at: jiff::Timestamp| {
+            let local = at.to_zoned(context.place.time_zone.clone());
+            let midnight_s =
+                local.date().to_zoned(jiff::tz::TimeZone::UTC).map_or(0, |day| day.timestamp().as_second());
+            let second = i64::from(local.hour()) * 3600 + i64::from(local.minute()) * 60 + i64::from(local.second());
+            (midnight_s + second).div_euclid(every_s)
+        };
+        Ok(stretch(last) != stretch(reading.source_now))
+    }
+
+    /// Whether a whole stretch of the schedule has passed since.
+    fn is_over(&self, definition: &DatasetDefinition, since: jiff::Timestamp) -> Result<bool> {
+        let every_s = i64::try_from(definition.schedule_seconds()?).unwrap_or(i64::MAX);
+        let passed_s = self.ports.clock.now().duration_since(since).as_secs();
+        Ok(passed_s < 0 || passed_s >= every_s)
+    }
+
     /// A whole table, if it differs from what was sent. Without a hash only the count tells, so
     /// the schedule decides as well.
     async fn work_table(&self, reading: &mut Reading<'_>, ask: &Ask, report: &mut DatasetReport) -> Result<()> {
@@ -281,7 +305,9 @@ impl<S: ObjectStore> Agent<S> {
             Some(row) if row.stale && row.tries < TRIES_MAX => Some(Why::Stale),
             Some(row) if row.fingerprint != said => Some(Why::Changed),
             Some(row) if row.dataset_version != context.definition.version => Some(Why::Definition),
-            Some(_) if said.hash.is_none() && self.is_due(&context.store.config.id, context.name) => Some(Why::Changed),
+            Some(row) if said.hash.is_none() && self.is_over(&context.definition, row.extracted_at)? => {
+                Some(Why::Changed)
+            }
             Some(_) => None,
         };
         let Some(why) = why else { return Ok(()) };

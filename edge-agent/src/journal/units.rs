@@ -105,6 +105,19 @@ impl Journal {
         self.units("store = ? AND dataset = ?", params![store.as_str(), dataset.as_str()])
     }
 
+    /// The latest unit of a stream, such as its last snapshot's moment.
+    pub fn last_unit(&self, store: &StoreId, dataset: &DatasetName) -> Result<Option<Unit>> {
+        let last: Option<String> = self
+            .connection
+            .query_row(
+                "SELECT MAX(unit) FROM unit WHERE store = ? AND dataset = ?",
+                [store.as_str(), dataset.as_str()],
+                |row| row.get(0),
+            )
+            .map_err(journal_error)?;
+        last.map(|text| text.parse()).transpose()
+    }
+
     /// The units whose last batch is `batch`, with the tries they had.
     pub fn all_units_of_batch(&self, batch: i64) -> Result<Vec<(Unit, u32)>> {
         let mut statement =

@@ -55,12 +55,29 @@ fn stock_is_the_state_at_a_moment_taken_by_schedule() {
     assert_eq!(ribera_agent::value::date_text(date), "2017-05-30", "the store's own date");
     let moment = column("momento").as_primitive::<TimestampMicrosecondType>().value(1);
     assert_eq!(Unit::Moment(jiff::Timestamp::from_microsecond(moment).unwrap()), taken[0].units[0].unit);
-    world.clock.set("2017-05-31T05:29:00Z");
-    world.once();
-    assert_eq!(of(&world, "inventario").len(), 1, "four hours have not passed");
-    world.clock.set("2017-05-31T05:30:01Z");
-    world.once();
-    assert_eq!(of(&world, "inventario").len(), 2);
+    for (at, taken, why) in [
+        ("2017-05-31T03:59:59Z", 1, "a minute before the store's midnight"),
+        ("2017-05-31T04:07:00Z", 2, "the first cycle after it"),
+        ("2017-05-31T07:59:00Z", 2, "still the first four hours"),
+        ("2017-05-31T09:30:00Z", 3, "late, and yet the second four hours"),
+        ("2017-05-31T12:01:00Z", 4, "the third, whenever the second was taken"),
+    ] {
+        world.clock.set(at);
+        world.once();
+        assert_eq!(of(&world, "inventario").len(), taken, "{why}");
+    }
+}
+
+#[test]
+fn a_cycle_every_hour_takes_stock_six_times_a_day() {
+    let world = world();
+    for hour in 0..24 {
+        // The 30th in New York, each cycle some minutes late.
+        let at = jiff::civil::date(2017, 5, 30).at(hour, (hour % 8) * 7, 0, 0).in_tz("America/New_York").unwrap();
+        world.clock.set(&at.timestamp().to_string());
+        world.once();
+    }
+    assert_eq!(of(&world, "inventario").len(), 6);
 }
 
 #[test]
