@@ -29,6 +29,10 @@ system_packages() {
   need llvm-ar-19 llvm-19
   need mold mold
   need python3 python3
+  need openssl openssl
+  need setpriv util-linux
+  # As a program: the shell's own does not count.
+  type -P kill >/dev/null || missing+=(procps)
   # The server program only: no service is installed or started.
   [ -x /usr/sbin/mariadbd ] || command -v mariadbd >/dev/null 2>&1 || missing+=(mariadb-server-core mariadb-client-core)
   [ -d /usr/include/wasm32-wasi ] || missing+=(wasi-libc)

@@ -1,6 +1,7 @@
 """The judge itself is on trial: it must accept what is right and name what is not. The lakes here
 are written by deltalake, so that nothing of Ribera is needed."""
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -83,6 +84,21 @@ class JudgeTest(unittest.TestCase):
         code, text = self.run_judge(self.folder / "pos")
         self.assertEqual(code, 2, text)
         self.assertIn("no Delta table", text)
+
+
+class SalesTest(unittest.TestCase):
+    def test_without_network_generated_sales_are_used_and_it_is_said(self):
+        with tempfile.TemporaryDirectory() as empty:
+            program = "import sales; table, origin = sales.load(2, seed=1); print(table.height, origin)"
+            environment = {**os.environ, "RIBERA_TOOLS": empty, "PIP_NO_INDEX": "1"}
+            done = subprocess.run(
+                [sys.executable, "-B", "-c", program], capture_output=True, text=True, check=True,
+                cwd=TESTS / "fixtures", env=environment,
+            )
+        rows, origin = done.stdout.split()
+        self.assertEqual(origin, "generated")
+        self.assertGreater(int(rows), 10_000)
+        self.assertIn("generated ones are used", done.stderr)
 
 
 def lake_rows(table: pl.DataFrame) -> pl.DataFrame:
