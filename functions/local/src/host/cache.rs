@@ -7,7 +7,7 @@
 use std::hash::{Hash, Hasher};
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use std::{env, fs};
 
 use ribera_storage::ports::Random as _;
@@ -22,6 +22,9 @@ use crate::ports::SystemRandom;
 /// Builds every component.
 pub const BUILD_COMMAND: &str =
     "cargo build --release --target wasm32-wasip2 -p ribera-spin-ingest -p ribera-spin-coverage -p ribera-spin-status";
+
+/// Machine codes kept of a function: two versions may run on one machine in turn.
+pub const KEPT_MAX: usize = 4;
 
 /// Where components come from and where their machine code is kept.
 #[derive(Debug, Clone)]
@@ -143,15 +146,19 @@ fn hash_of(path: &Path) -> std::io::Result<String> {
     }
 }
 
-/// Writes whole or not at all, and removes what it replaces.
+/// Writes whole or not at all, and removes what was kept longest beyond [`KEPT_MAX`].
 fn keep(cache: &Path, function: Function, key: &str, code: &[u8]) -> Result<()> {
     make_private_folder(cache)?;
     let prefix = format!("{}-", function.name());
-    for entry in fs::read_dir(cache)?.flatten() {
-        if entry.file_name().to_string_lossy().starts_with(&prefix) {
-            // Another host may have removed it first.
-            let _ = fs::remove_file(entry.path());
-        }
+    let mut kept: Vec<(SystemTime, PathBuf)> = fs::read_dir(cache)?
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix))
+        .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
+        .collect();
+    kept.sort();
+    for (_, path) in kept.iter().take((kept.len() + 1).saturating_sub(KEPT_MAX)) {
+        // Another host may have removed it first.
+        let _ = fs::remove_file(path);
     }
     let temporary = cache.join(format!(".{}", SystemRandom.fresh_name()));
     let mut file = fs::File::create_new(&temporary)?;

@@ -30,7 +30,21 @@ fn a_component_is_compiled_once_and_anew_when_it_changes() {
     assert!(cache::load(&engine, &folders, Function::Status).unwrap().from_cache);
     let changed = small(folder.path(), "(memory 1)");
     assert!(!cache::load(&engine, &changed, Function::Status).unwrap().from_cache);
-    assert_eq!(kept(&changed).len(), 1, "what it replaced is removed");
+}
+
+#[test]
+fn two_versions_in_turn_are_compiled_once_each_and_old_ones_go() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine::new().unwrap();
+    let load = |pages: usize| {
+        let folders = small(folder.path(), &format!("(memory {pages})"));
+        (cache::load(&engine, &folders, Function::Status).unwrap().from_cache, kept(&folders).len())
+    };
+    assert_eq!([load(1), load(2), load(1), load(2)], [(false, 1), (false, 2), (true, 2), (true, 2)]);
+    for pages in 3..9 {
+        load(pages);
+    }
+    assert_eq!(load(8), (true, cache::KEPT_MAX));
 }
 
 #[test]
