@@ -146,7 +146,9 @@ fn properties(schema: &Schema) -> Result<WriterProperties> {
     let mut properties = WriterProperties::builder()
         .set_writer_version(WriterVersion::PARQUET_2_0)
         .set_compression(Compression::ZSTD(level))
-        .set_statistics_enabled(EnabledStatistics::Chunk)
+        // Nobody reads them: ingest believes no statistics of a store's and counts its own.
+        .set_statistics_enabled(EnabledStatistics::None)
+        .set_offset_index_disabled(true)
         .set_created_by(concat!("ribera-agent ", env!("CARGO_PKG_VERSION")).to_owned());
     for field in schema.fields() {
         let column = ColumnPath::from(field.name().as_str());

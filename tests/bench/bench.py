@@ -2,7 +2,8 @@
 
 Each benchmark prints a table and writes target/bench/NAME.json. Options are environment
 variables: RIBERA_BENCH_CACHE (folder of peers and data), RIBERA_BENCH_ROWS (rows of `agent`),
-RIBERA_BENCH_TIMES (alternating runs of each side, 3).
+RIBERA_BENCH_TIMES (alternating runs of each side, 3), RIBERA_BENCH_BUILD=no (measures the programs
+as they were built last).
 """
 
 import importlib

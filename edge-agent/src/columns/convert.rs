@@ -52,9 +52,24 @@ pub fn decimal(value: Value<'_>, reading: &Reading, precision: u8, scale: u8) ->
         }
         _ => None,
     };
-    let number = number.ok_or_else(does_not_fit)?;
-    // 10^38 is the largest power of ten that 128 bits hold.
-    if number.unsigned_abs() >= 10_u128.pow(u32::from(precision)) { Err(does_not_fit()) } else { Ok(number) }
+    match number {
+        Some(number) if fits(number, precision) => Ok(number),
+        _ => Err(does_not_fit()),
+    }
+}
+
+/// Up to 38 digits; 10^38 is the largest power of ten that 128 bits hold.
+fn fits(number: i128, precision: u8) -> bool {
+    const POWERS: [u128; 39] = {
+        let mut powers = [1; 39];
+        let mut at = 1;
+        while at < powers.len() {
+            powers[at] = powers[at - 1] * 10;
+            at += 1;
+        }
+        powers
+    };
+    POWERS.get(usize::from(precision)).is_some_and(|power| number.unsigned_abs() < *power)
 }
 
 pub fn date(value: Value<'_>) -> Converted<i32> {

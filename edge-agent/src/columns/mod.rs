@@ -114,6 +114,7 @@ impl ColumnBuilder {
     }
 
     /// Appends `value` converted, or appends nothing and says why not.
+    #[inline]
     pub fn push(&mut self, value: Value<'_>) -> Result<(), Refusal> {
         if self.transforms.is_empty() {
             return self.append(value);
@@ -182,8 +183,9 @@ impl ColumnBuilder {
         self.data.finish()
     }
 
+    #[inline]
     fn append(&mut self, value: Value<'_>) -> Result<(), Refusal> {
-        if value == Value::Null {
+        if matches!(value, Value::Null) {
             if !self.nullable {
                 return Err(Refusal("must not be NULL".to_owned()));
             }

@@ -9,6 +9,7 @@ use super::action::{Action, AddFile, CommittedBatch, Metadata, RemoveFile, Txn};
 use super::checkpoint::CHECKPOINT_EVERY;
 use super::entry::{EntryOutcome, Purpose};
 use super::evolution::{self, Evolution};
+use super::follow::Turn;
 use super::plan::{self, Fate, FileUnits};
 use super::ready::{READY_READ_MAX, ReadyRecord};
 use super::snapshot::{Changes, Snapshot};
@@ -17,7 +18,7 @@ use crate::batch::ManifestKind;
 use crate::dataset::{DatasetDefinition, STORE_COLUMN};
 use crate::error::{Error, Result};
 use crate::ids::BatchId;
-use crate::object::ObjectStore;
+use crate::object::{ObjectMeta, ObjectStore};
 
 /// Races lost before a call gives up and leaves its batches to the next one. Every lost race is
 /// another writer's commit, most often with this call's batches in it.
@@ -74,8 +75,15 @@ impl<S: ObjectStore> Table<'_, S> {
         dataset: &DatasetDefinition,
         own: &[ReadyRecord],
     ) -> Result<CommitReport> {
+        let listed = match own.is_empty() {
+            true => None,
+            false => match self.follow(own).await? {
+                Turn::Settled(report) => return Ok(report),
+                Turn::Lead(listed) => listed,
+            },
+        };
         let mut report = CommitReport::default();
-        let (mut records, mut unreadable, snapshot) = self.gather(own).await?;
+        let (mut records, mut unreadable, snapshot) = self.gather(own, listed).await?;
         if records.is_empty() {
             report.outcomes.extend(unreadable);
             return Ok(report);
@@ -139,10 +147,10 @@ impl<S: ObjectStore> Table<'_, S> {
 
     /// The caller's records and the others that are ready; what cannot be read, with why; and,
     /// since the caller's records will need it, the table, read at the same time.
-    async fn gather(&self, own: &[ReadyRecord]) -> Result<Gathered> {
+    async fn gather(&self, own: &[ReadyRecord], listed: Option<Vec<ObjectMeta>>) -> Result<Gathered> {
         let (read, snapshot) = match own.is_empty() {
-            true => (self.read_other_records(own).await?, None),
-            false => futures::try_join!(self.read_other_records(own), self.load())?,
+            true => (self.read_other_records(own, listed).await?, None),
+            false => futures::try_join!(self.read_other_records(own, listed), self.load())?,
         };
         let mut records = own.to_vec();
         let mut unreadable = Vec::new();
@@ -171,7 +179,7 @@ impl<S: ObjectStore> Table<'_, S> {
         }
         let mut unreadable = Vec::new();
         if open * 4 < READY_READ_MAX {
-            for (batch, read) in self.read_other_records(records).await? {
+            for (batch, read) in self.read_other_records(records, None).await? {
                 match read {
                     // An expired one is told to whoever lists it first.
                     Ok(Some(record)) if expires(&record, now) => {}

@@ -29,6 +29,7 @@ mod checkpoint;
 mod commit;
 mod entry;
 pub mod evolution;
+mod follow;
 mod log;
 mod maintain;
 mod ordered;

@@ -144,9 +144,17 @@ impl<S: ObjectStore> Table<'_, S> {
         self.objects.delete(&paths::ready(&self.name, batch)?).await
     }
 
-    /// The ready records beside `own`, oldest objects first, [`READY_READ_MAX`] at most.
-    pub(super) async fn read_other_records(&self, own: &[ReadyRecord]) -> Result<Vec<ReadAttempt>> {
-        let mut listed = self.list_ready().await?;
+    /// The ready records beside `own`, oldest objects first, [`READY_READ_MAX`] at most; `listed`
+    /// if they were listed just now.
+    pub(super) async fn read_other_records(
+        &self,
+        own: &[ReadyRecord],
+        listed: Option<Vec<ObjectMeta>>,
+    ) -> Result<Vec<ReadAttempt>> {
+        let mut listed = match listed {
+            Some(listed) => listed,
+            None => self.list_ready().await?,
+        };
         listed.sort_by_key(|meta| meta.modified);
         let others = listed
             .into_iter()
@@ -175,7 +183,7 @@ impl<S: ObjectStore> Table<'_, S> {
     }
 
     /// The batch that a ready record's path names; a table's records may be of one dataset only.
-    fn batch_of_ready(&self, path: &ObjectPath) -> Option<BatchId> {
+    pub(super) fn batch_of_ready(&self, path: &ObjectPath) -> Option<BatchId> {
         let (store, position) = path.file_name().strip_suffix(".json")?.split_once('~')?;
         let dataset = self.name.as_str().split('.').next()?;
         Some(BatchId { store: store.parse().ok()?, dataset: dataset.parse().ok()?, position: position.parse().ok()? })

@@ -48,7 +48,7 @@ total = "total"
 
 
 def run(report):
-    program = place.program("ribera-agent", "ribera-agent")
+    program = place.agent_program()
     with mariadb.server(os.path.join(place.CACHE, f"mariadb-{ROWS}"), fill) as server:
         with tempfile.TemporaryDirectory(dir=place.cache("scratch")) as folder:
             candidates = {AGENT: agent(program, server, folder)}

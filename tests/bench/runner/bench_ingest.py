@@ -1,5 +1,8 @@
-"""`bench ingest`: rows per second that one call validates, encodes anew and commits, native and
-as the WASM component in its host, on the same month-sized batches."""
+"""`bench ingest`: rows per second that one core validates, encodes anew and commits, native and as
+the WASM component in its host, on the same month-sized batches.
+
+The rate is by CPU seconds of the whole process (the host's own start counts), so that other work on
+the machine does not pass for ours; the time on the wall is told beside it."""
 
 import os
 import shutil
@@ -17,22 +20,20 @@ def run(report):
     with tempfile.TemporaryDirectory(dir=place.cache("scratch")) as folder:
         seed = os.path.join(folder, "seed")
         measure.run([bench, "generate", f"--folder={seed}", f"--stores={STORES}", "--months=1", f"--rows={ROWS}"])
-        runs = measure.alternate(
-            {
-                "native": on_copy(seed, folder, lambda lake: [bench, "sweep", f"--folder={lake}"]),
-                "WASM": on_copy(seed, folder, lambda lake: [host, "--lake", lake, "--json", "sweep"]),
-            },
-            place.TIMES,
-        )
-    native = measure.median(runs["native"], lambda one: ROWS / one.extra["seconds"])
-    wasm = measure.median(runs["WASM"], lambda one: ROWS / one.extra["seconds"])
+        native = on_copy(seed, folder, lambda lake: [bench, "sweep", f"--folder={lake}"])
+        wasm = on_copy(seed, folder, lambda lake: [host, "--lake", lake, "--json", "sweep"])
+        # A component is compiled to machine code by its first run, once for all calls to come.
+        compiled = wasm()
+        runs = measure.alternate({"native": native, "WASM": wasm}, place.TIMES)
+    rates = {name: measure.median(of, lambda one: ROWS / one.cpu_s) for name, of in runs.items()}
     shape = f"{STORES} batches of {ROWS_PER_BATCH} rows x 11 columns"
-    report.add(f"native, {shape}", native, "rows/s", f">= {ROWS_PER_S_MIN}")
-    report.add("WASM, the same", wasm, "rows/s", peer="native", peer_value=native, ratio_target=f">= {WASM_SHARE_MIN}")
+    report.add(f"native, {shape}", rates["native"], "rows/CPU-s", f">= {ROWS_PER_S_MIN}")
+    report.add("WASM, the same", rates["WASM"], "rows/CPU-s", None, "native", rates["native"], f">= {WASM_SHARE_MIN}")
     for name, of in runs.items():
-        cpu = measure.median(of, lambda one: one.cpu_s)
-        report.add(f"{name}: CPU per million rows", cpu / ROWS * 1e6, "CPU-s")
+        report.add(f"{name}: CPU per million rows", measure.median(of, lambda one: one.cpu_s) / ROWS * 1e6, "CPU-s")
+        report.add(f"{name}: by the clock on the wall", measure.median(of, lambda one: ROWS / one.wall_s), "rows/s")
         report.add(f"{name}: resident memory", measure.median(of, lambda one: one.rss_bytes) / 2**20, "MB")
+    report.add("WASM: first run of all, with compilation", compiled.wall_s, "s")
 
 
 def on_copy(seed, folder, command):
@@ -43,7 +44,6 @@ def on_copy(seed, folder, command):
         shutil.rmtree(lake, ignore_errors=True)
         shutil.copytree(seed, lake)
         one = measure.run(command(lake))
-        one.extra["seconds"] = one.wall_s
         require_clean(lake)
         return one
 

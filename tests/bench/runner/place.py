@@ -25,24 +25,33 @@ def cache(name):
     return folder
 
 
-def program(package, binary):
-    """The path of a program of ours, built for release when it is not up to date."""
-    subprocess.run(
-        ["cargo", "build", "--release", "--locked", "--quiet", "-p", package, "--bin", binary],
-        cwd=REPOSITORY, check=True, stdout=sys.stderr,
-    )
-    return os.path.join(TARGET, "release", binary)
+def agent_program():
+    """The store program as stores get it: built by itself, so without DuckDB, which the workspace's
+    other programs bring in."""
+    return build("ribera-agent", ["-p", "ribera-agent"])
 
 
 def bench_program():
-    return program("ribera-tests", "ribera-bench")
+    return build("ribera-bench")
 
 
 def host_program():
     """`ribera` with the WASM components beside it, where it looks for them."""
     components = [word for name in ("ingest", "coverage", "status") for word in ("-p", f"ribera-spin-{name}")]
+    cargo(["--target", "wasm32-wasip2", *components])
+    return build("ribera")
+
+
+def build(binary, packages=()):
+    """The path of a program of ours, built for release when it is not up to date. Without
+    `packages`: with the features that the whole workspace asks for, as the demo and tests do."""
+    cargo([*packages, "--bin", binary])
+    return os.path.join(TARGET, "release", binary)
+
+
+def cargo(words):
+    if os.environ.get("RIBERA_BENCH_BUILD") == "no":
+        return
     subprocess.run(
-        ["cargo", "build", "--release", "--locked", "--quiet", "--target", "wasm32-wasip2", *components],
-        cwd=REPOSITORY, check=True, stdout=sys.stderr,
+        ["cargo", "build", "--release", "--locked", "--quiet", *words], cwd=REPOSITORY, check=True, stdout=sys.stderr
     )
-    return program("ribera", "ribera")
