@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread;
 
 use futures::executor::block_on;
@@ -105,4 +106,33 @@ fn readers_see_the_old_or_the_new_object_while_it_is_overwritten() {
         assert!(seen == old || seen == new, "{} bytes", seen.len());
     }
     writer.join().unwrap();
+}
+
+#[test]
+fn a_listing_beside_deletions_names_every_object_that_stays() {
+    let (folder, stop) = (tempfile::tempdir().unwrap(), AtomicBool::new(false));
+    let store = open(folder.path(), "a");
+    let path = |name: &str| ObjectPath::new(format!("inbox/{name}.json")).unwrap();
+    for number in 0..50 {
+        block_on(store.put(&path(&format!("stays-{number:02}")), Bytes::from_static(b"x").into())).unwrap();
+    }
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let other = open(folder.path(), "b");
+            while !stop.load(Ordering::Relaxed) {
+                for number in 0..20 {
+                    block_on(other.put(&path(&format!("goes-{number:02}")), Bytes::from_static(b"x").into())).unwrap();
+                }
+                for number in 0..20 {
+                    block_on(other.delete(&path(&format!("goes-{number:02}")))).unwrap();
+                }
+            }
+        });
+        for _ in 0..200 {
+            let listed = block_on(store.list("inbox/", None, 1000)).unwrap();
+            let stays = listed.iter().filter(|meta| meta.path.file_name().starts_with("stays-")).count();
+            assert_eq!(stays, 50);
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
 }
