@@ -1,6 +1,7 @@
 //! The agent: its ports, its journal, its stores; and what it puts in order when it starts.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use jiff::civil::Date;
@@ -53,6 +54,8 @@ pub struct Agent<S> {
     pub clock_offset_s: Cell<Option<i64>>,
     /// Newest last, for the heartbeat.
     pub log_tail: RefCell<Vec<String>>,
+    /// Definitions that were parsed, with their text.
+    parsed: RefCell<BTreeMap<DatasetName, (String, DatasetDefinition)>>,
 }
 
 /// A dataset of a store with everything that reading it takes.
@@ -84,6 +87,7 @@ impl<S: ObjectStore> Agent<S> {
             progress: Rc::new(NoProgress),
             clock_offset_s: Cell::new(None),
             log_tail: RefCell::new(Vec::new()),
+            parsed: RefCell::default(),
         };
         agent.delete_orphans()?;
         Ok(agent)
@@ -139,10 +143,18 @@ impl<S: ObjectStore> Agent<S> {
 
     /// A dataset's definition as last seen in the object store, else as shipped.
     pub(crate) fn last_seen_definition(&self, name: &DatasetName) -> Result<Option<DatasetDefinition>> {
-        match self.journal.cached_definition("dataset", name.as_str())? {
-            Some(text) => DatasetDefinition::from_toml(&text).map(Some),
-            None => shipped(name.as_str()).transpose(),
+        let Some(text) = self.journal.cached_definition("dataset", name.as_str())? else {
+            return shipped(name.as_str()).transpose();
+        };
+        // Asked for every few seconds, to see what is due.
+        if let Some((known, definition)) = self.parsed.borrow().get(name)
+            && *known == text
+        {
+            return Ok(Some(definition.clone()));
         }
+        let definition = DatasetDefinition::from_toml(&text)?;
+        self.parsed.borrow_mut().insert(name.clone(), (text, definition.clone()));
+        Ok(Some(definition))
     }
 
     /// Remembers a line for people who look from afar.

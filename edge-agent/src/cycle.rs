@@ -67,6 +67,9 @@ impl<S: ObjectStore> Agent<S> {
         if !self.config.datasets(&store.config).any(|(name, _)| looks_due(name)) {
             return collected;
         }
+        if !self.config.dry_run && !self.config.local_only {
+            self.measure_clock(std::slice::from_ref(id)).await;
+        }
         let place = match self.place(&store.config).await {
             Ok(place) => Rc::new(place),
             Err(error) => {
@@ -341,7 +344,7 @@ fn comparison<'a>(reading: &Reading<'a>, place: &'a StorePlace, force: bool, ask
     Comparison {
         definition: &reading.context.definition,
         zone: &place.time_zone,
-        source_now: reading.source_now,
+        closing_now: reading.closing_now,
         today: reading.today,
         force,
         asked,

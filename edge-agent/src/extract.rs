@@ -43,6 +43,9 @@ pub struct Reading<'a> {
     /// Everything read now is of one moment.
     pub snapshot: bool,
     pub source_now: Timestamp,
+    /// The earlier of the source's clock and the object store's, as far as known: days that are
+    /// over by it are closed. The lake does not believe that a day ended after it was received.
+    pub closing_now: Timestamp,
     pub today: Date,
     /// Halved when the source is slow.
     pub chunk_rows: u64,
@@ -87,7 +90,8 @@ impl<S: ObjectStore> Agent<S> {
         let snapshot = session.begin().await?;
         let today = source_now.to_zoned(context.place.time_zone.clone()).date();
         let chunk_rows = self.config.limits.chunk_rows;
-        Ok(Reading { context, queries, session, snapshot, source_now, today, chunk_rows })
+        let closing_now = self.store_now().map_or(source_now, |store_now| store_now.min(source_now));
+        Ok(Reading { context, queries, session, snapshot, source_now, closing_now, today, chunk_rows })
     }
 
     /// What the source says of the days now. A query that takes too long is asked in halves, down
@@ -278,7 +282,7 @@ impl<S: ObjectStore> Agent<S> {
             file: attempt.facts.get(unit).cloned().unwrap_or_default(),
             audit: attempt.audits.get(unit).and_then(|(_, audit)| audit.clone()),
             closed: match unit {
-                Unit::Day(day) => is_closed(definition, *day, reading.source_now, &context.place.time_zone),
+                Unit::Day(day) => is_closed(definition, *day, reading.closing_now, &context.place.time_zone),
                 Unit::Moment(_) | Unit::Table => true,
             },
             extracted_at: attempt.finished_at,

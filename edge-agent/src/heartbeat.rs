@@ -1,5 +1,6 @@
 //! The heartbeat: what the centre sees of an agent that it cannot reach.
 
+use jiff::{SignedDuration, Timestamp};
 use ribera_storage::heartbeat::{Heartbeat, LastRun, SpoolDepth};
 use ribera_storage::{Error, ObjectStore, Result, StoreId, paths};
 
@@ -17,6 +18,22 @@ impl<S: ObjectStore> Agent<S> {
             }
         }
         first_failure
+    }
+
+    /// Measures this clock against the object store's, if that was not done yet. What cannot be
+    /// reached is measured later.
+    pub(crate) async fn measure_clock(&self, stores: &[StoreId]) {
+        if let (None, Some(store)) = (self.clock_offset_s.get(), self.served(stores).next())
+            && let Err(error) = self.beat_store(store).await
+        {
+            tracing::warn!("heartbeat: {error}");
+        }
+    }
+
+    /// The object store's time, once this clock was measured against it.
+    pub(crate) fn store_now(&self) -> Option<Timestamp> {
+        let offset = SignedDuration::from_secs(self.clock_offset_s.get()?);
+        self.ports.clock.now().checked_sub(offset).ok()
     }
 
     async fn beat_store(&self, store: &ServedStore) -> Result<()> {

@@ -88,10 +88,10 @@ pub fn window(definition: &DatasetDefinition, today: Date, last_good: Option<Dat
     Days { from, to: today }
 }
 
-/// Whether `day` is over: the source's clock has passed `closes_at` of the next day.
-pub fn is_closed(definition: &DatasetDefinition, day: Date, source_now: Timestamp, zone: &TimeZone) -> bool {
+/// Whether `day` is over: the clock has passed `closes_at` of the next day.
+pub fn is_closed(definition: &DatasetDefinition, day: Date, now: Timestamp, zone: &TimeZone) -> bool {
     let Ok(next) = day.checked_add(1.day()) else { return false };
-    zone.to_timestamp(next.to_datetime(definition.closes_at)).is_ok_and(|end| end <= source_now)
+    zone.to_timestamp(next.to_datetime(definition.closes_at)).is_ok_and(|end| end <= now)
 }
 
 /// Whether a day has left the lookback window.
@@ -103,7 +103,8 @@ pub fn has_left(definition: &DatasetDefinition, day: Date, today: Date) -> bool 
 pub struct Comparison<'a> {
     pub definition: &'a DatasetDefinition,
     pub zone: &'a TimeZone,
-    pub source_now: Timestamp,
+    /// See [`is_closed`].
+    pub closing_now: Timestamp,
     pub today: Date,
     /// Every day, whatever its fingerprint.
     pub force: bool,
@@ -131,7 +132,7 @@ impl Comparison<'_> {
 
     /// Why a day has to be extracted, if it has.
     pub fn why(&self, day: Date, found: &Fingerprint, known: Option<&UnitRow>) -> Option<Why> {
-        let closed = is_closed(self.definition, day, self.source_now, self.zone);
+        let closed = is_closed(self.definition, day, self.closing_now, self.zone);
         let Some(known) = known else {
             // An open day without rows says nothing yet; one that has not begun even less.
             let silent = !closed && found.facts.rows == 0;
@@ -238,9 +239,9 @@ mod tests {
     }
 
     fn comparison<'a>(definition: &'a DatasetDefinition, zone: &'a TimeZone, now: &str) -> Comparison<'a> {
-        let source_now: Timestamp = now.parse().unwrap();
-        let today = source_now.to_zoned(zone.clone()).date();
-        Comparison { definition, zone, source_now, today, force: false, asked: false }
+        let closing_now: Timestamp = now.parse().unwrap();
+        let today = closing_now.to_zoned(zone.clone()).date();
+        Comparison { definition, zone, closing_now, today, force: false, asked: false }
     }
 
     #[test]

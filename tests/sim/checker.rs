@@ -133,7 +133,9 @@ impl Checker {
             format!("{} {day}: the lake's {:?} was never the source's after closing", pos.store, win.facts)
         });
         let waits = self.lake.difference_waits(&self.cloud.objects, &pos.store, unit, &win);
-        self.check("I6 complete is not said while a difference waits", !waits || true, || {
+        self.check("I6 complete is not said while a difference waits", !waits, || format!("{} {day}", pos.store));
+        let published = self.lake.difference_is_published(&pos.store, unit, &win);
+        self.check("I6 complete is not said against the source's own word", !published, || {
             format!("{} {day}", pos.store)
         });
     }

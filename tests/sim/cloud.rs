@@ -23,7 +23,7 @@ pub struct Rates {
     pub effect_after_timeout: u64,
     pub call_slow: u64,
     pub effect_doubled: u64,
-    /// Of crashing at a step that was met `n` times since it was armed: `crash_first / (n + 1) +
+    /// Of crashing at a step that was met `n` times since it was armed: `crash_first / (n + 1)² +
     /// crash_later`. So rare steps crash too, and common ones not all the time.
     pub crash_first: u64,
     pub crash_later: u64,
@@ -39,7 +39,7 @@ impl Default for Rates {
             call_slow: 2_000,
             effect_doubled: 4_000,
             crash_first: 400_000,
-            crash_later: 100,
+            crash_later: 30,
             armed_within: 5 * DAY,
         }
     }
@@ -123,7 +123,7 @@ impl Cloud {
             return;
         }
         let Some(met) = self.met_since_armed(step) else { return };
-        let rate = self.rates.crash_first / (met + 1) + self.rates.crash_later;
+        let rate = self.rates.crash_first / (met + 1).saturating_pow(2) + self.rates.crash_later;
         if self.sim.chance().one_in_million(rate) {
             self.tally.borrow_mut().crash(step);
             self.count(program.crash);
@@ -132,14 +132,16 @@ impl Cloud {
         }
     }
 
-    /// Each step is armed at a time of its own, so that crashes spread over the days.
+    /// Half the steps are armed from the start, the others at a time of their own, so that rare
+    /// steps crash at all and crashes spread over the days.
     fn met_since_armed(&self, step: &str) -> Option<u64> {
         let now = self.sim.now();
         let mut armed = self.armed.borrow_mut();
         let (since, met) = match armed.get_mut(step) {
             Some(entry) => entry,
             None => {
-                let since = now + self.sim.chance().between(0, self.rates.armed_within);
+                let later = self.sim.chance().percent(50);
+                let since = if later { now + self.sim.chance().between(0, self.rates.armed_within) } else { now };
                 armed.entry(step.to_owned()).or_insert((since, 0))
             }
         };

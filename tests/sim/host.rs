@@ -1,7 +1,7 @@
 //! A function host: events, sweeps, coverage and maintenance on schedules, each call with a time
 //! limit; the whole program dies and comes back. Two of them run at once.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use futures::FutureExt;
@@ -10,11 +10,10 @@ use jiff::{SignedDuration, Timestamp};
 use ribera_core::Deps;
 use ribera_core::coverage::{self, CoverageSettings};
 use ribera_core::ingest::{self, IngestSettings, SweepBudget};
-use ribera_storage::batch::QuarantineReason;
 use ribera_storage::delta::{Ports, Table, compaction_plan};
 use ribera_storage::object::ObjectPath;
 use ribera_storage::ports::{Clock, Random};
-use ribera_storage::{Result, control};
+use ribera_storage::{Result, control, paths};
 
 use super::cloud::{Cloud, Program, SimStore, Watcher, timestamp};
 use super::kernel::{HOUR, MINUTE, Micros, SECOND, Sim};
@@ -58,6 +57,8 @@ pub struct HostSchedule {
     pub sweep_every: Micros,
     pub coverage_every: Micros,
     pub maintain_every: Micros,
+    /// An operator offers everything that lies in quarantine again.
+    pub replay_every: Micros,
     pub call_limit: Micros,
     /// Removed files are kept this long: shorter than in production, so that vacuum has work
     /// within the simulated days, and longer than a ready record may live.
@@ -69,7 +70,8 @@ impl Default for HostSchedule {
         Self {
             sweep_every: 2 * HOUR,
             coverage_every: 8 * HOUR,
-            maintain_every: 12 * HOUR,
+            maintain_every: 16 * HOUR,
+            replay_every: 30 * HOUR,
             call_limit: 15 * MINUTE,
             vacuum_retention: SignedDuration::from_hours(36),
         }
@@ -113,10 +115,11 @@ impl Host {
             });
         });
         self.program.group.set(group);
-        let HostSchedule { sweep_every, coverage_every, maintain_every, .. } = self.schedule;
+        let HostSchedule { sweep_every, coverage_every, maintain_every, replay_every, .. } = self.schedule;
         self.every(sweep_every, async |host| host.sweep().await);
         self.every(coverage_every, async |host| host.refresh_coverage().await);
         self.every(maintain_every, async |host| host.maintain().await);
+        self.every(replay_every, async |host| host.replay_quarantined().await);
     }
 
     /// An event arrives. A host that is down does not hear it.
@@ -156,15 +159,18 @@ impl Host {
         self.call("maintain", self.maintain_tables()).await;
     }
 
-    /// What an operator does after a host died over and over: batches that were put aside because
-    /// calls died handling them are offered again.
-    pub async fn replay_suspects(&self) {
-        self.call("replay", self.replay_limit_exceeded()).await;
+    /// What an operator does who has looked at the quarantine: batches that were put aside because
+    /// calls died handling them are taken now; those that are bad are refused again.
+    pub async fn replay_quarantined(&self) {
+        self.call("replay", self.try_replay()).await;
     }
 
-    async fn replay_limit_exceeded(&self) -> Result<()> {
+    async fn try_replay(&self) -> Result<()> {
         for entry in ingest::quarantine::list(&self.deps, None, 10_000).await? {
-            if let (Some(batch), QuarantineReason::LimitExceeded) = (entry.batch, entry.record.reason) {
+            // A clone's record stands beside the first's, and is not replayed.
+            if let Some(batch) = entry.batch
+                && paths::quarantine(&batch)?.as_str() == entry.path
+            {
                 ingest::quarantine::replay(&self.deps, &batch).await?;
                 self.cloud.tally.borrow_mut().amount("batches replayed", 1);
             }
@@ -229,10 +235,17 @@ impl Host {
     }
 }
 
-/// Turns each new manifest into an event for some host: lost, doubled, late or in time.
+/// A queue gathers events for so long before it wakes a host, and so many at most.
+const GATHERED_FOR: Micros = MINUTE;
+const GATHERED_MAX: usize = 10;
+
+/// Turns each new manifest into an event for some host: lost, doubled, late or in time, alone or
+/// with others.
 pub struct Events {
     cloud: Rc<Cloud>,
     hosts: Vec<Rc<Host>>,
+    /// By host: what its queue gathers.
+    gathered: Vec<Rc<RefCell<Vec<ObjectPath>>>>,
     /// In parts of a million.
     lost: u64,
     group: u32,
@@ -241,17 +254,43 @@ pub struct Events {
 impl Events {
     pub fn new(cloud: &Rc<Cloud>, hosts: &[Rc<Host>], lost: u64) -> Rc<Self> {
         let group = cloud.sim.new_group(|_| {});
-        Rc::new(Self { cloud: Rc::clone(cloud), hosts: hosts.to_vec(), lost, group })
+        let gathered = hosts.iter().map(|_| Rc::default()).collect();
+        Rc::new(Self { cloud: Rc::clone(cloud), hosts: hosts.to_vec(), gathered, lost, group })
     }
 
     fn send(&self, path: ObjectPath) {
-        let sim = self.cloud.sim.clone();
-        let late = self.cloud.strikes(Fault::EventLate, 50_000);
-        let delay = if late { sim.chance().between(MINUTE, 6 * HOUR) } else { sim.chance().between(0, 3 * SECOND) };
-        let host = Rc::clone(sim.chance().pick(&self.hosts));
+        let chance = self.cloud.sim.chance();
+        let index = chance.index(self.hosts.len());
+        if self.cloud.strikes(Fault::EventLate, 50_000) {
+            self.deliver_after(chance.between(MINUTE, 6 * HOUR), index, Rc::new(RefCell::new(vec![path])));
+        } else if chance.percent(15) {
+            self.deliver_after(chance.between(0, 3 * SECOND), index, Rc::new(RefCell::new(vec![path])));
+        } else {
+            self.gather(index, path);
+        }
+    }
+
+    fn gather(&self, index: usize, path: ObjectPath) {
+        let queue = Rc::clone(&self.gathered[index]);
+        let waiting = queue.borrow().len();
+        if waiting == 0 {
+            let span = self.cloud.sim.chance().between(SECOND, GATHERED_FOR);
+            self.deliver_after(span, index, Rc::clone(&queue));
+        }
+        queue.borrow_mut().push(path);
+        if waiting + 1 >= GATHERED_MAX {
+            self.hosts[index].deliver(queue.take());
+        }
+    }
+
+    fn deliver_after(&self, span: Micros, index: usize, paths: Rc<RefCell<Vec<ObjectPath>>>) {
+        let (sim, host) = (self.cloud.sim.clone(), Rc::clone(&self.hosts[index]));
         self.cloud.sim.spawn(self.group, async move {
-            sim.sleep(delay).await;
-            host.deliver(vec![path]);
+            sim.sleep(span).await;
+            let paths = paths.take();
+            if !paths.is_empty() {
+                host.deliver(paths);
+            }
         });
     }
 }

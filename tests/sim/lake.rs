@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use jiff::SignedDuration;
-use ribera_storage::batch::{Ack, AckOutcome, Facts, Manifest, ManifestKind};
+use ribera_storage::batch::{Ack, AckOutcome, Differing, Facts, Manifest, ManifestKind};
 use ribera_storage::delta::UnitTag;
 use ribera_storage::delta::tags::{self, UNITS_TAG};
 use ribera_storage::ids::Position;
@@ -54,6 +54,8 @@ struct State {
     manifests: BTreeMap<BatchId, Vec<(Bytes, Manifest)>>,
     /// Units of replace batches by stream position, for the check of whole batches.
     units: BTreeMap<(StoreId, Position), BTreeSet<Unit>>,
+    /// By store: what its agents published last as differing from what they sent.
+    differing: BTreeMap<StoreId, Differing>,
     violations: Vec<String>,
     /// The trace before the first of them.
     tail: Option<Vec<String>>,
@@ -144,6 +146,21 @@ impl LakeModel {
                 && manifests.iter().any(|(_, manifest)| differs(manifest))
                 && paths::inbox(batch).is_ok_and(|path| ready(objects.head(&path)).is_ok_and(|found| found.is_some()))
         })
+    }
+
+    /// Whether an agent has said that the winner's facts are not the source's any more.
+    pub fn difference_is_published(&self, store: &StoreId, unit: Unit, winner: &Win) -> bool {
+        let state = self.state.borrow();
+        let published = state.differing.get(store).map(|published| published.units.as_slice()).unwrap_or_default();
+        published.iter().any(|differing| differing.unit == unit && differing.awaits > winner.position)
+    }
+
+    fn saw_differing(&self, path: &str, bytes: &Bytes) {
+        let store = path.split('/').nth(1).and_then(|store| store.parse().ok());
+        match (store, serde_json::from_slice(bytes)) {
+            (Some(store), Ok(published)) => drop(self.state.borrow_mut().differing.insert(store, published)),
+            _ => self.fail(format!("{path} is no list of differing units")),
+        }
     }
 
     pub fn manifest_count(&self) -> usize {
@@ -373,6 +390,8 @@ impl Watcher for LakeModel {
             self.saw_manifest(path, bytes);
         } else if text.starts_with("acks/") {
             self.saw_ack(bytes);
+        } else if text.starts_with("agents/") && text.contains("/differing/") {
+            self.saw_differing(text, bytes);
         } else if let Some((table, version)) = log_entry(text) {
             self.saw_entry(table, version, bytes, replaced);
         } else if text.starts_with("lake/") && text.contains("/part-") {

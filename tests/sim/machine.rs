@@ -38,6 +38,7 @@ pub struct Machine {
     clones: RefCell<Vec<Rc<Machine>>>,
     /// A clone that was switched off does not come back.
     scrapped: Cell<bool>,
+    is_punctual: bool,
 }
 
 impl Machine {
@@ -55,6 +56,7 @@ impl Machine {
             image: RefCell::default(),
             clones: RefCell::default(),
             scrapped: Cell::new(false),
+            is_punctual: cloud.sim.chance().percent(80),
         })
     }
 
@@ -115,6 +117,7 @@ impl Machine {
             image: RefCell::default(),
             clones: RefCell::default(),
             scrapped: Cell::new(false),
+            is_punctual: self.is_punctual,
         });
         clone.start();
         self.clones.borrow_mut().push(Rc::clone(&clone));
@@ -210,20 +213,28 @@ impl Machine {
             Err(error) => return self.cloud.sim.trace(&format!("{} start: {error:?}", self.program.name)),
         };
         let request = Request { ask: Ask::Due, stores: Vec::new(), datasets: Vec::new() };
-        for tick in 0_u64.. {
+        loop {
             let report = agent.run("run", &request, Duration::ZERO).await;
             for problem in &report.problems {
                 self.cloud.sim.trace(&format!("{} problem {}", self.program.name, problem.message));
             }
-            if tick % 4 == 0
-                && let Err(error) = agent.beat(&[]).await
-            {
+            if let Err(error) = agent.beat(&[]).await {
                 self.cloud.sim.trace(&format!("{} heartbeat {error}", self.program.name));
             }
             let waiting = report.upload.waiting > 0;
-            let pause = if waiting { 30 * MINUTE } else { 5 * HOUR };
-            self.cloud.sim.sleep(self.cloud.sim.chance().between(pause / 2, pause * 3 / 2)).await;
+            self.wait_for_turn(if waiting { 30 * MINUTE } else { 5 * HOUR }).await;
         }
+    }
+
+    /// Most machines of a chain look at the same minutes, so that batches come in bursts.
+    async fn wait_for_turn(&self, every: Micros) {
+        let sim = &self.cloud.sim;
+        let pause = if self.is_punctual {
+            every - sim.now().rem_euclid(every) + sim.chance().between(0, 30 * SECOND)
+        } else {
+            sim.chance().between(every / 2, every * 3 / 2)
+        };
+        sim.sleep(pause).await;
     }
 
     fn random(&self) -> SimRandom {

@@ -105,7 +105,7 @@ impl World {
         self.machines.iter().for_each(|machine| machine.calm());
         self.watch_until(self.end + CALM)?;
         let operator = Rc::clone(&self.hosts[0]);
-        self.sim.block_on(async move { operator.replay_suspects().await })?;
+        self.sim.block_on(async move { operator.replay_quarantined().await })?;
         for _ in 0..2 {
             let host = Rc::clone(&self.hosts[0]);
             self.sim.block_on(async move { host.sweep().await })?;

@@ -10,7 +10,7 @@ use rusqlite::{OptionalExtension, Row, Transaction, params};
 use serde::{Deserialize, Serialize};
 
 use super::units::{json, parsed, to_json};
-use super::{Journal, LakeState, journal_error, streams};
+use super::{Journal, LakeState, execute, journal_error, streams};
 use crate::source::Fingerprint;
 
 /// Where a batch stands.
@@ -156,7 +156,8 @@ impl Journal {
             numbered.manifest.batch.position = position;
             numbered.state = BatchState::Numbered;
             failed = complete(&mut numbered.manifest, position);
-            transaction.execute(
+            execute(
+                transaction,
                 "UPDATE batch SET state = 'numbered', epoch = ?, sequence = ?, manifest = ?, updated_at = ? WHERE id = ?",
                 params![position.epoch, position.sequence, to_json(&numbered.manifest)?, now.to_string(), batch.id],
             )
@@ -166,12 +167,12 @@ impl Journal {
 
     pub fn set_state(&self, id: i64, state: BatchState, outcome: Option<&str>, now: Timestamp) -> Result<()> {
         self.transaction(|transaction| {
-            transaction
-                .execute(
-                    "UPDATE batch SET state = ?, outcome = ?, updated_at = ? WHERE id = ?",
-                    params![state.as_str(), outcome, now.to_string(), id],
-                )
-                .map(drop)
+            execute(
+                transaction,
+                "UPDATE batch SET state = ?, outcome = ?, updated_at = ? WHERE id = ?",
+                params![state.as_str(), outcome, now.to_string(), id],
+            )
+            .map(drop)
         })
     }
 
@@ -179,11 +180,12 @@ impl Journal {
     /// are extracted again.
     pub fn begin_void(&self, id: i64, void: &Manifest, now: Timestamp) -> Result<()> {
         self.transaction(|transaction| {
-            transaction.execute(
+            execute(
+                transaction,
                 "UPDATE batch SET state = 'voiding', manifest = ?, updated_at = ? WHERE id = ?",
                 params![to_json(void)?, now.to_string(), id],
             )?;
-            transaction.execute("UPDATE unit SET stale = 1 WHERE batch = ?", [id]).map(drop)
+            execute(transaction, "UPDATE unit SET stale = 1 WHERE batch = ?", [id]).map(drop)
         })
     }
 
@@ -191,7 +193,7 @@ impl Journal {
     /// again.
     pub fn drop_spooled(&self, id: i64) -> Result<()> {
         self.transaction(|transaction| {
-            transaction.execute("UPDATE unit SET stale = 1 WHERE batch = ?", [id])?;
+            execute(transaction, "UPDATE unit SET stale = 1 WHERE batch = ?", [id])?;
             delete(transaction, id)
         })
     }
@@ -207,13 +209,15 @@ impl Journal {
         now: Timestamp,
     ) -> Result<()> {
         self.transaction(|transaction| {
-            transaction.execute(
+            execute(
+                transaction,
                 "UPDATE batch SET state = 'acked', outcome = ?, updated_at = ? WHERE id = ?",
                 params![outcome, now.to_string(), id],
             )?;
             for (unit, lake) in units {
                 let failed = !matches!(lake, LakeState::Agrees);
-                transaction.execute(
+                execute(
+                    transaction,
                     "UPDATE unit SET lake = ?1, stale = MAX(stale, ?2), doubted = doubted AND (?3 OR stale OR ?2),
                      tries = CASE WHEN ?3 THEN tries + 1 WHEN proven THEN 0 ELSE tries END
                      WHERE batch = ?4 AND unit = ?5",
@@ -254,21 +258,20 @@ impl Journal {
     pub fn spool_use(&self, store: Option<&StoreId>) -> Result<SpoolUse> {
         let store = store.map(StoreId::as_str);
         self.connection
-            .query_row(
-                &format!(
-                    "SELECT COUNT(*), COALESCE(SUM(bytes), 0), MIN(updated_at) FROM batch
-                     WHERE {LIVE} AND store = COALESCE(?, store)"
-                ),
-                [store],
-                |row| {
+            .prepare_cached(&format!(
+                "SELECT COUNT(*), COALESCE(SUM(bytes), 0), MIN(updated_at) FROM batch
+                 WHERE {LIVE} AND store = COALESCE(?, store)"
+            ))
+            .and_then(|mut statement| {
+                statement.query_row([store], |row| {
                     let oldest: Option<String> = row.get(2)?;
                     Ok(SpoolUse {
                         batches: row.get(0)?,
                         bytes: row.get(1)?,
                         oldest: oldest.and_then(|text| text.parse().ok()),
                     })
-                },
-            )
+                })
+            })
             .map_err(journal_error)
     }
 
@@ -303,7 +306,8 @@ fn batch_row(row: &Row<'_>) -> rusqlite::Result<BatchRow> {
 fn insert(transaction: &Transaction<'_>, batch: &NewBatch, now: Timestamp) -> rusqlite::Result<i64> {
     let NewBatch { file, bytes, manifest, .. } = batch;
     let last_unit = manifest.units.last().map(|facts| facts.unit.to_string()).unwrap_or_default();
-    transaction.execute(
+    execute(
+        transaction,
         "INSERT INTO batch (store, dataset, state, file, bytes, last_unit, manifest, updated_at)
          VALUES (?, ?, 'spooled', ?, ?, ?, ?, ?)",
         params![
@@ -318,7 +322,7 @@ fn insert(transaction: &Transaction<'_>, batch: &NewBatch, now: Timestamp) -> ru
     )?;
     let id = transaction.last_insert_rowid();
     for facts in &manifest.units {
-        transaction.execute("INSERT INTO batch_unit VALUES (?, ?)", params![id, facts.unit.to_string()])?;
+        execute(transaction, "INSERT INTO batch_unit VALUES (?, ?)", params![id, facts.unit.to_string()])?;
     }
     Ok(id)
 }
@@ -332,30 +336,31 @@ fn upsert_unit(
     now: Timestamp,
 ) -> rusqlite::Result<()> {
     let proven = facts.audit.as_ref().is_some_and(|audit| audit.agrees_with(&facts.file));
-    transaction
-        .execute(
-            "INSERT INTO unit (store, dataset, unit, dataset_version, fingerprint, facts, closed, proven, final, stale,
+    execute(
+        transaction,
+        "INSERT INTO unit (store, dataset, unit, dataset_version, fingerprint, facts, closed, proven, final, stale,
                                tries, batch, lake, extracted_at)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 0, ?10, ?11, 'waiting', ?12)
              ON CONFLICT DO UPDATE SET doubted = doubted OR (closed AND proven AND facts <> ?6),
-                 dataset_version = ?4, facts = ?6, closed = ?7, proven = ?8, final = ?9, stale = 0, tries = CASE WHEN fingerprint = ?5 THEN tries + ?10 ELSE ?10 END, fingerprint = ?5,
+                 dataset_version = ?4, facts = ?6, closed = ?7, proven = ?8, final = ?9, stale = 0,
+                 tries = CASE WHEN fingerprint = ?5 THEN tries + ?10 ELSE ?10 END, fingerprint = ?5,
                  batch = ?11, lake = 'waiting', extracted_at = ?12",
-            params![
-                batch.manifest.batch.store.as_str(),
-                batch.manifest.batch.dataset.as_str(),
-                facts.unit.to_string(),
-                batch.manifest.dataset_version,
-                to_json(fingerprint)?,
-                to_json(&facts.file)?,
-                facts.closed,
-                proven,
-                is_final,
-                u32::from(!proven),
-                id,
-                now.to_string()
-            ],
-        )
-        .map(drop)
+        params![
+            batch.manifest.batch.store.as_str(),
+            batch.manifest.batch.dataset.as_str(),
+            facts.unit.to_string(),
+            batch.manifest.dataset_version,
+            to_json(fingerprint)?,
+            to_json(&facts.file)?,
+            facts.closed,
+            proven,
+            is_final,
+            u32::from(!proven),
+            id,
+            now.to_string()
+        ],
+    )
+    .map(drop)
 }
 
 /// Forgets batches without a number whose units are all in batch `id`; gives their files.
@@ -377,6 +382,6 @@ fn replace_predecessors(transaction: &Transaction<'_>, id: i64, batch: &NewBatch
 }
 
 fn delete(transaction: &Transaction<'_>, id: i64) -> rusqlite::Result<()> {
-    transaction.execute("DELETE FROM batch_unit WHERE batch = ?", [id])?;
-    transaction.execute("DELETE FROM batch WHERE id = ?", [id]).map(drop)
+    execute(transaction, "DELETE FROM batch_unit WHERE batch = ?", [id])?;
+    execute(transaction, "DELETE FROM batch WHERE id = ?", [id]).map(drop)
 }

@@ -8,7 +8,7 @@ use ribera_storage::{DatasetName, Result, StoreId, Unit};
 use rusqlite::params;
 
 use super::units::parsed;
-use super::{Journal, journal_error};
+use super::{Journal, execute, journal_error};
 
 impl Journal {
     /// Notes that `units` were found to differ from what was extracted: they are stale, and
@@ -22,11 +22,12 @@ impl Journal {
         let known = params![store.as_str(), dataset.as_str(), names];
         let some: bool = self
             .connection
-            .query_row(&format!("SELECT EXISTS (SELECT 1 FROM unit WHERE {PROVEN})"), known, |row| row.get(0))
+            .prepare_cached(&format!("SELECT EXISTS (SELECT 1 FROM unit WHERE {PROVEN})"))
+            .and_then(|mut statement| statement.query_row(known, |row| row.get(0)))
             .map_err(journal_error)?;
         if some {
             self.transaction(|transaction| {
-                transaction.execute(&format!("UPDATE unit SET stale = 1, doubted = 1 WHERE {PROVEN}"), known).map(drop)
+                execute(transaction, &format!("UPDATE unit SET stale = 1, doubted = 1 WHERE {PROVEN}"), known).map(drop)
             })?;
         }
         Ok(some)
@@ -37,6 +38,15 @@ impl Journal {
     /// before the stream's first epoch is claimed.
     pub fn differing(&self, store: &StoreId, dataset: &DatasetName) -> Result<Differing> {
         let Some(next) = self.stream(store, dataset)? else { return Ok(Differing::default()) };
+        // Nearly always there is none, and this is asked before each upload.
+        let any: bool = self
+            .connection
+            .prepare_cached("SELECT EXISTS (SELECT 1 FROM unit WHERE store = ? AND dataset = ? AND doubted)")
+            .and_then(|mut statement| statement.query_row([store.as_str(), dataset.as_str()], |row| row.get(0)))
+            .map_err(journal_error)?;
+        if !any {
+            return Ok(Differing::default());
+        }
         let begin = Position { epoch: next.epoch, sequence: 0 };
         let mut awaits: BTreeMap<Unit, Position> = BTreeMap::new();
         let mut statement = self

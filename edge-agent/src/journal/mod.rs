@@ -23,6 +23,8 @@ pub use streams::StreamState;
 pub use units::{LakeState, UnitRow};
 
 const SCHEMA_VERSION: i64 = 1;
+/// More than the journal has statements, so that each is prepared once.
+const STATEMENTS_KEPT: usize = 64;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 const SCHEMA: &str = "
@@ -82,13 +84,14 @@ impl Journal {
         connection
             .execute_batch("PRAGMA journal_mode = TRUNCATE; PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF;")
             .map_err(journal_error)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
         check(&connection)?;
         let fresh = version(&connection)? == 0;
         let journal = Self { connection, steps, id: String::new() };
         if fresh {
             journal.transaction(|transaction| {
                 transaction.execute_batch(SCHEMA)?;
-                transaction.execute("INSERT INTO meta VALUES ('journal_id', ?)", [random.fresh_name()])?;
+                execute(transaction, "INSERT INTO meta VALUES ('journal_id', ?)", [random.fresh_name()])?;
                 transaction.pragma_update(None, "user_version", SCHEMA_VERSION)
             })?;
         }
@@ -127,14 +130,14 @@ impl Journal {
             return Ok(());
         }
         self.transaction(|transaction| {
-            transaction.execute("INSERT OR REPLACE INTO definition VALUES (?, ?, ?)", [kind, name, text]).map(drop)
+            execute(transaction, "INSERT OR REPLACE INTO definition VALUES (?, ?, ?)", [kind, name, text]).map(drop)
         })
     }
 
     pub fn cached_definition(&self, kind: &str, name: &str) -> Result<Option<String>> {
         self.connection
-            .query_row("SELECT text FROM definition WHERE kind = ? AND name = ?", [kind, name], |row| row.get(0))
-            .optional()
+            .prepare_cached("SELECT text FROM definition WHERE kind = ? AND name = ?")
+            .and_then(|mut statement| statement.query_row([kind, name], |row| row.get(0)).optional())
             .map_err(journal_error)
     }
 
@@ -147,12 +150,12 @@ impl Journal {
         outcome: &str,
     ) -> Result<()> {
         self.transaction(|transaction| {
-            transaction
-                .execute(
-                    "INSERT OR REPLACE INTO cycle VALUES (?, ?, ?, ?)",
-                    params![store.as_str(), dataset.as_str(), begun_at.to_string(), outcome],
-                )
-                .map(drop)
+            execute(
+                transaction,
+                "INSERT OR REPLACE INTO cycle VALUES (?, ?, ?, ?)",
+                params![store.as_str(), dataset.as_str(), begun_at.to_string(), outcome],
+            )
+            .map(drop)
         })
     }
 
@@ -160,12 +163,11 @@ impl Journal {
     pub fn last_cycle(&self, store: &StoreId, dataset: &DatasetName) -> Result<Option<(jiff::Timestamp, String)>> {
         let found: Option<(String, String)> = self
             .connection
-            .query_row(
-                "SELECT begun_at, outcome FROM cycle WHERE store = ? AND dataset = ?",
-                [store.as_str(), dataset.as_str()],
-                |row| Ok((row.get(0)?, row.get(1)?)),
-            )
-            .optional()
+            .prepare_cached("SELECT begun_at, outcome FROM cycle WHERE store = ? AND dataset = ?")
+            .and_then(|mut statement| {
+                let known = [store.as_str(), dataset.as_str()];
+                statement.query_row(known, |row| Ok((row.get(0)?, row.get(1)?))).optional()
+            })
             .map_err(journal_error)?;
         Ok(found.and_then(|(at, outcome)| Some((at.parse().ok()?, outcome))))
     }
@@ -185,6 +187,11 @@ impl Journal {
         self.id = id.map_err(journal_error)?;
         Ok(self)
     }
+}
+
+/// Executes a statement that is kept prepared.
+fn execute(connection: &Connection, sql: &str, parameters: impl rusqlite::Params) -> rusqlite::Result<usize> {
+    connection.prepare_cached(sql)?.execute(parameters)
 }
 
 fn version(connection: &Connection) -> Result<i64> {

@@ -4,7 +4,7 @@ use ribera_storage::ids::Position;
 use ribera_storage::{DatasetName, Result, StoreId};
 use rusqlite::{OptionalExtension, Transaction, params};
 
-use super::{Journal, journal_error};
+use super::{Journal, execute, journal_error};
 
 /// Where a stream stands: the position that its next batch gets.
 pub type StreamState = Position;
@@ -22,26 +22,29 @@ impl Journal {
         self.transaction(|transaction| {
             let known = params![store.as_str(), dataset.as_str()];
             let had_epoch = read(transaction, store, dataset)?.is_some();
-            transaction.execute(
+            execute(
+                transaction,
                 "INSERT OR REPLACE INTO stream VALUES (?, ?, ?, 0)",
                 params![store.as_str(), dataset.as_str(), epoch],
             )?;
             if epoch > 0 {
                 // What the lake holds came from another journal. (A snapshot's moment is past.)
-                transaction.execute(
+                execute(
+                    transaction,
                     "UPDATE unit SET doubted = 1 WHERE store = ? AND dataset = ? AND length(unit) <= 10",
                     known,
                 )?;
             }
             if had_epoch {
-                transaction
-                    .execute("DELETE FROM batch WHERE store = ? AND dataset = ? AND state = 'voiding'", known)?;
-                transaction.execute(
+                execute(transaction, "DELETE FROM batch WHERE store = ? AND dataset = ? AND state = 'voiding'", known)?;
+                execute(
+                    transaction,
                     "UPDATE batch SET state = 'spooled', epoch = NULL, sequence = NULL
                      WHERE store = ? AND dataset = ? AND state IN ('numbered', 'uploaded')",
                     known,
                 )?;
-                transaction.execute(
+                execute(
+                    transaction,
                     "UPDATE unit SET stale = 1 WHERE store = ? AND dataset = ?
                      AND batch NOT IN (SELECT id FROM batch WHERE state = 'spooled')",
                     known,
@@ -59,7 +62,8 @@ pub(super) fn take_position(
     dataset: &DatasetName,
 ) -> rusqlite::Result<Position> {
     let position = read(transaction, store, dataset)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
-    transaction.execute(
+    execute(
+        transaction,
         "UPDATE stream SET next_sequence = next_sequence + 1 WHERE store = ? AND dataset = ?",
         params![store.as_str(), dataset.as_str()],
     )?;
@@ -72,10 +76,7 @@ fn read(
     dataset: &DatasetName,
 ) -> rusqlite::Result<Option<Position>> {
     connection
-        .query_row(
-            "SELECT epoch, next_sequence FROM stream WHERE store = ? AND dataset = ?",
-            [store.as_str(), dataset.as_str()],
-            |row| Ok(Position { epoch: row.get(0)?, sequence: row.get(1)? }),
-        )
+        .prepare_cached("SELECT epoch, next_sequence FROM stream WHERE store = ? AND dataset = ?")?
+        .query_row([store.as_str(), dataset.as_str()], |row| Ok(Position { epoch: row.get(0)?, sequence: row.get(1)? }))
         .optional()
 }

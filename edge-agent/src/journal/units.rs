@@ -10,7 +10,7 @@ use rusqlite::types::Type;
 use rusqlite::{Row, params};
 use serde::{Deserialize, Serialize};
 
-use super::{Journal, journal_error};
+use super::{Journal, execute, journal_error};
 use crate::source::Fingerprint;
 
 /// What the agent knows of one unit.
@@ -144,8 +144,7 @@ impl Journal {
     ) -> Result<()> {
         self.transaction(|transaction| {
             for facts in units {
-                transaction.execute(
-                    "INSERT INTO unit (store, dataset, unit, dataset_version, fingerprint, facts, closed, proven, final,
+                execute(transaction, "INSERT INTO unit (store, dataset, unit, dataset_version, fingerprint, facts, closed, proven, final,
                                        stale, tries, batch, lake, extracted_at)
                      VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0, 1, 0, 0, 'waiting', ?) ON CONFLICT DO NOTHING",
                     params![
@@ -170,18 +169,20 @@ impl Journal {
         let before = before.to_string();
         let some: bool = self
             .connection
-            .query_row(&format!("SELECT EXISTS (SELECT 1 FROM unit WHERE {OLD})"), [&before], |row| row.get(0))
+            .prepare_cached(&format!("SELECT EXISTS (SELECT 1 FROM unit WHERE {OLD})"))
+            .and_then(|mut statement| statement.query_row([&before], |row| row.get(0)))
             .map_err(journal_error)?;
         if !some {
             return Ok(());
         }
         self.transaction(|transaction| {
-            transaction.execute(&format!("DELETE FROM unit WHERE {OLD}"), [&before])?;
-            transaction.execute(
+            execute(transaction, &format!("DELETE FROM unit WHERE {OLD}"), [&before])?;
+            execute(
+                transaction,
                 "DELETE FROM batch WHERE state = 'acked' AND updated_at < ? AND id NOT IN (SELECT batch FROM unit)",
                 [&before],
             )?;
-            transaction.execute("DELETE FROM batch_unit WHERE batch NOT IN (SELECT id FROM batch)", [])
+            execute(transaction, "DELETE FROM batch_unit WHERE batch NOT IN (SELECT id FROM batch)", [])
         })?;
         Ok(())
     }

@@ -215,3 +215,21 @@ fn forced_days_are_sent_again_though_nothing_changed() {
     assert_eq!(world.run(extract(false)).upload.batches, 0);
     assert_eq!(world.run(extract(true)).upload.batches, 1);
 }
+
+#[test]
+fn a_day_is_not_closed_before_the_object_stores_clock_says_so_however_far_ahead_the_till_is() {
+    let world = World::new();
+    world.sell("2017-05-10", 1..3);
+    let closed = |world: &World| -> Vec<bool> {
+        let today = world.manifests().into_iter().filter(|one| one.units[0].unit == day("2017-05-10"));
+        today.map(|one| one.units[0].closed).collect()
+    };
+    // Past the closing of the 10th by the till, three hours before it by the store.
+    world.clock.set("2017-05-11T08:00:00Z");
+    world.objects.set_now("2017-05-11T04:00:00Z".parse().unwrap());
+    world.once();
+    assert_eq!(closed(&world), [false]);
+    world.clock.set("2017-05-11T08:00:00Z");
+    world.once();
+    assert_eq!(closed(&world), [false, true]);
+}

@@ -68,29 +68,39 @@ const TILL: &str = "
     CREATE INDEX lineas_fecha ON lineas (fecha);
 ";
 
-/// Virtual time; sleeping moves it.
+/// Virtual time, the agent's and the object store's; sleeping moves it.
 #[derive(Clone)]
-pub struct VirtualClock(Rc<Cell<Timestamp>>);
+pub struct VirtualClock {
+    now: Rc<Cell<Timestamp>>,
+    objects: MemoryStore,
+}
 
 impl VirtualClock {
-    pub fn at(text: &str) -> Self {
-        Self(Rc::new(Cell::new(text.parse().unwrap())))
+    pub fn at(text: &str, objects: &MemoryStore) -> Self {
+        let clock = Self { now: Rc::default(), objects: objects.clone() };
+        clock.set(text);
+        clock
     }
 
     pub fn set(&self, text: &str) {
-        self.0.set(text.parse().unwrap());
+        self.move_to(text.parse().unwrap());
+    }
+
+    fn move_to(&self, now: Timestamp) {
+        self.now.set(now);
+        self.objects.set_now(now);
     }
 }
 
 impl Clock for VirtualClock {
     fn now(&self) -> Timestamp {
-        self.0.get()
+        self.now.get()
     }
 }
 
 impl Timer for VirtualClock {
     fn sleep(&self, duration: Duration) -> LocalBoxFuture<'_, ()> {
-        self.0.set(self.0.get() + duration);
+        self.move_to(self.now.get() + duration);
         Box::pin(std::future::ready(()))
     }
 }
@@ -296,12 +306,13 @@ impl World {
         let file = folder.path().join("agent.toml");
         std::fs::write(&file, config).unwrap();
         let config = Config::load(&file, &|_| Some("secret".to_owned())).unwrap();
+        let objects = MemoryStore::new();
         Self {
             folder,
             till,
-            objects: MemoryStore::new(),
+            clock: VirtualClock::at("2017-05-10T16:00:00Z", &objects),
+            objects,
             disk: MemoryDisk::default(),
-            clock: VirtualClock::at("2017-05-10T16:00:00Z"),
             steps: Rc::new(CrashAt::default()),
             config,
             random: Rc::new(Seeded(Cell::new(0))),

@@ -16,10 +16,12 @@ use arrow_array::{Array, ArrayRef, MapArray, RecordBatch, StructArray, UInt32Arr
 use arrow_schema::{Field, Schema};
 use arrow_select::take::take;
 use bytes::Bytes;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use parquet::arrow::{ArrowWriter, ProjectionMask};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_writer::{ArrowWriter, ArrowWriterOptions};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
 
 use super::action::{Action, AddFile, Format, Metadata, Protocol, RemoveFile, Txn};
 use super::log::LastCheckpoint;
@@ -31,6 +33,14 @@ use crate::object::ObjectStore;
 
 /// A version divisible by this gets a checkpoint from whoever committed it.
 pub const CHECKPOINT_EVERY: u64 = 32;
+
+/// A checkpoint of no more actions is not compressed: setting up the codec would take its readers
+/// longer than the few hundred kilobytes it saves them (measured: a third of a small table's load).
+const ACTIONS_PLAIN_MAX: usize = 256;
+
+/// The columns in which nearly all bytes of a checkpoint lie; the others are small or repeat.
+const LARGE_COLUMNS: [&[&str]; 4] =
+    [&["add", "path"], &["add", "stats"], &["add", "tags", "key_value", "value"], &["remove", "path"]];
 
 /// Whether removals are read: only whoever writes the next checkpoint or vacuums needs them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,11 +102,20 @@ pub(super) fn write(snapshot: &Snapshot) -> Result<(Vec<u8>, u64)> {
         first += rows.len();
     }
     let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(encoding)?;
-    let properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(3).map_err(encoding)?))
-        .set_statistics_enabled(EnabledStatistics::Chunk)
-        .build();
-    let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties)).map_err(encoding)?;
+    let zstd = Compression::ZSTD(ZstdLevel::try_new(3).map_err(encoding)?);
+    let mut properties = WriterProperties::builder()
+        .set_compression(Compression::UNCOMPRESSED)
+        .set_statistics_enabled(EnabledStatistics::Chunk);
+    if total > ACTIONS_PLAIN_MAX {
+        for column in LARGE_COLUMNS {
+            properties = properties
+                .set_column_compression(ColumnPath::new(column.iter().map(|part| (*part).to_owned()).collect()), zstd);
+        }
+    }
+    let properties = properties.build();
+    // No reader needs the arrow schema beside the Parquet one, and all would have to decode it.
+    let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
+    let mut writer = ArrowWriter::try_new_with_options(Vec::new(), batch.schema(), options).map_err(encoding)?;
     writer.write(&batch).map_err(encoding)?;
     Ok((writer.into_inner().map_err(encoding)?, total as u64))
 }
@@ -104,7 +123,8 @@ pub(super) fn write(snapshot: &Snapshot) -> Result<(Vec<u8>, u64)> {
 /// The snapshot that a checkpoint holds.
 pub(super) fn read(table: &TableName, version: u64, bytes: Bytes, tombstones: Tombstones) -> Result<Snapshot> {
     let mut snapshot = Snapshot::empty(table);
-    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(decoding)?;
+    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+    let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(bytes, options).map_err(decoding)?;
     let wanted = |name: &str| name != "remove" || tombstones == Tombstones::Read;
     let roots: Vec<usize> = builder
         .parquet_schema()

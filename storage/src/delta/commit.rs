@@ -75,6 +75,18 @@ impl<S: ObjectStore> Table<'_, S> {
         dataset: &DatasetDefinition,
         own: &[ReadyRecord],
     ) -> Result<CommitReport> {
+        self.commit_records_from(ports, dataset, own, None).await
+    }
+
+    /// The same for callers that have read the table a moment ago: `base` is brought up to date
+    /// instead of reading the table again.
+    pub async fn commit_records_from(
+        &self,
+        ports: Ports<'_>,
+        dataset: &DatasetDefinition,
+        own: &[ReadyRecord],
+        base: Option<Snapshot>,
+    ) -> Result<CommitReport> {
         let listed = match own.is_empty() {
             true => None,
             false => match self.follow(own).await? {
@@ -83,7 +95,7 @@ impl<S: ObjectStore> Table<'_, S> {
             },
         };
         let mut report = CommitReport::default();
-        let (mut records, mut unreadable, snapshot) = self.gather(own, listed).await?;
+        let (mut records, mut unreadable, snapshot) = self.gather(own, listed, base).await?;
         if records.is_empty() {
             report.outcomes.extend(unreadable);
             return Ok(report);
@@ -147,10 +159,15 @@ impl<S: ObjectStore> Table<'_, S> {
 
     /// The caller's records and the others that are ready; what cannot be read, with why; and,
     /// since the caller's records will need it, the table, read at the same time.
-    async fn gather(&self, own: &[ReadyRecord], listed: Option<Vec<ObjectMeta>>) -> Result<Gathered> {
+    async fn gather(
+        &self,
+        own: &[ReadyRecord],
+        listed: Option<Vec<ObjectMeta>>,
+        base: Option<Snapshot>,
+    ) -> Result<Gathered> {
         let (read, snapshot) = match own.is_empty() {
             true => (self.read_other_records(own, listed).await?, None),
-            false => futures::try_join!(self.read_other_records(own, listed), self.load())?,
+            false => futures::try_join!(self.read_other_records(own, listed), self.load_from_base(base))?,
         };
         let mut records = own.to_vec();
         let mut unreadable = Vec::new();
@@ -162,6 +179,12 @@ impl<S: ObjectStore> Table<'_, S> {
             }
         }
         Ok((records, unreadable, snapshot))
+    }
+
+    async fn load_from_base(&self, base: Option<Snapshot>) -> Result<Option<Snapshot>> {
+        let Some(mut snapshot) = base else { return self.load().await };
+        self.refresh(&mut snapshot).await?;
+        Ok(Some(snapshot))
     }
 
     /// After a lost race: when most of the records at hand are settled, those that became ready

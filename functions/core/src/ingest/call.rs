@@ -7,7 +7,7 @@ use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use ribera_storage::batch::{AckOutcome, Manifest, ManifestKind, QuarantineReason};
 use ribera_storage::dataset::{DatasetDefinition, Mode};
-use ribera_storage::delta::{BatchOutcome, CommitReport, Ports, READY_AGE_MAX, ReadyRecord, Table};
+use ribera_storage::delta::{BatchOutcome, CommitReport, Ports, READY_AGE_MAX, ReadyRecord, Snapshot, Table};
 use ribera_storage::ports::{Clock, Random};
 use ribera_storage::{BatchId, Error, ObjectStore, Result, TableName, paths};
 
@@ -56,6 +56,9 @@ struct Call<'a, S, C, R> {
     settings: &'a IngestSettings,
     started_at: Timestamp,
 }
+
+/// Tables as they stood before the call's batches were prepared.
+type Known = BTreeMap<TableName, Result<Option<Snapshot>>>;
 
 /// Where a manifest stands on its way.
 enum Step {
@@ -130,12 +133,16 @@ impl<S: ObjectStore, C: Clock, R: Random> Call<'_, S, C, R> {
     /// Encodes what was admitted, commits once per table, settles.
     async fn commit(&self, steps: Vec<Step>, definitions: &Definitions) -> Vec<Outcome> {
         let mut ready = Vec::with_capacity(steps.len());
+        let mut known = self.load_tables(&steps).await;
         for wave in waves(steps) {
-            ready.extend(join_all(wave.into_iter().map(|step| self.prepare(step, definitions))).await);
+            ready.extend(join_all(wave.into_iter().map(|step| self.prepare(step, definitions, &known))).await);
         }
         let tables: BTreeSet<TableName> =
             ready.iter().filter_map(record_of).map(|record| record.table.clone()).collect();
-        let reports = join_all(tables.iter().map(|table| self.commit_table(table, &ready, definitions))).await;
+        let bases: Vec<Option<Snapshot>> =
+            tables.iter().map(|table| known.remove(table).and_then(Result::ok).flatten()).collect();
+        let commits = tables.iter().zip(bases).map(|(table, base)| self.commit_table(table, base, &ready, definitions));
+        let reports = join_all(commits).await;
         let reports: BTreeMap<&TableName, Result<CommitReport>> = tables.iter().zip(reports).collect();
         let outcomes = stream::iter(&ready)
             .map(|step| self.conclude(step, record_of(step).and_then(|record| reports.get(&record.table))))
@@ -150,21 +157,36 @@ impl<S: ObjectStore, C: Clock, R: Random> Call<'_, S, C, R> {
         outcomes
     }
 
-    async fn prepare(&self, step: Step, definitions: &Definitions) -> Step {
+    /// The tables of manifests that a sweep found, once for all of them.
+    async fn load_tables(&self, steps: &[Step]) -> Known {
+        let found = steps.iter().filter_map(|step| match step {
+            Step::Admitted(admitted) if admitted.received.modified.is_some() => Some(admitted.table.clone()),
+            _ => None,
+        });
+        let tables: BTreeSet<TableName> = found.collect();
+        let load = async |table: TableName| {
+            let snapshot = Table::new(&self.deps.store, table.clone()).load().await;
+            (table, snapshot)
+        };
+        join_all(tables.into_iter().map(load)).await.into_iter().collect()
+    }
+
+    async fn prepare(&self, step: Step, definitions: &Definitions, known: &Known) -> Step {
         match step {
-            Step::Admitted(admitted) => {
-                self.try_prepare(*admitted, definitions).await.unwrap_or_else(|error| Step::Decided(failed(&error)))
-            }
+            Step::Admitted(admitted) => self
+                .try_prepare(*admitted, definitions, known)
+                .await
+                .unwrap_or_else(|error| Step::Decided(failed(&error))),
             step => step,
         }
     }
 
-    async fn try_prepare(&self, admitted: Admitted, definitions: &Definitions) -> Result<Step> {
+    async fn try_prepare(&self, admitted: Admitted, definitions: &Definitions, known: &Known) -> Result<Step> {
         let Admitted { received, manifest, table } = &admitted;
         let unknown = || Error::bug(format!("{}: its dataset vanished", received.batch));
         let latest = definitions.dataset(&received.batch.dataset)?.ok_or_else(unknown)?;
         let Some(file) = &manifest.file else { return self.prepare_void(&admitted, latest).await };
-        if let Some(step) = self.resume(&admitted, latest).await? {
+        if let Some(step) = self.resume(&admitted, latest, known).await? {
             return Ok(step);
         }
         let bytes = match encode::fetch(&self.deps.store, file, &self.settings.limits).await? {
@@ -192,20 +214,20 @@ impl<S: ObjectStore, C: Clock, R: Random> Call<'_, S, C, R> {
 
     /// What a sweep finds was most often begun by a call that died: it may be in the lake already,
     /// or be ready. (A fresh event is not asked: nearly always it is the first to come.)
-    async fn resume(&self, admitted: &Admitted, latest: &DatasetDefinition) -> Result<Option<Step>> {
+    async fn resume(&self, admitted: &Admitted, latest: &DatasetDefinition, known: &Known) -> Result<Option<Step>> {
         let Admitted { received, manifest, table } = admitted;
-        if received.modified.is_none() {
-            return Ok(None);
-        }
+        let snapshot = match known.get(table) {
+            Some(loaded) if received.modified.is_some() => loaded.as_ref(),
+            _ => return Ok(None),
+        };
         let lake = Table::new(&self.deps.store, table.clone());
-        let (snapshot, waiting) = futures::join!(lake.load(), lake.load_ready(&received.batch));
-        if let Some(snapshot) = snapshot?
-            && let Some(outcome) = lake.settled(&snapshot, latest, manifest)?
+        if let Some(snapshot) = snapshot.map_err(|error| Error::new(error.kind(), error.to_string()))?
+            && let Some(outcome) = lake.settled(snapshot, latest, manifest)?
         {
             return self.announce(received, table, &outcome, &[]).await.map(|outcome| Some(Step::Decided(outcome)));
         }
         // A record that cannot be read is written anew.
-        let current = waiting.ok().flatten().filter(|record| {
+        let current = lake.load_ready(&received.batch).await.ok().flatten().filter(|record| {
             record.manifest_sha256 == received.sha256
                 && record.kind == ManifestKind::Batch
                 && self.deps.clock.now().duration_since(record.ready_at) < READY_AGE_MAX
@@ -284,12 +306,18 @@ impl<S: ObjectStore, C: Clock, R: Random> Call<'_, S, C, R> {
         Ok(closing)
     }
 
-    async fn commit_table(&self, table: &TableName, steps: &[Step], definitions: &Definitions) -> Result<CommitReport> {
+    async fn commit_table(
+        &self,
+        table: &TableName,
+        base: Option<Snapshot>,
+        steps: &[Step],
+        definitions: &Definitions,
+    ) -> Result<CommitReport> {
         let own: Vec<ReadyRecord> =
             steps.iter().filter_map(record_of).filter(|record| record.table == *table).cloned().collect();
         let dataset = own.first().map(|record| definitions.dataset(&record.batch.dataset)).transpose()?.flatten();
         let dataset = dataset.ok_or_else(|| Error::bug(format!("table {table}: its dataset vanished")))?;
-        Table::new(&self.deps.store, table.clone()).commit_records(ports(self.deps), dataset, &own).await
+        Table::new(&self.deps.store, table.clone()).commit_records_from(ports(self.deps), dataset, &own, base).await
     }
 
     async fn conclude(&self, step: &Step, report: Option<&Result<CommitReport>>) -> Outcome {

@@ -73,11 +73,15 @@ pub async fn replay<S: ObjectStore, C: Clock, R: Random>(deps: &Deps<S, C, R>, b
     paths::inbox(batch)
 }
 
-/// Finishes replays whose call died.
+/// Finishes replays whose call died. One that cannot be finished yet holds up no sweep.
 pub(super) async fn finish_replays<S: ObjectStore, C: Clock, R: Random>(deps: &Deps<S, C, R>) -> Result<()> {
     for meta in list_all(&deps.store, &format!("{REPLAYS}/"), None).await? {
         match paths::batch_of(REPLAYS, &meta.path) {
-            Ok(batch) => finish_replay(deps, &batch).await?,
+            Ok(batch) => {
+                if let Err(error) = finish_replay(deps, &batch).await {
+                    tracing::warn!(%batch, %error, "replay not finished; the next sweep tries again");
+                }
+            }
             Err(_) => deps.store.delete(&meta.path).await?,
         }
     }
@@ -98,9 +102,14 @@ pub(crate) async fn of_dataset<S: ObjectStore>(
 async fn finish_replay<S: ObjectStore, C: Clock, R: Random>(deps: &Deps<S, C, R>, batch: &BatchId) -> Result<()> {
     let intent = paths::replay(batch)?;
     let Some(manifest) = deps.store.get(&intent).await? else { return Ok(()) };
-    deps.store.delete(&paths::ack(batch)?).await?;
-    deps.store.delete(&paths::done(batch)?).await?;
-    deps.store.delete(&paths::quarantine(batch)?).await?;
+    let done = paths::done(batch)?;
+    // Another manifest there came meanwhile, from a cloned journal: its verdict stands, and what is
+    // replayed now is the second of the two.
+    if deps.store.get(&done).await?.is_none_or(|standing| standing == manifest) {
+        deps.store.delete(&paths::ack(batch)?).await?;
+        deps.store.delete(&done).await?;
+        deps.store.delete(&paths::quarantine(batch)?).await?;
+    }
     let inbox = paths::inbox(batch)?;
     if let Err(error) = deps.store.put_if_absent(&inbox, manifest.clone().into()).await
         && deps.store.get(&inbox).await? != Some(manifest)

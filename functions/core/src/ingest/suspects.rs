@@ -2,8 +2,10 @@
 //! or time, or breaks its decoder, cannot be quarantined by that very instance.
 //!
 //! A sweep leaves a marker while it handles a group. A marker that is found again belongs to a
-//! sweep that died (or still runs): its manifests are then handled one by one, last, each with
-//! a marker of its own. Who left that many markers alone is quarantined.
+//! sweep that died (or still runs): its manifests are then handled last, in smaller and smaller
+//! groups as long as calls die, each with a marker of its own, because most calls die of something
+//! else, and a large inbox must not be handled one by one. Who left that many markers alone is
+//! quarantined.
 
 use std::collections::BTreeMap;
 
@@ -21,6 +23,11 @@ const MARKERS: &str = "state/attempts/";
 /// Deaths alone before a manifest is quarantined. One more than a power cut and its repetition.
 pub const DEATHS_MAX: usize = 3;
 
+/// Manifests of a group: one commit per table, and what is handled anew after a death.
+pub const GROUP: usize = 64;
+
+const UNMARK_TRIES: usize = 3;
+
 /// A marker younger than this may belong to a call that still runs.
 const CALL_MAX: SignedDuration = SignedDuration::from_mins(10);
 
@@ -34,6 +41,8 @@ struct Marker {
 pub struct Suspects {
     /// By inbox path: markers it had alone that are old enough to be dead.
     deaths: BTreeMap<String, usize>,
+    /// By inbox path: manifests of the smallest marker it was in that is old enough to be dead.
+    smallest: BTreeMap<String, usize>,
     markers: Vec<(ObjectMeta, Vec<String>)>,
 }
 
@@ -46,6 +55,10 @@ impl Suspects {
             let dead = now.duration_since(meta.modified) > CALL_MAX;
             for path in &manifests {
                 *suspects.deaths.entry(path.clone()).or_default() += usize::from(dead && manifests.len() == 1);
+                if dead {
+                    let smallest = suspects.smallest.entry(path.clone()).or_insert(manifests.len());
+                    *smallest = manifests.len().min(*smallest);
+                }
             }
             suspects.markers.push((meta, manifests));
         }
@@ -58,6 +71,11 @@ impl Suspects {
 
     pub fn deaths(&self, path: &ObjectPath) -> usize {
         self.deaths.get(path.as_str()).copied().unwrap_or(0)
+    }
+
+    /// How many may be handled together with it: an eighth of those with which it last died.
+    pub fn together(&self, path: &ObjectPath) -> usize {
+        self.smallest.get(path.as_str()).map_or(GROUP, |smallest| (smallest / 8).max(1))
     }
 
     /// Once every suspect was handled: markers of several, and those of manifests that are settled.
@@ -82,6 +100,12 @@ pub async fn mark<S: ObjectStore, C: Clock, R: Random>(
     Ok(path)
 }
 
-pub async fn unmark<S: ObjectStore>(objects: &S, marker: &ObjectPath) -> Result<()> {
-    objects.delete(marker).await
+/// Tries more than once: a marker that stays behind counts as a death.
+pub async fn unmark<S: ObjectStore>(objects: &S, marker: &ObjectPath) {
+    for _ in 0..UNMARK_TRIES {
+        match objects.delete(marker).await {
+            Ok(()) => return,
+            Err(error) => tracing::warn!(%marker, %error, "marker not deleted"),
+        }
+    }
 }

@@ -13,14 +13,11 @@ use ribera_storage::{ObjectStore, Result, TableName, paths};
 use super::admit::{self, Reading};
 use super::call::{self, checkpoint, ports, quarantined};
 use super::refusal::Refusal;
-use super::suspects::{DEATHS_MAX, Suspects, mark, unmark};
+use super::suspects::{DEATHS_MAX, GROUP, Suspects, mark, unmark};
 use super::{
     IngestReport, IngestSettings, Item, ManifestOutcome, Outcome, SweepBudget, SweepReport, quarantine, settle,
 };
 use crate::Deps;
-
-/// Manifests of a group: one commit per table, and what is handled anew after a death.
-const GROUP: usize = 64;
 
 pub async fn sweep<S: ObjectStore, C: Clock, R: Random>(
     deps: &Deps<S, C, R>,
@@ -70,7 +67,7 @@ impl<S: ObjectStore, C: Clock, R: Random> Sweep<'_, S, C, R> {
                 if self.is_spent() {
                     return Ok(set_aside);
                 }
-                self.group(group).await?;
+                self.group(group).await;
             }
             if !full {
                 return Ok(set_aside);
@@ -78,26 +75,49 @@ impl<S: ObjectStore, C: Clock, R: Random> Sweep<'_, S, C, R> {
         }
     }
 
-    async fn group(&mut self, group: &[ObjectMeta]) -> Result<()> {
+    /// A group whose definitions cannot be read, or whose marker cannot be put, waits for the next
+    /// sweep and holds up no other.
+    async fn group(&mut self, group: &[ObjectMeta]) {
+        match self.try_group(group).await {
+            Ok(outcomes) => self.outcomes.extend(outcomes),
+            Err(error) => {
+                tracing::warn!(manifests = group.len(), %error, "not handled; the next sweep tries again");
+                let failed = group.iter().map(|meta| ManifestOutcome {
+                    path: meta.path.to_string(),
+                    batch: paths::batch_of("inbox", &meta.path).ok(),
+                    outcome: call::failed(&error),
+                });
+                self.outcomes.extend(failed);
+            }
+        }
+    }
+
+    async fn try_group(&self, group: &[ObjectMeta]) -> Result<Vec<ManifestOutcome>> {
         let paths: Vec<_> = group.iter().map(|meta| meta.path.clone()).collect();
         let marker = mark(self.deps, &paths).await?;
         let outcomes = call::ingest(self.deps, self.settings, items(group)).await;
-        unmark(&self.deps.store, &marker).await?;
-        self.outcomes.extend(outcomes?);
-        Ok(())
+        unmark(&self.deps.store, &marker).await;
+        outcomes
     }
 
-    /// Those whose handling may have killed a call, one by one, the most suspect last.
+    /// Those whose handling may have killed a call, in smaller groups, the most suspect alone and
+    /// last.
     async fn suspected(&mut self, mut set_aside: Vec<ObjectMeta>) -> Result<()> {
         set_aside.sort_by_key(|meta| self.suspects.deaths(&meta.path));
-        for meta in &set_aside {
+        set_aside.sort_by_key(|meta| std::cmp::Reverse(self.suspects.together(&meta.path)));
+        let mut rest = set_aside.as_slice();
+        while let Some(first) = rest.first() {
             if self.is_spent() {
                 return Ok(());
             }
-            if self.suspects.deaths(&meta.path) >= DEATHS_MAX {
-                self.give_up(meta).await?;
+            let together = self.suspects.together(&first.path);
+            let same = rest.iter().take(together).take_while(|meta| self.suspects.together(&meta.path) == together);
+            let (group, others) = rest.split_at(same.count());
+            rest = others;
+            if self.suspects.deaths(&first.path) >= DEATHS_MAX {
+                self.give_up(first).await?;
             } else {
-                self.group(std::slice::from_ref(meta)).await?;
+                self.group(group).await;
             }
         }
         let settled: BTreeSet<&str> =

@@ -1,0 +1,70 @@
+#!/usr/bin/env bash
+# mutants.sh [NUMBER...]: plants the bugs of tests/sim/mutants one after the other in a copy of the tree, runs
+# the simulation until a seed notices, and prints a table. A seed counts only if it is green without the bug.
+# MUTANT_SEEDS (40) bounds the seeds of each.
+set -euo pipefail
+ROOT=${ROOT:-$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)}
+# shellcheck source=../../infra/dev/env.sh
+source "$ROOT/infra/dev/env.sh"
+
+seeds=${MUTANT_SEEDS:-40}
+tree=$RIBERA_TOOLS/mutants/tree
+target=$RIBERA_TOOLS/mutants/target
+sound=$RIBERA_TOOLS/mutants/ribera-sim
+
+copy_tree() {
+  mkdir -p "$tree"
+  # Files that are the same keep their times, so that only what changed is built.
+  (cd "$ROOT" && git ls-files -z | xargs -0 cp --parents --update --preserve=timestamps -t "$tree")
+  # The dependencies that the tree's own build has made are of use here; links cost no room.
+  if [ ! -d "$target/debug" ] && [ -d "$CARGO_TARGET_DIR/debug" ]; then
+    mkdir -p "$target/debug"
+    local part
+    for part in deps build .fingerprint; do
+      cp -al "$CARGO_TARGET_DIR/debug/$part" "$target/debug/" 2>/dev/null || true
+    done
+  fi
+}
+
+build() { (cd "$tree" && CARGO_TARGET_DIR=$target cargo build --locked --quiet --bin ribera-sim); }
+
+# The first seed that notices, how many ran, and what was violated; nothing when none did.
+hunt() {
+  "$target/debug/ribera-sim" --no-kept-seeds --fail-fast --json --seeds "0..$seeds" |
+    "$VENV/bin/python" -c '
+import json, sys
+report = json.load(sys.stdin)
+if report["failed_seeds"]:
+    what = report["problems"][0].split("first: ", 1)[1]
+    print(report["failed_seeds"][0], report["seeds"], what[:60], sep="\t")'
+}
+
+main() {
+  copy_tree
+  build
+  cp "$target/debug/ribera-sim" "$sound"
+  local patch name caught missed=0
+  printf '%-26s %-7s %5s  %s\n' 'planted bug' caught seeds 'noticed as'
+  for patch in "$ROOT"/tests/sim/mutants/*.patch; do
+    name=$(basename "$patch" .patch)
+    [ $# -eq 0 ] || [[ " $* " == *" ${name%%-*} "* ]] || continue
+    patch --quiet --no-backup-if-mismatch -d "$tree" -p1 <"$patch"
+    build || { echo "mutants: $name does not build" >&2; missed=$((missed + 1)); }
+    caught=$(hunt) || true
+    patch --quiet --no-backup-if-mismatch --reverse -d "$tree" -p1 <"$patch"
+    if [ -z "$caught" ]; then
+      printf '%-26s %-7s %5s\n' "$name" NO "$seeds"
+      missed=$((missed + 1))
+      continue
+    fi
+    IFS=$'\t' read -r seed ran what <<<"$caught"
+    if ! "$sound" --no-kept-seeds --seeds "$seed..$((seed + 1))" >/dev/null; then
+      echo "mutants: seed $seed fails without $name too" >&2
+      missed=$((missed + 1))
+    fi
+    printf '%-26s %-7s %5s  %s\n' "$name" yes "$ran" "$what"
+  done
+  return "$((missed > 0))"
+}
+
+main "$@"
