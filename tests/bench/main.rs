@@ -4,6 +4,7 @@
 #![allow(async_fn_in_trait)]
 
 mod commit;
+mod coverage;
 mod generate;
 mod ingest;
 mod latency;
@@ -15,7 +16,7 @@ use std::process::ExitCode;
 use options::Options;
 use ribera_storage::{Error, Result};
 
-const USAGE: &str = "ribera-bench burst|hourly|generate|sweep [--name=value ...]";
+const USAGE: &str = "ribera-bench burst|hourly|generate|sweep|coverage [--name=value ...]";
 
 fn main() -> ExitCode {
     match run() {
@@ -38,6 +39,7 @@ fn run() -> Result<serde_json::Value> {
         "burst" => commit::burst(&options),
         "hourly" => commit::hourly(&options),
         "generate" => generate::into_folder(&options),
+        "coverage" => coverage::measure(&options),
         "sweep" => ingest::sweep_folder(&options),
         _ => Err(Error::config(format!("command: must be one of {USAGE}, got {command:?}"))),
     }

@@ -17,8 +17,9 @@ use crate::object::{ObjectMeta, ObjectPath, ObjectStore, list_all};
 
 /// Calls that commit at once: the second has read what the first left and follows at its heels.
 const LEADERS_MAX: usize = 3;
-/// Looks for the next entry before a call commits itself: about half a second of a remote store's
-/// answers.
+/// Looks in vain for the next entry before twice as many calls commit at once: about half a second
+/// of a remote store's answers. When those ahead have died the next ones follow soon, and when they
+/// are only slow not all the others make them slower.
 const LOOKS_MAX: usize = 20;
 /// A record that waits for so long longer than the caller's own belongs to no call that runs.
 const AHEAD_MILLIS_MAX: i64 = 2_000;
@@ -43,28 +44,36 @@ impl<S: ObjectStore> Table<'_, S> {
         let mut outcomes: BTreeMap<BatchId, BatchOutcome> = BTreeMap::new();
         // One or two entries may have come since the records were put.
         let mut next = newest.saturating_sub(1).max(1);
-        for _ in 0..LOOKS_MAX {
-            let Some(entry) = self.read_entry(next).await? else { continue };
+        let (mut leaders, mut looks) = (LEADERS_MAX, 0);
+        // Whom the commits so far have left at the head of the line leads the next one.
+        while next <= newest || ahead.len() >= leaders {
+            let Some(entry) = self.read_entry(next).await? else {
+                if next <= newest {
+                    // Older than the log is kept.
+                    next += 1;
+                } else {
+                    looks += 1;
+                }
+                if looks == LOOKS_MAX {
+                    (leaders, looks) = (leaders * 2, 0);
+                }
+                continue;
+            };
+            next += 1;
+            looks = 0;
             for batch in committed_by(&entry) {
                 ahead.retain(|id| *id != batch.id);
                 if let Some(record) = own.iter().find(|record| record.batch.to_string() == batch.id) {
-                    match whole(record, &batch, &entry, next)? {
+                    match whole(record, &batch, &entry, next - 1)? {
                         Some(outcome) => outcomes.insert(record.batch.clone(), outcome),
                         None => return Ok(Turn::Lead(None)),
                     };
                 }
             }
             if outcomes.len() == own.len() {
-                return Ok(Turn::Settled(CommitReport {
-                    outcomes: outcomes.into_iter().collect(),
-                    ..CommitReport::default()
-                }));
+                let outcomes = outcomes.into_iter().collect();
+                return Ok(Turn::Settled(CommitReport { outcomes, ..CommitReport::default() }));
             }
-            // Whom the commits so far have left at the head of the line leads the next one.
-            if next >= newest && ahead.len() < LEADERS_MAX {
-                return Ok(Turn::Lead(None));
-            }
-            next += 1;
         }
         Ok(Turn::Lead(None))
     }

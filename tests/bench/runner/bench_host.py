@@ -1,5 +1,6 @@
 """`bench host`: what the host itself adds to each call of a WASM component: a fresh instance, and a
-call that has nothing to do. Measured by the host (its log) and by an HTTP client beside it."""
+call that has nothing to do. Measured by the host (its log) and by an HTTP client beside it. Then
+coverage of a large chain and the pages that show it, native, over a store in memory."""
 
 import http.client
 import json
@@ -9,10 +10,12 @@ import subprocess
 import tempfile
 import time
 
-from . import mariadb, place
+from . import mariadb, measure, place
 
 CALLS, WARM_UP = 300, 20
 START_MS_MAX = 2.0
+STORES, DAYS = 10_000, 400
+COVERAGE_S_MAX, PAGE_MS_MAX = 1.0, 50
 
 
 def run(report):
@@ -29,6 +32,35 @@ def run(report):
                statistics.median(float(one["total_ms"]) for one in of_sweeps), "ms")
     report.add("the same as an HTTP client sees it, median", statistics.median(seen_ms), "ms")
     report.add("memory of such a call", statistics.median(float(one["memory_mib"]) for one in of_sweeps), "MiB")
+    coverage(report)
+
+
+def coverage(report):
+    """Small beside large: the pages must not depend on the number of stores."""
+    program = place.bench_program()
+
+    def of(stores):
+        runs = [measure.run([program, "coverage", f"--stores={stores}", f"--days={DAYS}"]) for _ in range(place.TIMES)]
+        return [one.last_json for one in runs]
+
+    def middle(found, *keys):
+        values = []
+        for one in found:
+            for key in keys:
+                one = one[key]
+            values.append(one)
+        return statistics.median(values)
+
+    small, large = of(STORES // 100), of(STORES)
+    what = f"coverage of {STORES} stores x {DAYS} days"
+    report.add(f"{what}: computed", middle(large, "compute_s"), "s", f"< {COVERAGE_S_MAX}")
+    report.add(f"{what}: computed and saved", middle(large, "refresh_s"), "s")
+    report.add(f"{what}: days that are not complete", max(one["days_due"] - one["days_complete"] for one in large),
+               "store-days", "= 0")
+    for name, key in (("page", "page_ms"), ("summary", "summary_ms"), ("calendar of a store", "calendar_ms")):
+        report.add(f"{name} of {STORES} stores, median", middle(large, key, "p50"), "ms", f"< {PAGE_MS_MAX}",
+                   f"{STORES // 100} stores", middle(small, key, "p50"))
+        report.add(f"{name} of {STORES} stores, longest of 50", middle(large, key, "max"), "ms", f"< {PAGE_MS_MAX}")
 
 
 def called(host, folder, log):

@@ -29,7 +29,7 @@ CREATE TABLE ventas_detalle (
 COLUMNS = (
     "fecha, tienda, ticket, linea, vendido_en, producto, cliente, cantidad, precio, descuento, total"
 )
-FIRST_DAY, LAST_DAY, DAYS = "2026-01-01", "2026-01-31", 31
+FIRST_DAY, WEEK_DAY, HALF_DAY, LAST_DAY, DAYS = "2026-01-01", "2026-01-07", "2026-01-15", "2026-01-31", 31
 
 LOAD = """
 SET unique_checks=0, foreign_key_checks=0;

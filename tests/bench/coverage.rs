@@ -1,0 +1,164 @@
+//! Coverage of a large chain, and the pages that show it: the tables' logs as the lake has them, of
+//! stores in shards of 100, without data files.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use jiff::civil::Date;
+use ribera_core::Deps;
+use ribera_core::coverage::{self, Coverage, CoverageSettings};
+use ribera_core::status::{self, Request};
+use ribera_storage::batch::Facts;
+use ribera_storage::control::{self, Settings};
+use ribera_storage::dataset::DatasetDefinition;
+use ribera_storage::decimal::ExactDecimal;
+use ribera_storage::delta::action::{self, Action};
+use ribera_storage::delta::{AddFile, Ports, Table, UnitTag};
+use ribera_storage::ids::{Month, Position, StoreId, TableName, Unit};
+use ribera_storage::object::{MemoryStore, ObjectStore};
+use ribera_storage::ports::Random;
+use ribera_storage::store::StoreDefinition;
+use ribera_storage::{Error, Result, paths};
+use serde_json::{Value, json};
+
+use crate::generate;
+use crate::options::Options;
+use crate::ports::{SplitMix, WallClock};
+
+const SHARD_STORES: usize = 100;
+const REQUESTS: usize = 50;
+/// What a proof costs to read does not depend on it.
+const ROWS_PER_DAY: u64 = 900;
+
+/// `--stores=10000 --days=400`.
+pub fn measure(options: &Options) -> Result<Value> {
+    let stores: usize = options.get("stores", 10_000)?;
+    let days: i64 = options.get("days", 400)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .map_err(|error| Error::bug("no runtime").with_source(error))?;
+    runtime.block_on(async {
+        let objects = MemoryStore::new();
+        objects.set_now(jiff::Timestamp::now());
+        let deps = Deps::new(objects, WallClock, SplitMix::seeded(1));
+        let dataset = generate::dataset()?;
+        build(&deps, &dataset, stores, days).await?;
+        let started = Instant::now();
+        let computed: Coverage = coverage::compute(&deps, &dataset.name).await?;
+        let compute_s = started.elapsed().as_secs_f64();
+        let started = Instant::now();
+        let summaries = coverage::refresh(&deps, &CoverageSettings::default()).await?;
+        let refresh_s = started.elapsed().as_secs_f64();
+        let totals = summaries.first().map(|summary| summary.totals.clone()).unwrap_or_default();
+        let last = store_id(stores.saturating_sub(1))?;
+        let month = Month::of(jiff::Zoned::now().date());
+        Ok(json!({
+            "stores": computed.stores.len(), "days": days, "compute_s": compute_s, "refresh_s": refresh_s,
+            "days_complete": totals.days.complete, "days_due": totals.days.due(),
+            "page_ms": times(&deps, "/").await?,
+            "summary_ms": times(&deps, &format!("/api/v1/summary?dataset={}", dataset.name)).await?,
+            "calendar_ms": times(&deps, &format!("/api/v1/calendar?dataset={}&store={last}&month={month}", dataset.name)).await?,
+        }))
+    })
+}
+
+type Bench = Deps<MemoryStore, WallClock, SplitMix>;
+
+async fn build(deps: &Bench, dataset: &DatasetDefinition, stores: usize, days: i64) -> Result<()> {
+    let today = jiff::Zoned::now().date();
+    let first =
+        today.checked_sub(jiff::Span::new().days(days)).map_err(|error| Error::bug("days").with_source(error))?;
+    let ids = (0..stores).map(store_id).collect::<Result<Vec<_>>>()?;
+    let mut shards: BTreeMap<String, Vec<StoreId>> = BTreeMap::new();
+    for (index, id) in ids.iter().enumerate() {
+        let text =
+            format!("id = \"{id}\"\nname = \"Tienda {id}\"\ntime_zone = \"Europe/Madrid\"\nopened = \"{first}\"\n");
+        control::publish_store(&deps.store, &StoreDefinition::from_toml(&text)?).await?;
+        shards.entry(format!("s{:03}", index / SHARD_STORES)).or_default().push(id.clone());
+    }
+    let settings = Settings { shards: BTreeMap::from([(dataset.name.clone(), shards.clone())]), ..Settings::default() };
+    control::publish_settings(&deps.store, &settings).await?;
+    control::publish_dataset(&deps.store, dataset).await?;
+    for ids in shards.values() {
+        let table = settings.table(&dataset.name, &ids[0])?;
+        write_table(deps, dataset, table, ids, first, today).await?;
+    }
+    Ok(())
+}
+
+/// A file per store and month, each day proven, in a checkpoint as a table of that age has it.
+async fn write_table(
+    deps: &Bench,
+    dataset: &DatasetDefinition,
+    table: TableName,
+    stores: &[StoreId],
+    first: Date,
+    today: Date,
+) -> Result<()> {
+    let ports = Ports { clock: &deps.clock, random: &deps.random };
+    let lake = Table::new(&deps.store, table.clone());
+    lake.load_or_create(ports, dataset).await?;
+    let mut actions = Vec::new();
+    for store in stores {
+        let mut month = Month::of(first);
+        while month.first_day() < today {
+            let units: Vec<UnitTag> =
+                month.days().filter(|day| *day >= first && *day < today).map(|day| proven(day, &deps.random)).collect();
+            let partition = dataset.partition(store, Some(month));
+            let folders: Vec<String> = partition.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            let mut add = AddFile {
+                path: format!("{}/part-{}.parquet", folders.join("/"), deps.random.fresh_name()),
+                partition_values: partition.into_iter().map(|(name, value)| (name, Some(value))).collect(),
+                size: 1 << 20,
+                modification_time: jiff::Timestamp::now().as_millisecond(),
+                data_change: true,
+                stats: Some(format!("{{\"numRecords\":{}}}", ROWS_PER_DAY * units.len() as u64)),
+                tags: None,
+            };
+            add.set_units(&units);
+            actions.push(Action { add: Some(add), ..Action::default() });
+            let next = month.last_day().tomorrow().map_err(|error| Error::bug("month").with_source(error))?;
+            month = Month::of(next);
+        }
+    }
+    let entry = paths::log_entry(&table, 1)?;
+    deps.store.put_if_absent(&entry, action::to_lines(&actions)?.into()).await?;
+    lake.checkpoint(ports).await?;
+    Ok(())
+}
+
+fn proven(day: Date, random: &SplitMix) -> UnitTag {
+    let sum = |scale| ExactDecimal::new(i128::from(random.below(10_000_000)), scale);
+    let facts = Facts {
+        rows: ROWS_PER_DAY,
+        sums: BTreeMap::from([("cantidad".to_owned(), sum(3)), ("total".to_owned(), sum(2))]),
+    };
+    UnitTag {
+        unit: Unit::Day(day),
+        position: Position { epoch: 0, sequence: 1 + random.below(1_000) },
+        audit: Some(facts.clone()),
+        facts,
+        closed: true,
+        extracted_at: jiff::Timestamp::now(),
+    }
+}
+
+/// The median and the longest of several answers.
+async fn times(deps: &Bench, target: &str) -> Result<Value> {
+    let mut millis = Vec::new();
+    for _ in 0..REQUESTS {
+        let started = Instant::now();
+        let response = status::respond(deps, &Request { method: "GET".to_owned(), target: target.to_owned() }).await;
+        millis.push(started.elapsed().as_secs_f64() * 1e3);
+        if response.status != 200 {
+            return Err(Error::data(format!("GET {target}: {}: {}", response.status, response.body)));
+        }
+    }
+    millis.sort_by(f64::total_cmp);
+    Ok(json!({"p50": millis[REQUESTS / 2], "max": millis[REQUESTS - 1]}))
+}
+
+fn store_id(index: usize) -> Result<StoreId> {
+    format!("t{index:05}").parse()
+}
