@@ -132,7 +132,8 @@ fn an_agents_file_whose_text_never_repeats_is_taken_by_ingest() {
     let spooled = file.finish(&[]).unwrap();
     let bytes = Bytes::from(std::fs::read(folder.path().join(&spooled.name)).unwrap());
     let manifest = manifest(&dataset, &bytes, spooled.sha256);
-    let outcomes = futures::executor::block_on(async {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let outcomes = runtime.block_on(async {
         let objects = MemoryStore::new();
         objects.set_now(Now.now());
         let store =
