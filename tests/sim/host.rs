@@ -17,6 +17,7 @@ use ribera_storage::{Result, control, paths};
 
 use super::cloud::{Cloud, Program, SimStore, Watcher, timestamp};
 use super::kernel::{HOUR, MINUTE, Micros, SECOND, Sim};
+use super::machine::LOOK_EVERY;
 use super::tally::Fault;
 
 /// True time, or a clock that is off.
@@ -118,7 +119,10 @@ impl Host {
         let HostSchedule { sweep_every, coverage_every, maintain_every, replay_every, .. } = self.schedule;
         self.every(sweep_every, async |host| host.sweep().await);
         self.every(coverage_every, async |host| host.refresh_coverage().await);
-        self.every(maintain_every, async |host| host.maintain().await);
+        self.every(maintain_every, async |host| {
+            host.wait_for_burst().await;
+            host.maintain().await;
+        });
         self.every(replay_every, async |host| host.replay_quarantined().await);
     }
 
@@ -201,6 +205,13 @@ impl Host {
             }
         }
         Ok(())
+    }
+
+    /// Until about when most agents send: maintenance is worth testing only against commits.
+    async fn wait_for_burst(&self) {
+        let sim = &self.cloud.sim;
+        let into = sim.now().rem_euclid(LOOK_EVERY);
+        sim.sleep(LOOK_EVERY - into + sim.chance().between(0, 40 * SECOND)).await;
     }
 
     /// Ends the program for good.

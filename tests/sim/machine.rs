@@ -24,6 +24,9 @@ use super::pos::Pos;
 use super::source::{AUDIT, EXTRACT, SimSource};
 use super::tally::Fault;
 
+/// How often an idle agent looks whether anything is due.
+pub const LOOK_EVERY: Micros = 5 * HOUR;
+
 pub struct Machine {
     pub cloud: Rc<Cloud>,
     lake: Rc<LakeModel>,
@@ -222,7 +225,7 @@ impl Machine {
                 self.cloud.sim.trace(&format!("{} heartbeat {error}", self.program.name));
             }
             let waiting = report.upload.waiting > 0;
-            self.wait_for_turn(if waiting { 30 * MINUTE } else { 5 * HOUR }).await;
+            self.wait_for_turn(if waiting { 30 * MINUTE } else { LOOK_EVERY }).await;
         }
     }
 

@@ -43,7 +43,8 @@ impl Source for SimSource {
                 return Err(Error::retry("simulated: the database cannot be reached"));
             }
             let (cloud, pos) = (Rc::clone(&self.cloud), Rc::clone(&self.pos));
-            Ok(Box::new(SimSession { cloud, pos, snapshot: None }) as Box<dyn Session>)
+            let is_restless = cloud.sim.chance().percent(4);
+            Ok(Box::new(SimSession { cloud, pos, snapshot: None, is_restless }) as Box<dyn Session>)
         })
     }
 }
@@ -52,9 +53,16 @@ struct SimSession {
     cloud: Rc<Cloud>,
     pos: Rc<Pos>,
     snapshot: Option<BTreeMap<Date, Rows>>,
+    /// Rows move during nearly every query: an audit cannot be had.
+    is_restless: bool,
 }
 
 impl SimSession {
+    fn moves(&self, day: Date) -> bool {
+        let rate = if self.is_restless { 700_000 } else { 20_000 };
+        self.pos.may_still_change(day) && self.cloud.strikes(Fault::SourceMoves, rate)
+    }
+
     fn rows(&self, day: Date) -> Rows {
         match &self.snapshot {
             Some(snapshot) => snapshot.get(&day).cloned().unwrap_or_default(),
@@ -81,7 +89,7 @@ impl SimSession {
             Some("extract") => self.extract(days, sink).await?,
             _ => return Err(bad()),
         }
-        if self.pos.may_still_change(to) && self.cloud.strikes(Fault::SourceMoves, 20_000) {
+        if self.moves(to) {
             self.pos.sell(to, false);
         }
         Ok(Outcome::Done)
@@ -107,10 +115,7 @@ impl SimSession {
         sink.begin(&["fecha", "ticket", "cantidad", "total"].map(str::to_owned))?;
         for day in days {
             let mut rows = self.rows(day);
-            if self.snapshot.is_none()
-                && self.pos.may_still_change(day)
-                && self.cloud.strikes(Fault::SourceMoves, 20_000)
-            {
+            if self.snapshot.is_none() && self.moves(day) {
                 // A table scan behind which a ticket vanishes and ahead of which another comes: what
                 // is read was never there at any one moment.
                 self.pos.void_one(day);
