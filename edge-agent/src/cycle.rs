@@ -117,9 +117,10 @@ impl<S: ObjectStore> Agent<S> {
             collected.problems.push(Problem::new(Stage::Lake, &error).of(id, Some(name)));
         }
         collected.datasets.push(report);
+        let seen_at = self.store_now().map_or(begun_at, |now| now.min(begun_at));
         if is_cycle
             && !self.config.dry_run
-            && let Err(error) = self.journal.record_cycle(id, name, begun_at, &outcome)
+            && let Err(error) = self.journal.record_cycle(id, name, begun_at, seen_at, &outcome)
         {
             collected.problems.push(Problem::new(Stage::Journal, &error).of(id, Some(name)));
         }
@@ -159,11 +160,8 @@ impl<S: ObjectStore> Agent<S> {
     async fn work_window(&self, reading: &mut Reading<'_>, report: &mut DatasetReport) -> Result<()> {
         let context = reading.context;
         let (id, name, place) = (&context.store.config.id, context.name, context.place.clone());
-        let last_good = self
-            .journal
-            .last_cycle(id, name)?
-            .filter(|(_, outcome)| outcome == "ok")
-            .map(|(at, _)| day_before(at.to_zoned(place.time_zone.clone()).date()));
+        let last_good =
+            self.journal.last_good_cycle(id, name)?.map(|at| day_before(at.to_zoned(place.time_zone.clone()).date()));
         let window = window(&context.definition, reading.today, last_good, self.config.limits.facts_days);
         let mut differing = BTreeMap::new();
         let mut found = Found::new();

@@ -38,7 +38,7 @@ impl Default for Rates {
             effect_after_timeout: 3_000,
             call_slow: 2_000,
             effect_doubled: 4_000,
-            crash_first: 400_000,
+            crash_first: 600_000,
             crash_later: 30,
             armed_within: 5 * DAY,
         }
@@ -52,6 +52,7 @@ pub struct Cloud {
     pub tally: RefCell<Tally>,
     pub rates: Rates,
     faulty: Cell<bool>,
+    began: Micros,
     /// By step: since when it may crash a program, and how often it was met since.
     armed: RefCell<BTreeMap<String, (Micros, u64)>>,
     /// Told of every effect at the moment it happens.
@@ -74,6 +75,7 @@ impl Cloud {
             tally: RefCell::default(),
             rates,
             faulty: Cell::new(true),
+            began: sim.now(),
             armed: RefCell::default(),
             watchers: RefCell::default(),
             group: sim.new_group(|_| {}),
@@ -132,15 +134,15 @@ impl Cloud {
         }
     }
 
-    /// Half the steps are armed from the start, the others at a time of their own, so that rare
-    /// steps crash at all and crashes spread over the days.
+    /// Half the steps are armed at once, the others at a time of their own, so that crashes spread
+    /// over the days. A step that is first met after two days is rare, and armed at once.
     fn met_since_armed(&self, step: &str) -> Option<u64> {
         let now = self.sim.now();
         let mut armed = self.armed.borrow_mut();
         let (since, met) = match armed.get_mut(step) {
             Some(entry) => entry,
             None => {
-                let later = self.sim.chance().percent(50);
+                let later = now < self.began + 2 * DAY && self.sim.chance().percent(50);
                 let since = if later { now + self.sim.chance().between(0, self.rates.armed_within) } else { now };
                 armed.entry(step.to_owned()).or_insert((since, 0))
             }

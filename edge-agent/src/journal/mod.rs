@@ -66,7 +66,7 @@ const SCHEMA: &str = "
         kind TEXT NOT NULL, name TEXT NOT NULL, text TEXT NOT NULL, PRIMARY KEY (kind, name)
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE cycle (
-        store TEXT NOT NULL, dataset TEXT NOT NULL, begun_at TEXT NOT NULL, outcome TEXT NOT NULL,
+        store TEXT NOT NULL, dataset TEXT NOT NULL, begun_at TEXT NOT NULL, outcome TEXT NOT NULL, good_at TEXT NOT NULL,
         PRIMARY KEY (store, dataset)
     ) STRICT, WITHOUT ROWID;
 ";
@@ -141,22 +141,39 @@ impl Journal {
             .map_err(journal_error)
     }
 
-    /// Remembers when a dataset's cycle began and what came of it.
+    /// Remembers when a dataset's cycle began and what came of it. `seen_at` is the earliest that
+    /// "now" may have been: should the cycles after this one fail, whoever succeeds looks back so far.
     pub fn record_cycle(
         &self,
         store: &StoreId,
         dataset: &DatasetName,
         begun_at: jiff::Timestamp,
+        seen_at: jiff::Timestamp,
         outcome: &str,
     ) -> Result<()> {
         self.transaction(|transaction| {
+            // The first of all counts as good: what was before it is a backfill's business.
             execute(
                 transaction,
-                "INSERT OR REPLACE INTO cycle VALUES (?, ?, ?, ?)",
-                params![store.as_str(), dataset.as_str(), begun_at.to_string(), outcome],
+                "INSERT INTO cycle VALUES (?1, ?2, ?3, ?4, ?5)
+                 ON CONFLICT DO UPDATE SET begun_at = ?3, outcome = ?4,
+                     good_at = CASE WHEN ?4 = 'ok' THEN ?5 ELSE good_at END",
+                params![store.as_str(), dataset.as_str(), begun_at.to_string(), outcome, seen_at.to_string()],
             )
             .map(drop)
         })
+    }
+
+    /// When the last cycle that succeeded looked at the source, or else the first of all.
+    pub fn last_good_cycle(&self, store: &StoreId, dataset: &DatasetName) -> Result<Option<jiff::Timestamp>> {
+        let found: Option<String> = self
+            .connection
+            .prepare_cached("SELECT good_at FROM cycle WHERE store = ? AND dataset = ?")
+            .and_then(|mut statement| {
+                statement.query_row([store.as_str(), dataset.as_str()], |row| row.get(0)).optional()
+            })
+            .map_err(journal_error)?;
+        Ok(found.and_then(|at| at.parse().ok()))
     }
 
     /// When a dataset's last cycle began, and what came of it.

@@ -233,3 +233,19 @@ fn a_day_is_not_closed_before_the_object_stores_clock_says_so_however_far_ahead_
     world.once();
     assert_eq!(closed(&world), [false, true]);
 }
+
+#[test]
+fn a_day_on_which_the_source_was_away_is_found_however_many_cycles_failed_since() {
+    let world = World::new();
+    world.once();
+    world.sell("2017-05-11", 1..3);
+    world.sql("ALTER TABLE lineas RENAME TO away");
+    for date in ["2017-05-12", "2017-05-16", "2017-05-21", "2017-05-29"] {
+        world.clock.set(&format!("{date}T16:00:00Z"));
+        assert!(!world.once().problems.is_empty());
+    }
+    world.sql("ALTER TABLE away RENAME TO lineas");
+    world.clock.set("2017-05-30T16:00:00Z");
+    world.once();
+    assert_eq!(world.lake()[&day("2017-05-11")].0, 2);
+}
