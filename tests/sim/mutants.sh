@@ -14,8 +14,11 @@ sound=$RIBERA_TOOLS/mutants/ribera-sim
 
 copy_tree() {
   mkdir -p "$tree"
-  # Files that are the same keep their times, so that only what changed is built.
-  (cd "$ROOT" && git ls-files -z | xargs -0 cp --parents --update --preserve=timestamps -t "$tree")
+  # Only what differs is copied, with the time of now: an interrupted run may have left a planted bug.
+  local file
+  (cd "$ROOT" && git ls-files) | while read -r file; do
+    cmp -s "$ROOT/$file" "$tree/$file" || (cd "$ROOT" && cp --parents "$file" "$tree")
+  done
   # The dependencies that the tree's own build has made are of use here; links cost no room.
   if [ ! -d "$target/debug" ] && [ -d "$CARGO_TARGET_DIR/debug" ]; then
     mkdir -p "$target/debug"
