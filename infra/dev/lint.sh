@@ -9,8 +9,6 @@ cd "$ROOT"
 
 cargo fmt --all --check
 "$VENV/bin/python" tests/tidy.py
-# `quick` is what every test run begins with; clippy checks every crate once more, minutes of build.
-[ "${1:-full}" = quick ] && { say "lint: format and tidiness clean"; exit; }
 cargo clippy --locked --quiet --all-targets -- -D warnings
 cargo clippy --locked --quiet --release --target wasm32-wasip2 \
   -p ribera-spin-adapter -p ribera-spin-ingest -p ribera-spin-coverage -p ribera-spin-status -- -D warnings

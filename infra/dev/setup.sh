@@ -56,7 +56,10 @@ install_packages() {
 # The pinned toolchain: as installed, through rustup, or under another name of the same version.
 rust() {
   command -v cargo >/dev/null 2>&1 || bootstrap_rust
-  rust_works && return
+  if rust_works; then
+    cargo clippy --version >/dev/null 2>&1 && cargo fmt --version >/dev/null 2>&1 && return
+    rustup component add clippy rustfmt >&2 && return
+  fi
   say "rust $RUST_VERSION"
   if command -v rustup >/dev/null 2>&1; then
     rustup toolchain install "$RUST_VERSION" --profile minimal -c clippy -c rustfmt -t wasm32-wasip2 >&2 || true

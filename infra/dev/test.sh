@@ -15,7 +15,7 @@ case ${1:-test} in
 esac
 shift
 
-lint() { infra/dev/lint.sh quick; }
+lint() { infra/dev/lint.sh; }
 
 unit() {
   if cargo nextest --version >/dev/null 2>&1; then
