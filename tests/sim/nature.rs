@@ -11,6 +11,9 @@ use super::machine::Machine;
 use super::pos::Pos;
 use super::tally::Fault;
 
+/// One misfortune of a machine.
+type Strike = fn(&Rc<Cloud>, &Rc<Machine>);
+
 /// A change of the store's database to come.
 #[derive(Debug, Clone, Copy)]
 enum Change {
@@ -116,7 +119,7 @@ pub fn befall(
         }
     }
     let share = |count: u64| (count * machines.len() as u64 * ((end - start) / DAY).unsigned_abs()).div_ceil(50 * 8);
-    let kinds: [(u64, fn(&Rc<Cloud>, &Rc<Machine>)); 5] = [
+    let kinds: [(u64, Strike); 5] = [
         (misfortunes.lines_down, line_down),
         (misfortunes.journals_restored, journal_restored),
         (misfortunes.disks_cloned, disk_cloned),
