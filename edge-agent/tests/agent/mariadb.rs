@@ -8,13 +8,9 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::{Date32Type, Decimal128Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, RecordBatch};
 use ribera_agent::agent::Agent;
-use ribera_agent::config::{Config, SourceConfig};
 use ribera_agent::cycle::Ask;
 use ribera_agent::ports::{Steps, step};
 use ribera_agent::report::{Exit, Report};
-use ribera_agent::source::{MysqlSource, Source};
-use ribera_agent::sql::Statement;
-use ribera_agent::value::{Rows, Value};
 use ribera_storage::dataset::DatasetDefinition;
 use ribera_storage::object::MemoryStore;
 use ribera_storage::{Result, control};
@@ -318,65 +314,4 @@ fn tls_is_on_by_default_and_checks_what_it_is_told_to_check() {
     assert_eq!(wrong.exit(), Exit::Source);
     let told = format!("{:?}", wrong.problems);
     assert!(told.contains("user, password or database name") && !told.contains("secret"), "{told}");
-}
-
-/// Takes rows, and refuses the one of a given number.
-struct Picky {
-    begun: usize,
-    taken: Vec<String>,
-    refuses: usize,
-}
-
-impl Rows for Picky {
-    fn begin(&mut self, _: &[String]) -> Result<()> {
-        self.begun += 1;
-        Ok(())
-    }
-
-    fn value(&mut self, _: usize, value: Value<'_>) {
-        self.taken.push(value.to_string());
-    }
-
-    fn end_row(&mut self) -> Result<()> {
-        if self.taken.len() == self.refuses { Err(ribera_storage::Error::data("refused")) } else { Ok(()) }
-    }
-}
-
-#[test]
-fn a_procedures_results_are_all_taken_and_a_refused_row_leaves_the_session_usable() {
-    let server = server();
-    let database = server.database("llamada");
-    server.sql(&format!(
-        "USE {database}; CREATE TABLE n (i INT PRIMARY KEY);
-         INSERT INTO n WITH RECURSIVE s AS (SELECT 1 i UNION ALL SELECT i + 1 FROM s WHERE i < 900) SELECT i FROM s;
-         DELIMITER //
-         CREATE PROCEDURE dos(desde INT) BEGIN SELECT i FROM n WHERE i >= desde ORDER BY i; SELECT 'fin'; END //
-         DELIMITER ;
-         GRANT EXECUTE ON {database}.* TO lector@'127.0.0.1'"
-    ));
-    let config = Config::parse(&config(server, &database, ""), &|_| Some("secret".to_owned())).unwrap();
-    let SourceConfig::Mysql(address) = config.stores[0].source.clone() else { panic!("a MySQL source") };
-    let source = MysqlSource::new(address);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let mut session = source.connect().await.unwrap();
-        let call = Statement { sql: "CALL dos(?)", parameters: vec!["898".to_owned()] };
-        let all = Statement { sql: "CALL dos(?)", parameters: vec!["1".to_owned()] };
-        for _ in 0..2 {
-            let mut rows = Picky { begun: 0, taken: Vec::new(), refuses: 0 };
-            session.query(&call, &mut rows, Duration::from_secs(20)).await.unwrap();
-            assert_eq!((rows.begun, rows.taken), (2, ["898", "899", "900", "\"fin\""].map(str::to_owned).to_vec()));
-            let mut rows = Picky { begun: 0, taken: Vec::new(), refuses: 2 };
-            let refused = session.query(&all, &mut rows, Duration::from_secs(20)).await.unwrap_err();
-            assert!(refused.to_string().contains("refused"), "{refused}");
-            session.begin().await.unwrap();
-            session.now().await.unwrap();
-            session.end().await.unwrap();
-        }
-        let unknown = Statement { sql: "SELECT nada FROM n", parameters: Vec::new() };
-        let mut rows = Picky { begun: 0, taken: Vec::new(), refuses: 0 };
-        let refused = session.query(&unknown, &mut rows, Duration::from_secs(20)).await.unwrap_err();
-        assert_eq!(refused.kind(), ribera_storage::ErrorKind::Config, "{refused}");
-        session.now().await.unwrap();
-    });
 }
