@@ -2,6 +2,7 @@
 //! native ingest, and the commit burst over a store with simulated latencies. Each command ends
 //! with one JSON object on standard output; `bench.py` judges it.
 #![allow(async_fn_in_trait)]
+#![allow(clippy::disallowed_methods, reason = "real time is what it measures; it is its own host")]
 
 mod commit;
 mod coverage;
