@@ -67,7 +67,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit> {
         write_json_rows(&mut out, &answer)?;
         let behind = all_behind(&lake, &scans, &snapshots).await?;
         let coverage = serde_json::to_string(&behind).map_err(unserialisable)?;
-        return finish(write!(out, "\"coverage\":{coverage}}}\n"), &args, &behind);
+        return finish(writeln!(out, "\"coverage\":{coverage}}}"), &args, &behind);
     }
     if args.csv {
         write_csv(&mut std::io::stdout().lock(), &answer)?;

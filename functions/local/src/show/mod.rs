@@ -18,7 +18,7 @@ pub fn table(header: &[&str]) -> Table {
     let line = LineStyle::none().fill('─').junction('─');
     table.load_style(TableStyle::new().header_separator(line).bottom_border(line));
     table.set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(header.iter().map(|title| Cell::new(title)));
+    table.set_header(header.iter().map(Cell::new));
     if !std::io::stdout().is_terminal() {
         // Files and pipes get whole lines.
         table.set_content_arrangement(ContentArrangement::Disabled);
@@ -41,7 +41,7 @@ pub fn number(lang: Lang, value: u64) -> String {
     let separator = lang.pick('.', ',');
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(separator);
         }
         text.push(digit);

@@ -137,7 +137,7 @@ fn a_host_killed_at_any_moment_loses_nothing_and_doubles_nothing() {
         deliver(&lake, "s1", sequence);
         deliver(&lake, "s2", sequence);
         let up = Up::start(&lake, &[]);
-        std::thread::sleep(std::time::Duration::from_millis(u64::try_from(sequence).unwrap() * 9));
+        std::thread::park_timeout(std::time::Duration::from_millis(u64::try_from(sequence).unwrap() * 9));
         up.signal("-KILL");
     }
     let ended = command(&lake, &["up", "--once", "--json"]).output().unwrap();
