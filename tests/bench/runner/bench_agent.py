@@ -59,7 +59,7 @@ def run(report):
     judge(report, runs, wanted, *parts)
 
 
-def judge(report, runs, wanted, *parts):
+def judge(report, runs, wanted, week, half):
     def of(name, value):
         return measure.median(runs[name], value)
 
