@@ -8,6 +8,7 @@ use spin_sdk::wasip3::random::random::get_random_u64;
 pub struct WasiClock;
 
 impl Clock for WasiClock {
+    #[allow(clippy::disallowed_methods, reason = "the host's clock behind the port")]
     fn now(&self) -> Timestamp {
         Timestamp::now()
     }
