@@ -213,6 +213,34 @@ fn a_day_without_rows_is_committed_as_audited_empty_and_a_void_closes_its_number
 }
 
 #[test]
+fn a_day_is_not_complete_while_a_newer_batch_with_other_facts_waits() {
+    block_on(async {
+        let deps = world().await;
+        let first = Sent::new("s1/ventas/000000-0000000001", &[DAY], 5);
+        first.put(&deps.store).await;
+        ingest(&deps, &[&first]).await;
+        let state = async || {
+            let coverage = crate::coverage::compute(&deps, &"ventas".parse().unwrap()).await.unwrap();
+            coverage.stores[0].calendar.state(DAY)
+        };
+        use crate::coverage::DayState::{Complete, Partial};
+        assert_eq!(state().await, Complete);
+        // The same rows once more are no difference; others are; older ones will not win.
+        let mut same = first.clone();
+        same.manifest.batch = "s1/ventas/000000-0000000002".parse().unwrap();
+        same.put_manifest(&deps.store).await;
+        assert_eq!(state().await, Complete);
+        Sent::new("s1/ventas/000000-0000000000", &[DAY], 9).put_manifest(&deps.store).await;
+        assert_eq!(state().await, Complete);
+        let other = Sent::new("s1/ventas/000000-0000000003", &[DAY], 6);
+        other.put(&deps.store).await;
+        assert_eq!(state().await, Partial);
+        ingest(&deps, &[&other]).await;
+        assert_eq!(state().await, Complete);
+    });
+}
+
+#[test]
 fn a_manifest_of_an_older_dataset_version_is_migrated_to_the_latest() {
     block_on(async {
         let deps = world().await;
