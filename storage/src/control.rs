@@ -141,14 +141,12 @@ struct PackedStore {
 
 impl Registry {
     async fn load<S: ObjectStore>(objects: &S) -> Result<Self> {
-        let (listed, packed) = futures::try_join!(latest_by_name(objects, STORES), Self::load_packed(objects))?;
+        let (listed, mut packed) = futures::try_join!(latest_by_name(objects, STORES), Self::load_packed(objects))?;
         let (mut stores, mut loose) = (BTreeMap::new(), Vec::new());
         for (name, (number, path)) in listed {
             let Ok(id) = name.parse::<StoreId>() else { continue };
-            match packed.get(&id) {
-                Some(entry) if entry.number == number => {
-                    stores.insert(id, entry.clone());
-                }
+            match packed.remove(&id) {
+                Some(entry) if entry.number == number => drop(stores.insert(id, entry)),
                 _ => loose.push((id, number, path)),
             }
         }

@@ -169,7 +169,7 @@ fn a_plan_names_the_datasets_behind_an_answer_and_how_far_filters_narrow_them() 
     let narrow = scans(
         "SELECT sum(total) FROM ventas_raw WHERE store_id = 's1' AND fecha BETWEEN '2017-01-05' AND '2017-01-09'",
     );
-    assert_eq!(narrow.datasets().collect::<Vec<_>>(), ["ventas"]);
+    assert_eq!(narrow.tables().collect::<Vec<_>>(), ["ventas"]);
     assert!(narrow.touch(&ventas, &s1, Some(date(2017, 1, 9))));
     assert!(!narrow.touch(&ventas, &s1, Some(date(2017, 1, 10))));
     assert!(!narrow.touch(&ventas, &s2, Some(date(2017, 1, 9))));
@@ -190,8 +190,8 @@ fn a_plan_names_the_datasets_behind_an_answer_and_how_far_filters_narrow_them() 
     {
         assert!(scans(sql).touch(&ventas, &s2, Some(date(2017, 2, 9))), "{sql}");
     }
-    assert_eq!(scans("SELECT 1").datasets().count(), 0);
-    assert_eq!(scans("SELECT * FROM ventas v JOIN inventario i USING (producto_id)").datasets().count(), 2);
+    assert_eq!(scans("SELECT 1").tables().count(), 0);
+    assert_eq!(scans("SELECT * FROM ventas v JOIN inventario i USING (producto_id)").tables().count(), 2);
 }
 
 #[test]

@@ -71,12 +71,14 @@ async fn build(deps: &Bench, dataset: &DatasetDefinition, stores: usize, days: i
         today.checked_sub(jiff::Span::new().days(days)).map_err(|error| Error::bug("days").with_source(error))?;
     let ids = (0..stores).map(store_id).collect::<Result<Vec<_>>>()?;
     let mut shards: BTreeMap<String, Vec<StoreId>> = BTreeMap::new();
+    let mut definitions = Vec::with_capacity(stores);
     for (index, id) in ids.iter().enumerate() {
         let text =
             format!("id = \"{id}\"\nname = \"Tienda {id}\"\ntime_zone = \"Europe/Madrid\"\nopened = \"{first}\"\n");
-        control::publish_store(&deps.store, &StoreDefinition::from_toml(&text)?).await?;
+        definitions.push(StoreDefinition::from_toml(&text)?);
         shards.entry(format!("s{:03}", index / SHARD_STORES)).or_default().push(id.clone());
     }
+    control::publish_stores(&deps.store, &definitions).await?;
     let settings = Settings { shards: BTreeMap::from([(dataset.name.clone(), shards.clone())]), ..Settings::default() };
     control::publish_settings(&deps.store, &settings).await?;
     control::publish_dataset(&deps.store, dataset).await?;
@@ -113,10 +115,11 @@ async fn write_table(
                 size: 1 << 20,
                 modification_time: jiff::Timestamp::now().as_millisecond(),
                 data_change: true,
-                stats: Some(format!("{{\"numRecords\":{}}}", ROWS_PER_DAY * units.len() as u64)),
+                stats: Some(statistics(dataset, month, ROWS_PER_DAY * units.len() as u64)),
                 tags: None,
             };
             add.set_units(&units);
+            add.set_sha256(add.path.clone().as_bytes());
             actions.push(Action { add: Some(add), ..Action::default() });
             let next = month.last_day().tomorrow().map_err(|error| Error::bug("month").with_source(error))?;
             month = Month::of(next);
@@ -126,6 +129,17 @@ async fn write_table(
     deps.store.put_if_absent(&entry, action::to_lines(&actions)?.into()).await?;
     lake.checkpoint(ports).await?;
     Ok(())
+}
+
+/// As long as those of a real file.
+fn statistics(dataset: &DatasetDefinition, month: Month, rows: u64) -> String {
+    let of = |value: &dyn Fn(&str) -> Value| -> Value {
+        dataset.columns.iter().map(|column| (column.name.clone(), value(&column.name))).collect()
+    };
+    let ends =
+        |name: &str| Value::from(if name == "fecha" { month.first_day().to_string() } else { format!("{name} 12345") });
+    json!({"numRecords": rows, "minValues": of(&ends), "maxValues": of(&ends), "nullCount": of(&|_| Value::from(0))})
+        .to_string()
 }
 
 fn proven(day: Date, random: &SplitMix) -> UnitTag {

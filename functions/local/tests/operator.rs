@@ -6,6 +6,8 @@ mod fixture;
 
 #[path = "operator/coverage.rs"]
 mod coverage;
+#[path = "operator/days.rs"]
+mod days;
 #[path = "operator/definitions.rs"]
 mod definitions;
 #[path = "operator/export.rs"]

@@ -21,6 +21,9 @@ pub use column::{Column, ColumnType, Transform};
 pub use schema::{PartitionColumn, STORE_COLUMN};
 pub use shipped::{SHIPPED, shipped};
 
+/// Ends the name of the table of days that stands beside a daily dataset's rows in SQL.
+pub const DAYS_SUFFIX: &str = "_days";
+
 /// What the rows of a dataset are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -1,6 +1,6 @@
 //! The rules of a dataset definition. Every error names dataset, field, rule and value got.
 
-use super::{CheckRule, ColumnType, DatasetDefinition, DatasetKind, Mode, STORE_COLUMN};
+use super::{CheckRule, ColumnType, DAYS_SUFFIX, DatasetDefinition, DatasetKind, Mode, STORE_COLUMN};
 use crate::error::{Error, Result};
 
 const RESERVED: [&str; 3] = [STORE_COLUMN, "month", "year"];
@@ -32,6 +32,9 @@ impl DatasetDefinition {
     }
 
     fn validate_columns(&self) -> Result<()> {
+        if self.name.as_str().ends_with(DAYS_SUFFIX) {
+            return self.bad("name", "must not end in _days, which names a table of days in SQL", self.name.as_str());
+        }
         if self.version == 0 {
             return self.bad("version", "must be 1 or more", "0");
         }

@@ -173,9 +173,9 @@ impl AddFile {
         self.units_text().map_or(Ok(Vec::new()), tags::decode_positions).map_err(|error| error.context(&self.path))
     }
 
-    /// Units and whether they are proven: cheaper than [`Self::units`].
-    pub fn unit_proofs(&self) -> Result<Vec<UnitProof>> {
-        self.units_text().map_or(Ok(Vec::new()), tags::decode_proofs).map_err(|error| error.context(&self.path))
+    /// Calls `take` with every unit and whether it is proven: far cheaper than [`Self::units`].
+    pub fn each_proof(&self, take: impl FnMut(UnitProof)) -> Result<()> {
+        self.units_text().map_or(Ok(()), |text| tags::each_proof(text, take)).map_err(|error| error.context(&self.path))
     }
 
     pub fn set_units(&mut self, units: &[UnitTag]) {

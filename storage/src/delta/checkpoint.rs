@@ -5,6 +5,7 @@
 //! one round of concurrent requests, and its writing (some megabytes for a large table) is spread
 //! over as many commits.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow_array::builder::{
@@ -42,18 +43,22 @@ const ACTIONS_PLAIN_MAX: usize = 256;
 const LARGE_COLUMNS: [&[&str]; 4] =
     [&["add", "path"], &["add", "stats"], &["add", "tags", "key_value", "value"], &["remove", "path"]];
 
-/// Whether removals are read: only whoever writes the next checkpoint or vacuums needs them.
+/// What is read of a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Tombstones {
-    Read,
-    Skip,
+pub(super) enum Parts {
+    /// Removals too: only whoever writes the next checkpoint or vacuums needs them.
+    All,
+    /// Every file of the table.
+    Files,
+    /// The same without the files' statistics, which are a good part of a large checkpoint.
+    FilesWithoutStatistics,
 }
 
 impl<S: ObjectStore> Table<'_, S> {
     /// Writes a checkpoint of the latest version, so that readers need no entries before it.
     /// Any caller may, at any time; the version it is of, or `None` when it stands already.
     pub async fn checkpoint(&self, ports: Ports<'_>) -> Result<Option<u64>> {
-        let Some(mut snapshot) = self.load_latest(Tombstones::Read).await? else { return Ok(None) };
+        let Some(mut snapshot) = self.load_latest(Parts::All).await? else { return Ok(None) };
         if snapshot.checkpoint == Some(snapshot.version) {
             return Ok(None);
         }
@@ -121,36 +126,40 @@ pub(super) fn write(snapshot: &Snapshot) -> Result<(Vec<u8>, u64)> {
 }
 
 /// The snapshot that a checkpoint holds.
-pub(super) fn read(table: &TableName, version: u64, bytes: Bytes, tombstones: Tombstones) -> Result<Snapshot> {
+pub(super) fn read(table: &TableName, version: u64, bytes: Bytes, parts: Parts) -> Result<Snapshot> {
     let mut snapshot = Snapshot::empty(table);
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
     let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(bytes, options).map_err(decoding)?;
-    let wanted = |name: &str| name != "remove" || tombstones == Tombstones::Read;
-    let roots: Vec<usize> = builder
+    let wanted = |path: &[String]| match path {
+        [root, ..] if root == "remove" => parts == Parts::All,
+        [root, field, ..] if root == "add" && field == "stats" => parts != Parts::FilesWithoutStatistics,
+        _ => true,
+    };
+    let leaves: Vec<usize> = builder
         .parquet_schema()
-        .root_schema()
-        .get_fields()
+        .columns()
         .iter()
         .enumerate()
-        .filter(|(_, field)| wanted(field.name()))
+        .filter(|(_, column)| wanted(column.path().parts()))
         .map(|(index, _)| index)
         .collect();
-    let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
+    let mask = ProjectionMask::leaves(builder.parquet_schema(), leaves);
     let reader = builder.with_projection(mask).with_batch_size(4096).build().map_err(decoding)?;
     let (mut adds, mut rest) = (Vec::new(), Vec::new());
     for batch in reader {
         read_batch(&batch.map_err(decoding)?, &mut adds, &mut rest)?;
     }
     // The schema first: a file's partition key needs the partition columns.
-    for action in rest.into_iter().chain(adds) {
+    for action in rest {
         snapshot.apply_action(action, &mut Changes::default())?;
     }
+    adds.into_iter().for_each(|add| snapshot.add(add));
     snapshot.version = version;
     snapshot.checkpoint = Some(version);
     snapshot.checked()
 }
 
-fn read_batch(batch: &RecordBatch, adds: &mut Vec<Action>, rest: &mut Vec<Action>) -> Result<()> {
+fn read_batch(batch: &RecordBatch, adds: &mut Vec<AddFile>, rest: &mut Vec<Action>) -> Result<()> {
     for row in rows_of(batch, "protocol") {
         let protocol = Protocol {
             min_reader_version: row.int("minReaderVersion")?,
@@ -172,14 +181,14 @@ fn read_batch(batch: &RecordBatch, adds: &mut Vec<Action>, rest: &mut Vec<Action
     for row in rows_of(batch, "add") {
         let add = AddFile {
             path: row.need("path")?,
-            partition_values: row.map("partitionValues").unwrap_or_default().into_iter().collect(),
+            partition_values: row.map("partitionValues").unwrap_or_default(),
             size: u64::try_from(row.need_long("size")?).map_err(|_| absent("size"))?,
             modification_time: row.long("modificationTime").unwrap_or_default(),
             data_change: false,
             stats: row.text("stats"),
-            tags: row.map("tags").map(|tags| tags.into_iter().collect()),
+            tags: row.map("tags"),
         };
-        adds.push(Action { add: Some(add), ..Action::default() });
+        adds.push(add);
     }
     for row in rows_of(batch, "remove") {
         let remove = RemoveFile {
@@ -207,7 +216,7 @@ fn read_metadata(row: &Row<'_>) -> Result<Metadata> {
                 .as_ref()
                 .and_then(|format| format.text("provider"))
                 .unwrap_or_else(|| "parquet".to_owned()),
-            options: std::collections::BTreeMap::new(),
+            options: BTreeMap::new(),
         },
         schema_string: row.need("schemaString")?,
         partition_columns: row.list("partitionColumns"),
@@ -263,12 +272,16 @@ impl Row<'_> {
         texts.into_iter().flatten().flatten().map(str::to_owned).collect()
     }
 
-    fn map(&self, name: &str) -> Option<Vec<(String, Option<String>)>> {
+    fn map(&self, name: &str) -> Option<BTreeMap<String, Option<String>>> {
         let map: &MapArray = self.field(name)?.as_map_opt()?;
-        let entries = map.value(self.row);
-        let (keys, values) = (entries.column(0).as_string_opt::<i32>()?, entries.column(1).as_string_opt::<i32>()?);
-        let pairs = keys.iter().zip(values.iter());
-        Some(pairs.filter_map(|(key, value)| Some((key?.to_owned(), value.map(str::to_owned)))).collect())
+        let (keys, values) = (map.keys().as_string_opt::<i32>()?, map.values().as_string_opt::<i32>()?);
+        let [first, end] = map.value_offsets().get(self.row..self.row + 2)? else { return None };
+        let mut pairs = BTreeMap::new();
+        for index in usize::try_from(*first).ok()?..usize::try_from(*end).ok()? {
+            let value = values.is_valid(index).then(|| values.value(index).to_owned());
+            pairs.insert(keys.value(index).to_owned(), value);
+        }
+        Some(pairs)
     }
 }
 

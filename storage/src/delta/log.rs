@@ -5,7 +5,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
 use super::action::{self, CommitInfo};
-use super::checkpoint::{self, Tombstones};
+use super::checkpoint::{self, Parts};
 use super::snapshot::{Changes, Snapshot};
 use super::{CONCURRENCY, Table};
 use crate::error::{Error, Result};
@@ -50,7 +50,13 @@ impl LogFile {
 impl<S: ObjectStore> Table<'_, S> {
     /// The table as it stands, or `None` when it was never created. Three rounds of requests.
     pub async fn load(&self) -> Result<Option<Snapshot>> {
-        self.load_latest(Tombstones::Skip).await
+        self.load_latest(Parts::Files).await
+    }
+
+    /// The table as it stands, for whoever asks for its units alone: files from a checkpoint come
+    /// without statistics. Not for commits.
+    pub async fn load_without_statistics(&self) -> Result<Option<Snapshot>> {
+        self.load_latest(Parts::FilesWithoutStatistics).await
     }
 
     /// The table as it stood at `version`; an error of kind `Config` when that version does not
@@ -69,7 +75,7 @@ impl<S: ObjectStore> Table<'_, S> {
                 self.name
             )));
         }
-        match self.replay(&listed, version, Tombstones::Skip).await? {
+        match self.replay(&listed, version, Parts::Files).await? {
             Some(snapshot) => Ok(snapshot),
             None => Err(Error::config(format!(
                 "table {}: version {version}: entries before it are no longer kept (30 days), and no checkpoint stands for them",
@@ -119,14 +125,14 @@ impl<S: ObjectStore> Table<'_, S> {
         Ok(history)
     }
 
-    pub(super) async fn load_latest(&self, tombstones: Tombstones) -> Result<Option<Snapshot>> {
+    pub(super) async fn load_latest(&self, parts: Parts) -> Result<Option<Snapshot>> {
         if let Some(hint) = self.read_last_checkpoint().await
-            && let Some(snapshot) = self.load_from(hint.version, tombstones).await?
+            && let Some(snapshot) = self.load_from(hint.version, parts).await?
         {
             return Ok(Some(snapshot));
         }
         let listed = list_all(self.objects, &self.log_folder(), None).await?;
-        match self.replay(&listed, u64::MAX, tombstones).await? {
+        match self.replay(&listed, u64::MAX, parts).await? {
             Some(snapshot) => Ok(Some(snapshot)),
             None if listed.iter().any(|meta| LogFile::of(&meta.path).is_some()) => Err(Error::data(format!(
                 "table {}: its log begins neither with version 0 nor with a checkpoint",
@@ -172,24 +178,24 @@ impl<S: ObjectStore> Table<'_, S> {
     }
 
     /// From the checkpoint of `version` on; `None` when it cannot be read.
-    async fn load_from(&self, version: u64, tombstones: Tombstones) -> Result<Option<Snapshot>> {
+    async fn load_from(&self, version: u64, parts: Parts) -> Result<Option<Snapshot>> {
         let after = format!("{}{version:020}.json", self.log_folder());
         let path = self.checkpoint_path(version)?;
         let folder = self.log_folder();
         let (bytes, listed) =
             futures::try_join!(self.objects.get(&path), list_all(self.objects, &folder, Some(&after)))?;
         let newer = listed.iter().any(|meta| matches!(LogFile::of(&meta.path), Some(LogFile::Checkpoint(_))));
-        if newer && let Some(snapshot) = self.replay(&listed, u64::MAX, tombstones).await? {
+        if newer && let Some(snapshot) = self.replay(&listed, u64::MAX, parts).await? {
             return Ok(Some(snapshot));
         }
         let Some(bytes) = bytes else { return Ok(None) };
-        let Ok(snapshot) = checkpoint::read(&self.name, version, bytes, tombstones) else { return Ok(None) };
+        let Ok(snapshot) = checkpoint::read(&self.name, version, bytes, parts) else { return Ok(None) };
         self.replay_onto(snapshot, &listed, u64::MAX).await.map(Some)
     }
 
     /// Up to version `last`, from the newest readable checkpoint of the listing or version 0;
     /// `None` when it holds neither.
-    async fn replay(&self, listed: &[ObjectMeta], last: u64, tombstones: Tombstones) -> Result<Option<Snapshot>> {
+    async fn replay(&self, listed: &[ObjectMeta], last: u64, parts: Parts) -> Result<Option<Snapshot>> {
         let kinds = || listed.iter().filter_map(|meta| LogFile::of(&meta.path));
         let mut checkpoints: Vec<u64> = kinds()
             .filter_map(|kind| match kind {
@@ -199,7 +205,7 @@ impl<S: ObjectStore> Table<'_, S> {
             .collect();
         while let Some(version) = checkpoints.pop() {
             let Some(bytes) = self.objects.get(&self.checkpoint_path(version)?).await? else { continue };
-            if let Ok(snapshot) = checkpoint::read(&self.name, version, bytes, tombstones) {
+            if let Ok(snapshot) = checkpoint::read(&self.name, version, bytes, parts) {
                 return self.replay_onto(snapshot, listed, last).await.map(Some);
             }
         }

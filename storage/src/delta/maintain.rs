@@ -8,7 +8,7 @@ use jiff::civil::Date;
 use jiff::{SignedDuration, Timestamp};
 
 use super::action::{Action, AddFile, Metadata};
-use super::checkpoint::Tombstones;
+use super::checkpoint::Parts;
 use super::entry::{EntryOutcome, Purpose};
 use super::evolution::{self, Evolution};
 use super::log::LogFile;
@@ -208,7 +208,7 @@ impl<S: ObjectStore> Table<'_, S> {
         let root = format!("{}/", paths::table_root(&self.name));
         let listed = list_all(self.objects, &root, None).await?;
         let mut named = self.files_of_ready_records().await?;
-        let Some(snapshot) = self.load_latest(Tombstones::Read).await? else { return Ok(Vec::new()) };
+        let Some(snapshot) = self.load_latest(Parts::All).await? else { return Ok(Vec::new()) };
         let horizon = now.checked_sub(retention).map_err(|error| Error::bug("horizon").with_source(error))?;
         for file in snapshot.files() {
             named.insert(file.object_path(&self.name)?.to_string());

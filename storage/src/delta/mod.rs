@@ -27,6 +27,7 @@ use crate::ports::{Clock, Random};
 pub mod action;
 mod checkpoint;
 mod commit;
+mod encoding;
 mod entry;
 pub mod evolution;
 mod follow;

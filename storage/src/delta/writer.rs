@@ -10,11 +10,11 @@ use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 
-use super::stats;
 use super::tags::UnitTag;
 use super::unit::{UnitColumn, number_of};
+use super::{encoding, stats};
 use crate::dataset::DatasetDefinition;
 use crate::error::{Error, Result};
 
@@ -119,7 +119,7 @@ impl LakeWriter {
     /// a unit's rows are not as many as its tag says.
     pub fn finish(mut self) -> Result<Vec<LakeFile>> {
         if self.open.is_some() || self.done.is_empty() || !self.units.is_empty() {
-            self.open_file()?;
+            self.open_file(None)?;
             self.close_last_file()?;
         }
         Ok(self.done)
@@ -168,7 +168,7 @@ impl LakeWriter {
             Ok(found) => Error::reject(format!("rows: unit: {rule}, got {found}")),
             Err(error) => error,
         };
-        self.open_file()?;
+        self.open_file(Some(batch))?;
         let units = &self.units;
         let Some(open) = &mut self.open else { return Err(Error::bug("no open lake file")) };
         for number in numbers {
@@ -183,10 +183,17 @@ impl LakeWriter {
         open.writer.write(batch).map_err(encoding)
     }
 
-    fn open_file(&mut self) -> Result<()> {
+    /// `first`: the first rows it is to hold.
+    fn open_file(&mut self, first: Option<&RecordBatch>) -> Result<()> {
         if self.open.is_none() {
+            let mut properties = properties(&self.options)?;
+            if let Some(first) = first {
+                let rows: u64 = self.units.values().map(|tag| tag.facts.rows).sum();
+                let group_rows = usize::try_from(rows).unwrap_or(usize::MAX).min(self.options.row_group_rows_max);
+                properties = encoding::choose(properties, first, group_rows);
+            }
             let options = ArrowWriterOptions::new()
-                .with_properties(properties(&self.options)?)
+                .with_properties(properties.build())
                 // The Parquet types say it all; the Arrow schema would add a kilobyte to each file.
                 .with_skip_arrow_metadata(true);
             let writer =
@@ -240,7 +247,7 @@ pub fn keys_schema(dataset: &DatasetDefinition) -> SchemaRef {
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
-fn properties(options: &LakeWriterOptions) -> Result<WriterProperties> {
+fn properties(options: &LakeWriterOptions) -> Result<WriterPropertiesBuilder> {
     let level = ZstdLevel::try_new(options.zstd_level)
         .map_err(|error| Error::config("zstd_level: must be 1 to 22").with_source(error))?;
     Ok(WriterProperties::builder()
@@ -249,8 +256,7 @@ fn properties(options: &LakeWriterOptions) -> Result<WriterProperties> {
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_statistics_truncate_length(Some(stats::TEXT_BYTES_MAX))
         .set_max_row_group_bytes(Some(options.row_group_bytes_max))
-        .set_max_row_group_row_count(Some(options.row_group_rows_max))
-        .build())
+        .set_max_row_group_row_count(Some(options.row_group_rows_max)))
 }
 
 fn encoding(error: parquet::errors::ParquetError) -> Error {

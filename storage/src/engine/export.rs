@@ -3,14 +3,17 @@
 
 use std::path::Path;
 
-use super::view::{StoreZones, ViewFile, quote_name, quote_text, select_sql, view_columns};
+use super::days::{days_columns, days_comment_sql, days_name};
+use super::view::{StoreZones, ViewColumn, ViewFile, quote_name, quote_text, select_sql, view_columns};
 use super::{Engine, EngineOptions, other_name};
 use crate::dataset::DatasetDefinition;
+use crate::delta::Snapshot;
 use crate::error::{Error, Result};
 
-/// A dataset with the files of its tables.
+/// A dataset with its tables and their files.
 pub struct ExportDataset<'a> {
     pub dataset: &'a DatasetDefinition,
+    pub snapshots: Vec<Snapshot>,
     pub files: Vec<ViewFile>,
 }
 
@@ -25,13 +28,15 @@ pub struct ExportTable {
 }
 
 /// Writes the database to `target`: whole into a file beside it, then swapped in by a rename, so
-/// that readers see the old or the new one. `options` names the folders of the lake files.
-/// `progress` hears the name of every dataset that is done and its rows.
+/// that readers see the old or the new one. `options` names the folders of the lake files, `root`
+/// the folder of the object store. `progress` hears the name of every table that is done and its
+/// rows.
 pub fn export(
     options: &EngineOptions,
     datasets: &[ExportDataset<'_>],
     tables: &[ExportTable],
     zones: &StoreZones,
+    root: &Path,
     target: &Path,
     mut progress: impl FnMut(&str, u64),
 ) -> Result<()> {
@@ -45,7 +50,7 @@ pub fn export(
     remove(&temporary)?;
     let mut options = options.clone();
     options.folders.push(folder.clone());
-    let written = write(&options, datasets, tables, zones, &temporary, &mut progress);
+    let written = write(&options, datasets, tables, zones, root, &temporary, &mut progress);
     let swapped = written.and_then(|()| {
         std::fs::File::open(&temporary)?.sync_all()?;
         std::fs::rename(&temporary, &target)?;
@@ -64,36 +69,71 @@ fn write(
     datasets: &[ExportDataset<'_>],
     tables: &[ExportTable],
     zones: &StoreZones,
+    root: &Path,
     file: &Path,
     progress: &mut impl FnMut(&str, u64),
 ) -> Result<()> {
     let engine = Engine::open(options)?;
     engine.execute(&format!("ATTACH {} AS lake_export; USE lake_export;", quote_text(&file.display().to_string())))?;
-    for ExportDataset { dataset, files } in datasets {
-        let name = dataset.name.as_str();
-        engine.execute(&format!("CREATE TABLE {} AS {}", quote_name(name), select_sql(dataset, files, zones)))?;
-        for column in view_columns(dataset) {
-            let comment = format!("{} / {}", column.title_es, column.title_en);
-            engine.execute(&format!(
-                "COMMENT ON COLUMN {}.{} IS {}",
-                quote_name(name),
-                quote_name(&column.name),
-                quote_text(&comment)
-            ))?;
-        }
-        let title = format!("{} / {}", dataset.titles.es, dataset.titles.en);
-        engine.execute(&format!("COMMENT ON TABLE {} IS {}", quote_name(name), quote_text(&title)))?;
-        if let Some(other) = other_name(name) {
-            engine.execute(&format!("CREATE VIEW {} AS SELECT * FROM {}", quote_name(other), quote_name(name)))?;
-        }
-        let rows = engine.rows(&format!("SELECT CAST(count(*) AS VARCHAR) FROM {}", quote_name(name)))?;
-        let rows = rows.first().and_then(|row| row.first().cloned().flatten()).and_then(|text| text.parse().ok());
-        progress(name, rows.unwrap_or(0));
+    for one in datasets {
+        write_rows(&engine, one, zones, progress)?;
+        write_days(&engine, one, root, progress)?;
     }
     for table in tables {
         write_table(&engine, table)?;
     }
     engine.execute("USE memory; CHECKPOINT lake_export; DETACH lake_export;")
+}
+
+fn write_rows(
+    engine: &Engine,
+    ExportDataset { dataset, files, .. }: &ExportDataset<'_>,
+    zones: &StoreZones,
+    progress: &mut impl FnMut(&str, u64),
+) -> Result<()> {
+    let name = dataset.name.as_str();
+    engine.execute(&format!("CREATE TABLE {} AS {}", quote_name(name), select_sql(dataset, files, zones)))?;
+    comment_columns(engine, name, view_columns(dataset))?;
+    let title = format!("{} / {}", dataset.titles.es, dataset.titles.en);
+    engine.execute(&format!("COMMENT ON TABLE {} IS {}", quote_name(name), quote_text(&title)))?;
+    if let Some(other) = other_name(name) {
+        engine.execute(&format!("CREATE VIEW {} AS SELECT * FROM {}", quote_name(other), quote_name(name)))?;
+    }
+    progress(name, row_count(engine, name)?);
+    Ok(())
+}
+
+fn write_days(
+    engine: &Engine,
+    ExportDataset { dataset, snapshots, .. }: &ExportDataset<'_>,
+    root: &Path,
+    progress: &mut impl FnMut(&str, u64),
+) -> Result<()> {
+    let (Some(name), Some(comment)) = (days_name(dataset), days_comment_sql(dataset)) else { return Ok(()) };
+    engine.define_days(dataset, snapshots, root, |_| true)?;
+    comment_columns(engine, &name, days_columns(dataset))?;
+    engine.execute(&comment)?;
+    progress(&name, row_count(engine, &name)?);
+    Ok(())
+}
+
+fn comment_columns(engine: &Engine, table: &str, columns: Vec<ViewColumn>) -> Result<()> {
+    for column in columns {
+        let comment = format!("{} / {}", column.title_es, column.title_en);
+        engine.execute(&format!(
+            "COMMENT ON COLUMN {}.{} IS {}",
+            quote_name(table),
+            quote_name(&column.name),
+            quote_text(&comment)
+        ))?;
+    }
+    Ok(())
+}
+
+fn row_count(engine: &Engine, table: &str) -> Result<u64> {
+    let rows = engine.rows(&format!("SELECT CAST(count(*) AS VARCHAR) FROM {}", quote_name(table)))?;
+    let count = rows.first().and_then(|row| row.first().cloned().flatten()).and_then(|text| text.parse().ok());
+    Ok(count.unwrap_or(0))
 }
 
 fn write_table(engine: &Engine, table: &ExportTable) -> Result<()> {

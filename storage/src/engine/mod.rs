@@ -13,6 +13,7 @@ use crate::dataset::DatasetDefinition;
 use crate::error::{Error, Result};
 
 mod compact;
+mod days;
 mod export;
 mod predicate;
 mod query;
@@ -22,6 +23,7 @@ mod verify;
 mod view;
 
 pub use compact::merge;
+pub use days::{days_columns, days_name};
 pub use export::{ExportDataset, ExportTable, export};
 pub use predicate::{Bounds, Literal};
 pub use query::{Answer, AnswerColumn, Planner};

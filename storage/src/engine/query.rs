@@ -3,6 +3,7 @@
 use duckdb::{Config, Connection};
 use serde_json::Value;
 
+use super::days::days_table_sql;
 use super::scans::Scans;
 use super::view::{planning_table_sql, quote_name, quote_text};
 use super::{Engine, engine_error, other_name};
@@ -43,8 +44,10 @@ impl Planner {
             SET disabled_optimizers = 'statistics_propagation,empty_result_pullup';"
             .to_owned();
         for dataset in datasets {
-            sql.push_str(&planning_table_sql(dataset));
-            sql.push(';');
+            for table in std::iter::once(planning_table_sql(dataset)).chain(days_table_sql(dataset)) {
+                sql.push_str(&table);
+                sql.push(';');
+            }
             if let Some(other) = other_name(dataset.name.as_str()) {
                 sql.push_str(&format!(
                     "CREATE VIEW {} AS FROM {};",

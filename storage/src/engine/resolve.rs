@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::predicate::{Bounds, Literal};
 use super::view::ViewFile;
-use crate::dataset::{ColumnType, DatasetDefinition};
+use crate::dataset::{ColumnType, DatasetDefinition, STORE_COLUMN};
 use crate::delta::{AddFile, Snapshot};
 use crate::error::{Error, Result};
 use crate::object::ObjectPath;
@@ -46,7 +46,12 @@ pub fn view_files(
     Ok(files)
 }
 
-fn view_file(add: &AddFile, object: &ObjectPath, dataset: &DatasetDefinition, root: &Path) -> Result<ViewFile> {
+pub(super) fn view_file(
+    add: &AddFile,
+    object: &ObjectPath,
+    dataset: &DatasetDefinition,
+    root: &Path,
+) -> Result<ViewFile> {
     let stats: Stats = match &add.stats {
         Some(text) => serde_json::from_str(text)
             .map_err(|error| Error::data(format!("{}: its statistics are not JSON", add.path)).with_source(error))?,
@@ -64,12 +69,15 @@ fn view_file(add: &AddFile, object: &ObjectPath, dataset: &DatasetDefinition, ro
             }
         })
         .collect::<Result<BTreeMap<_, _>>>()?;
+    let mut bounds: BTreeMap<String, Bounds> =
+        dataset.columns.iter().filter_map(|column| bounds(&stats, &column.name, column.column_type)).collect();
+    bounds.extend(store_bounds(&stats, dataset, &partition));
     let has_all = dataset.columns.iter().all(|column| stats.null_count.contains_key(&column.name));
     Ok(ViewFile {
         path: root.join(object.as_str()).display().to_string(),
         partition,
         columns: (!has_all).then(|| Arc::new(stats.null_count.keys().cloned().collect())),
-        bounds: dataset.columns.iter().filter_map(|column| bounds(&stats, &column.name, column.column_type)).collect(),
+        bounds,
         written: add.modification_time,
     })
 }
@@ -86,9 +94,23 @@ fn bounds(stats: &Stats, column: &str, column_type: ColumnType) -> Option<(Strin
     Some((column.to_owned(), (literal(&stats.min_values)?, literal(&stats.max_values)?)))
 }
 
+/// Of the column that names the store, where statistics prove that all rows name the partition's.
+fn store_bounds(
+    stats: &Stats,
+    dataset: &DatasetDefinition,
+    partition: &BTreeMap<String, String>,
+) -> Option<(String, Bounds)> {
+    let (column, store) = (dataset.store_column.as_ref()?, partition.get(STORE_COLUMN)?);
+    let is_store = |values: &BTreeMap<String, Value>| values.get(column).and_then(Value::as_str) == Some(store);
+    let same = is_store(&stats.min_values) && is_store(&stats.max_values);
+    let never_null = stats.null_count.get(column).and_then(Value::as_u64) == Some(0);
+    let literal = Literal::Text(store.clone());
+    (same && never_null).then(|| (column.clone(), (literal.clone(), literal)))
+}
+
 /// Statistics name the columns of a file, except when there are too many of them or none: then
 /// the file's own footer does.
-fn fill_columns(dataset: &DatasetDefinition, files: &mut [ViewFile]) -> Result<()> {
+pub(super) fn fill_columns(dataset: &DatasetDefinition, files: &mut [ViewFile]) -> Result<()> {
     /// Columns beyond this have no statistics.
     const STATISTICS_COLUMNS_MAX: usize = 32;
     let mut known: BTreeSet<Arc<BTreeSet<String>>> = BTreeSet::new();

@@ -6,15 +6,15 @@ use jiff::civil::Date;
 use serde_json::Value;
 
 use super::predicate::{Bounds, Literal, Predicate, Unterminated};
-use crate::dataset::{DatasetDefinition, STORE_COLUMN};
+use crate::dataset::{DAYS_SUFFIX, DatasetDefinition, STORE_COLUMN};
 use crate::error::{Error, Result};
 use crate::ids::{Month, StoreId};
 
-/// The scans of each dataset that a query reads, by dataset name. A dataset that is not here is
-/// not behind the answer.
+/// The scans of each table that a query reads, by name: a dataset's rows, or its table of days. A
+/// dataset of which neither is here is not behind the answer.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Scans {
-    by_dataset: BTreeMap<String, Vec<Scan>>,
+    by_table: BTreeMap<String, Vec<Scan>>,
 }
 
 /// One reading of a dataset with the filters pushed into it.
@@ -33,29 +33,44 @@ impl Scans {
         Ok(scans)
     }
 
-    pub fn datasets(&self) -> impl Iterator<Item = &str> {
-        self.by_dataset.keys().map(String::as_str)
+    pub fn tables(&self) -> impl Iterator<Item = &str> {
+        self.by_table.keys().map(String::as_str)
     }
 
-    pub fn of(&self, dataset: &str) -> &[Scan] {
-        self.by_dataset.get(dataset).map_or(&[], Vec::as_slice)
+    /// Whether the query reads `table`.
+    pub fn reads(&self, table: &str) -> bool {
+        !self.of(table).is_empty()
+    }
+
+    /// Whether the query reads the dataset's rows or its days.
+    pub fn reads_of(&self, dataset: &str) -> bool {
+        self.behind(dataset).next().is_some()
     }
 
     /// Whether rows of `store` on `date` can be behind the answer (`None`: rows without a date).
     pub fn touch(&self, dataset: &DatasetDefinition, store: &StoreId, date: Option<Date>) -> bool {
         let bounds = |column: &str| day_bounds(dataset, store, date, column);
-        self.of(dataset.name.as_str()).iter().any(|scan| scan.predicate.may_hold(&bounds))
+        self.behind(dataset.name.as_str()).any(|scan| scan.predicate.may_hold(&bounds))
     }
 
-    /// Whether a file whose columns lie within `bounds` can be behind the answer.
-    pub fn may_need(&self, dataset: &str, bounds: &impl Fn(&str) -> Option<Bounds>) -> bool {
-        self.of(dataset).iter().any(|scan| scan.predicate.may_hold(bounds))
+    /// Whether what `table` shows of a file whose columns lie within `bounds` can be behind the
+    /// answer.
+    pub fn may_need(&self, table: &str, bounds: &impl Fn(&str) -> Option<Bounds>) -> bool {
+        self.of(table).iter().any(|scan| scan.predicate.may_hold(bounds))
     }
 
     /// Whether some filter narrows the dataset.
     pub fn narrow(&self, dataset: &str) -> bool {
-        let scans = self.of(dataset);
-        !scans.is_empty() && scans.iter().all(|scan| scan.predicate != Predicate::Any)
+        self.reads_of(dataset) && self.behind(dataset).all(|scan| scan.predicate != Predicate::Any)
+    }
+
+    fn of(&self, table: &str) -> &[Scan] {
+        self.by_table.get(table).map_or(&[], Vec::as_slice)
+    }
+
+    /// The scans of the dataset's rows and of its days, which go by the same column names.
+    fn behind(&self, dataset: &str) -> impl Iterator<Item = &Scan> {
+        self.of(dataset).iter().chain(self.of(&format!("{dataset}{DAYS_SUFFIX}")))
     }
 
     fn collect(&mut self, node: &Value) {
@@ -67,7 +82,7 @@ impl Scans {
         if let Some(table) = info.and_then(|info| info.get("Table")).and_then(Value::as_str) {
             let name = table.rsplit('.').next().unwrap_or(table).trim_matches('"');
             let predicate = pushed_filters(info.and_then(|info| info.get("Filters")));
-            self.by_dataset.entry(name.to_owned()).or_default().push(Scan { predicate });
+            self.by_table.entry(name.to_owned()).or_default().push(Scan { predicate });
         }
         if let Some(children) = node.get("children") {
             self.collect(children);

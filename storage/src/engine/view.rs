@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use super::predicate::{Bounds, Literal};
-use crate::dataset::{ColumnType, DatasetDefinition};
+use crate::dataset::{ColumnType, DatasetDefinition, STORE_COLUMN};
 use crate::ids::StoreId;
 
 /// A lake file as a query needs to know it.
@@ -117,7 +117,7 @@ pub fn select_sql(dataset: &DatasetDefinition, files: &[ViewFile], zones: &Store
             outer.push(format!("{} AS {}", zones.local_sql(&column.name, &stores), quote_name(&local)));
         }
     }
-    format!("SELECT {} FROM ({})", outer.join(", "), files_sql(dataset, files, false))
+    format!("SELECT {} FROM ({})", outer.join(", "), files_sql(dataset, files, Purpose::Answer))
 }
 
 /// In [`rows_sql`], the path that DuckDB opened. (No column name has a capital letter.)
@@ -125,7 +125,7 @@ pub(super) const FILE_COLUMN: &str = "\"File\"";
 
 /// A SELECT of partition columns, the dataset's columns and [`FILE_COLUMN`].
 pub(super) fn rows_sql(dataset: &DatasetDefinition, files: &[ViewFile]) -> String {
-    files_sql(dataset, files, true)
+    files_sql(dataset, files, Purpose::Proof)
 }
 
 /// An empty table of the view's columns, for planning.
@@ -159,29 +159,50 @@ pub fn quote_text(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
+/// What rows are read for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// What statistics prove need not be read.
+    Answer,
+    /// Everything is read as it stands in the files, with [`FILE_COLUMN`].
+    Proof,
+}
+
 /// One `read_parquet` for each set of columns that files have: it takes names and types from its
 /// first file, the newest.
-fn files_sql(dataset: &DatasetDefinition, files: &[ViewFile], with_file: bool) -> String {
-    let mut groups: BTreeMap<Option<&BTreeSet<String>>, Vec<&ViewFile>> = BTreeMap::new();
+pub(super) fn files_sql(dataset: &DatasetDefinition, files: &[ViewFile], purpose: Purpose) -> String {
+    let mut groups: BTreeMap<(Option<&BTreeSet<String>>, bool), Vec<&ViewFile>> = BTreeMap::new();
     for file in files {
-        groups.entry(file.columns.as_deref()).or_default().push(file);
+        let one_store = purpose == Purpose::Answer && names_its_store_only(dataset, file);
+        groups.entry((file.columns.as_deref(), one_store)).or_default().push(file);
     }
     let partitions = dataset.partition_columns();
-    let parts = groups.into_iter().map(|(present, mut files)| {
+    let parts = groups.into_iter().map(|((present, one_store), mut files)| {
         files.sort_by(|left, right| right.written.cmp(&left.written).then_with(|| left.path.cmp(&right.path)));
         let columns = dataset.columns.iter().map(|column| {
             let (name, kind) = (quote_name(&column.name), sql_type(column.column_type));
+            // A constant for each file: nothing to decode, and quick to group by.
+            if one_store && dataset.store_column.as_ref() == Some(&column.name) {
+                return format!("{STORE_COLUMN} AS {name}");
+            }
             match present.is_none_or(|present| present.contains(&column.name)) {
                 true => format!("CAST({name} AS {kind}) AS {name}"),
                 false => format!("CAST(NULL AS {kind}) AS {name}"),
             }
         });
-        let file = with_file.then(|| format!("filename AS {FILE_COLUMN}"));
+        let file = (purpose == Purpose::Proof).then(|| format!("filename AS {FILE_COLUMN}"));
         let columns: Vec<String> = partitions.iter().map(|name| quote_name(name)).chain(columns).chain(file).collect();
         format!("SELECT {} FROM {}", columns.join(", "), read_parquet(&partitions, &files))
     });
     let parts: Vec<String> = parts.collect();
     if parts.is_empty() { no_rows(dataset) } else { parts.join(" UNION ALL ") }
+}
+
+/// Whether the column that names the store is known to hold the partition's store in every row.
+fn names_its_store_only(dataset: &DatasetDefinition, file: &ViewFile) -> bool {
+    let known = dataset.store_column.as_ref().and_then(|column| file.bounds.get(column));
+    let store = file.partition.get(STORE_COLUMN).map(|store| Literal::Text(store.clone()));
+    matches!((known, &store), (Some((least, greatest)), Some(store)) if least == store && greatest == store)
 }
 
 fn read_parquet(partitions: &[String], files: &[&ViewFile]) -> String {
@@ -213,7 +234,7 @@ fn local_name(dataset: &DatasetDefinition, column: &str) -> Option<String> {
     (is_timestamp && dataset.column(&local).is_none()).then_some(local)
 }
 
-fn partition_column(name: String) -> ViewColumn {
+pub(super) fn partition_column(name: String) -> ViewColumn {
     let (title_es, title_en) = match name.as_str() {
         "month" => ("Mes", "Month"),
         "year" => ("Año", "Year"),

@@ -65,7 +65,7 @@ pub fn current<'a, S: ObjectStore>(
 ) -> impl futures::Stream<Item = Result<(&'a [StoreDefinition], Option<Snapshot>)>> + 'a {
     stream::iter(&known.tables)
         .map(async |(table, stores)| {
-            let snapshot = Table::new(objects, table.clone()).load().await?;
+            let snapshot = Table::new(objects, table.clone()).load_without_statistics().await?;
             Ok((stores.as_slice(), snapshot))
         })
         .buffered(TABLES_AHEAD)
@@ -79,14 +79,16 @@ impl Known {
         for file in snapshot.into_iter().flat_map(|snapshot| snapshot.store_files(store)) {
             let received_by = Timestamp::from_millisecond(file.modification_time)
                 .map_err(|error| Error::data(format!("{}: modificationTime", file.path)).with_source(error))?;
-            evidence.units.extend(file.unit_proofs()?.into_iter().map(|proof| UnitEvidence {
-                unit: proof.unit,
-                position: proof.position,
-                rows: proof.rows,
-                proven: proof.is_proven,
-                extracted_at: proof.extracted_at,
-                received_by,
-            }));
+            file.each_proof(|proof| {
+                evidence.units.push(UnitEvidence {
+                    unit: proof.unit,
+                    position: proof.position,
+                    rows: proof.rows,
+                    proven: proof.is_proven,
+                    extracted_at: proof.extracted_at,
+                    received_by,
+                });
+            })?;
             if !waiting.is_empty() {
                 evidence.differing.extend(doubts(&file.units()?, waiting));
             }

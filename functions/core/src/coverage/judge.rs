@@ -58,11 +58,9 @@ pub fn judge(
     let due_through = clock.over_through(now.checked_sub(schedule).unwrap_or(now));
     let over_through = clock.over_through(now);
     let mut proven_at = None;
-    let mut rows_by_month = BTreeMap::new();
+    let mut months = MonthRows::default();
     let states = days.iter().map(|(date, day)| {
-        if day.rows > 0 {
-            *rows_by_month.entry(Month::of(date)).or_insert(0) += day.rows;
-        }
+        months.add(date, day.rows);
         // A whole table is due as soon as the store is expected.
         let (over, due) = match dataset.kind {
             DatasetKind::Dimension => (true, true),
@@ -74,14 +72,14 @@ pub fn judge(
         }
         state
     });
-    let calendar = Calendar::new(days.from, states.collect::<Vec<_>>());
+    let calendar = Calendar::new(days.from, states);
     Ok(StoreCoverage {
         store: store.id.clone(),
         name: store.name.clone(),
         active: store.active,
         hold_repair: store.hold_repair,
         calendar,
-        rows_by_month,
+        rows_by_month: months.finish(),
         proven_at,
     })
 }
@@ -118,6 +116,32 @@ struct Day {
     awaits: Option<Position>,
 }
 
+/// Sums rows by month over days in order.
+#[derive(Default)]
+struct MonthRows {
+    done: BTreeMap<Month, u64>,
+    /// The month of the last day that had rows.
+    open: Option<(Month, u64)>,
+}
+
+impl MonthRows {
+    fn add(&mut self, date: Date, rows: u64) {
+        if rows == 0 {
+            return;
+        }
+        let month = Month::of(date);
+        match &mut self.open {
+            Some((same, sum)) if *same == month => *sum += rows,
+            open => self.done.extend(open.replace((month, rows))),
+        }
+    }
+
+    fn finish(mut self) -> BTreeMap<Month, u64> {
+        self.done.extend(self.open);
+        self.done
+    }
+}
+
 /// The days of a calendar, by their number after `from`.
 struct Days {
     from: Date,
@@ -135,8 +159,10 @@ impl Days {
         let mut received = None;
         for (date, unit) in dated {
             // Units of one file arrived together: their answer is computed once.
-            let (at, over_through) = received.unwrap_or((unit.received_by, clock.over_through(unit.received_by)));
-            let over_through = if at == unit.received_by { over_through } else { clock.over_through(unit.received_by) };
+            let over_through = match received {
+                Some((at, over_through)) if at == unit.received_by => over_through,
+                _ => clock.over_through(unit.received_by),
+            };
             received = Some((unit.received_by, over_through));
             let in_time = clock.dataset.kind != DatasetKind::Daily || date <= over_through;
             if let Some(day) = days.get(date) {
@@ -237,8 +263,9 @@ impl StoreClock<'_> {
     /// be a day less for a while: never a day too many.)
     fn over_through(&self, at: Timestamp) -> Date {
         let local = self.zone.to_datetime(at);
-        let days = if local.time() >= self.dataset.closes_at { 1 } else { 2 };
-        local.date().saturating_sub(days.days())
+        let before = |date: Date| date.yesterday().unwrap_or(Date::MIN);
+        let yesterday = before(local.date());
+        if local.time() >= self.dataset.closes_at { yesterday } else { before(yesterday) }
     }
 }
 

@@ -17,6 +17,8 @@ use crate::Deps;
 mod evidence;
 mod gaps;
 mod judge;
+#[cfg(test)]
+mod model_tests;
 pub(crate) mod persist;
 mod summary;
 mod types;

@@ -32,18 +32,15 @@ pub fn summarise(
 /// From the first expected day of any store to the last.
 fn whole_period<'a>(stores: impl Iterator<Item = &'a StoreCoverage>) -> Option<Period> {
     stores
-        .filter_map(|store| Some(Period { from: expected_days(store).next()?, to: expected_days(store).last()? }))
+        .filter_map(|store| store.calendar.expected())
         .reduce(|all, one| Period { from: all.from.min(one.from), to: all.to.max(one.to) })
-}
-
-fn expected_days(store: &StoreCoverage) -> impl Iterator<Item = Date> + '_ {
-    store.calendar.days().filter(|(_, state)| *state != DayState::NotExpected).map(|(date, _)| date)
 }
 
 fn of_store(store: &StoreCoverage, settings: &CoverageSettings, period: Option<Period>) -> StoreSummary {
     let within = |date: &Date| period.is_none_or(|period| period.from <= *date && *date <= period.to);
     let mut days = StateCounts::default();
-    let mut months: BTreeMap<Month, StateCounts> = BTreeMap::new();
+    // In order: the last one is the month of the last due day.
+    let mut months: Vec<(Month, StateCounts)> = Vec::new();
     let mut first_expected = None;
     for (date, state) in store.calendar.days().filter(|(date, _)| within(date)) {
         days.add(state, 1);
@@ -51,7 +48,13 @@ fn of_store(store: &StoreCoverage, settings: &CoverageSettings, period: Option<P
             first_expected.get_or_insert(date);
         }
         if state.is_due() {
-            months.entry(Month::of(date)).or_default().add(state, 1);
+            let month = Month::of(date);
+            if months.last().is_none_or(|(last, _)| *last != month) {
+                months.push((month, StateCounts::default()));
+            }
+            if let Some((_, days)) = months.last_mut() {
+                days.add(state, 1);
+            }
         }
     }
     let missing_months: Vec<Month> =

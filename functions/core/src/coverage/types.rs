@@ -4,6 +4,8 @@ use jiff::civil::Date;
 use ribera_storage::{Error, Result};
 use serde::{Deserialize, Serialize};
 
+use super::Period;
+
 /// The state of a business date of a store and dataset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -143,6 +145,24 @@ impl Calendar {
         self.from.checked_add(jiff::Span::new().try_days(after).ok()?).ok()
     }
 
+    /// From the first expected day to the last; `None` when none is.
+    pub fn expected(&self) -> Option<Period> {
+        let (mut at, mut span) = (0_usize, None);
+        for (days, state) in parsed(&self.runs).filter(|(days, _)| *days > 0) {
+            if state != DayState::NotExpected {
+                let first = span.map_or(at, |(first, _)| first);
+                span = Some((first, at + days - 1));
+            }
+            at += days;
+        }
+        let date = |after: usize| {
+            let days = jiff::Span::new().try_days(i64::try_from(after).ok()?).ok()?;
+            self.from.checked_add(days).ok()
+        };
+        let (first, last) = span?;
+        Some(Period { from: date(first)?, to: date(last)? })
+    }
+
     /// The state of a day; outside the calendar nothing is expected.
     pub fn state(&self, date: Date) -> DayState {
         self.days().find(|(day, _)| *day == date).map_or(DayState::NotExpected, |(_, state)| state)
@@ -213,6 +233,12 @@ mod tests {
         assert_eq!(calendar.days().map(|(_, state)| state).collect::<Vec<_>>(), states);
         assert_eq!(calendar.to(), Some(date(2026, 3, 4)));
         assert_eq!(calendar.state(date(2026, 3, 1)), Missing);
+        assert_eq!(calendar.expected(), Some(Period { from: date(2026, 2, 27), to: date(2026, 3, 4) }));
+        assert_eq!(Calendar::new(date(2026, 2, 27), [NotExpected, Missing, NotExpected]).expected(), {
+            let day = date(2026, 2, 28);
+            Some(Period { from: day, to: day })
+        });
+        assert_eq!(Calendar::new(date(2026, 2, 27), [NotExpected]).expected(), None);
         assert_eq!(calendar.state(date(2027, 3, 1)), NotExpected);
         let json = serde_json::to_string(&calendar).unwrap();
         assert_eq!(serde_json::from_str::<Calendar>(&json).unwrap(), calendar);

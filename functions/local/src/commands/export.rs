@@ -23,10 +23,10 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Format {
     /// Una base DuckDB que se abre sin extensiones ni lago. / A DuckDB database that opens without extensions or lake.
-    #[command(after_help = "Una tabla por conjunto, `ventas_raw` como otro nombre de `ventas`, `ribera_coverage_runs` con el estado
-de cada día-tienda y `ribera_stores` con las tiendas. El archivo se cambia entero al terminar.
-/ A table for each dataset, `ventas_raw` as another name of `ventas`, `ribera_coverage_runs` with the state
-of every store-day and `ribera_stores` with the stores. The file is swapped in whole at the end.
+    #[command(after_help = "Una tabla por conjunto, otra con sus filas y sumas por día (`ventas_days`), `ventas_raw` como otro nombre de
+`ventas`, `ribera_coverage_runs` con el estado de cada día-tienda y `ribera_stores` con las tiendas. El archivo se cambia entero al terminar.
+/ A table for each dataset, one more with its rows and sums by day (`ventas_days`), `ventas_raw` as another name
+of `ventas`, `ribera_coverage_runs` with the state of every store-day and `ribera_stores` with the stores. The file is swapped in whole at the end.
 
 Ejemplo / Example:
   ribera export duckdb ventas.duckdb --dataset ventas")]
@@ -64,7 +64,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit> {
             ]);
         }
         days.extend(coverage_rows(&coverage::compute_at(&lake.deps(), &dataset.name, &snapshots).await?));
-        datasets.push(ExportDataset { dataset, files });
+        datasets.push(ExportDataset { dataset, snapshots, files });
     }
     let tables = [
         stores_table(&lake),
@@ -82,7 +82,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit> {
         },
     ];
     let mut rows = Vec::new();
-    export(&lake.engine_options()?, &datasets, &tables, &lake.zones(), &file, |name, count| {
+    export(&lake.engine_options()?, &datasets, &tables, &lake.zones(), &root, &file, |name, count| {
         rows.push((name.to_owned(), count));
     })?;
     let bytes = std::fs::metadata(&file)?.len();

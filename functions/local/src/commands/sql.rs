@@ -6,7 +6,7 @@ use std::io::{IsTerminal, Write as _};
 use comfy_table::Cell;
 use ribera_core::coverage::{self, AnswerCoverage};
 use ribera_storage::delta::Snapshot;
-use ribera_storage::engine::{Answer, AnswerColumn, Engine, Planner, Scans, ViewFile, view_files};
+use ribera_storage::engine::{Answer, AnswerColumn, Engine, Planner, Scans, ViewFile, days_name, view_files};
 use ribera_storage::{DatasetName, Error, Result, TableName};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -21,6 +21,7 @@ const TABLE_ROWS_MAX: usize = 1000;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Ejemplos / Examples:
   ribera sql \"SELECT store_id, month, sum(total) FROM ventas GROUP BY ALL ORDER BY ALL\"
+  ribera sql \"SELECT month, sum(rows), sum(total) FROM ventas_days GROUP BY ALL ORDER BY ALL\"
   ribera sql --csv \"SELECT * FROM ventas WHERE fecha = '2017-03-01'\" > ventas.csv
   ribera sql --version 12 \"SELECT count(*) FROM ventas\"
   ribera sql --require-complete \"SELECT sum(total) FROM ventas WHERE month = '2017-03'\"")]
@@ -105,7 +106,7 @@ fn settle_versions(lake: &Lake, scans: &Scans, texts: &[String]) -> Result<Versi
     let mut versions = Versions::parse(texts)?;
     let mut tables = Vec::new();
     for dataset in &lake.datasets {
-        if !scans.of(dataset.name.as_str()).is_empty() {
+        if scans.reads_of(dataset.name.as_str()) {
             tables.extend(lake.settings.tables(&dataset.name)?);
         }
     }
@@ -117,30 +118,35 @@ fn settle_versions(lake: &Lake, scans: &Scans, texts: &[String]) -> Result<Versi
 async fn load_snapshots(lake: &Lake, scans: &Scans, versions: &Versions) -> Result<BTreeMap<DatasetName, Vec<Snapshot>>> {
     let mut snapshots = BTreeMap::new();
     for dataset in &lake.datasets {
-        if !scans.of(dataset.name.as_str()).is_empty() {
+        if scans.reads_of(dataset.name.as_str()) {
             snapshots.insert(dataset.name.clone(), lake.snapshots(&dataset.name, versions).await?);
         }
     }
     Ok(snapshots)
 }
 
-/// Every dataset is there to be described; those that the query reads have the files it may need.
+/// Every dataset is there to be described, its rows and its days; those that the query reads have
+/// the files it may need.
 fn open_engine(lake: &Lake, scans: &Scans, snapshots: &BTreeMap<DatasetName, Vec<Snapshot>>) -> Result<Engine> {
     let engine = Engine::open(&lake.engine_options()?)?;
     let (root, zones) = (lake.root()?, lake.zones());
     for dataset in &lake.datasets {
-        let mut files = Vec::new();
-        for snapshot in snapshots.get(&dataset.name).into_iter().flatten() {
-            let wanted = |file: &ViewFile| {
-                let bounds = |column: &str| match dataset.store_column.as_deref() {
-                    Some(name) if name == column => file.bounds_of(ribera_storage::dataset::STORE_COLUMN),
-                    _ => file.bounds_of(column),
-                };
-                scans.may_need(dataset.name.as_str(), &bounds)
+        let wanted = |table: &str, file: &ViewFile| {
+            let bounds = |column: &str| match dataset.store_column.as_deref() {
+                Some(name) if name == column => file.bounds_of(ribera_storage::dataset::STORE_COLUMN),
+                _ => file.bounds_of(column),
             };
-            files.extend(view_files(snapshot, dataset, &root, wanted)?);
+            scans.may_need(table, &bounds)
+        };
+        let snapshots = snapshots.get(&dataset.name).map(Vec::as_slice).unwrap_or_default();
+        let mut files = Vec::new();
+        for snapshot in snapshots {
+            files.extend(view_files(snapshot, dataset, &root, |file| wanted(dataset.name.as_str(), file))?);
         }
         engine.define(dataset, &files, &zones)?;
+        let days = days_name(dataset).unwrap_or_default();
+        let snapshots = if scans.reads(&days) { snapshots } else { &[] };
+        engine.define_days(dataset, snapshots, &root, |file| wanted(&days, file))?;
     }
     engine.lock()?;
     Ok(engine)

@@ -1,6 +1,6 @@
 //! `ribera tables`: the tables of the lake with size, version and columns.
 
-use ribera_storage::engine::view_columns;
+use ribera_storage::engine::{ViewColumn, days_columns, days_name, view_columns};
 use ribera_storage::{DatasetName, Result, TableName};
 use serde::Serialize;
 
@@ -29,6 +29,15 @@ struct TableLine {
     rows: u64,
     bytes: u64,
     columns: Vec<ColumnLine>,
+    /// The rows and sums of every store-day, from the log alone; `None` unless the dataset is daily.
+    days: Option<DaysLine>,
+}
+
+#[derive(Debug, Serialize)]
+struct DaysLine {
+    /// Its name in SQL.
+    name: String,
+    columns: Vec<ColumnLine>,
 }
 
 #[derive(Debug, Serialize)]
@@ -38,6 +47,12 @@ struct ColumnLine {
     sql_type: String,
     title_es: String,
     title_en: String,
+}
+
+impl From<ViewColumn> for ColumnLine {
+    fn from(column: ViewColumn) -> Self {
+        Self { name: column.name, sql_type: column.sql_type, title_es: column.title_es, title_en: column.title_en }
+    }
 }
 
 pub async fn run(args: Args, context: &Context) -> Result<Exit> {
@@ -50,12 +65,8 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit> {
         let snapshots = lake.snapshots(&dataset.name, &Versions::default()).await?;
         for table in lake.settings.tables(&dataset.name)? {
             let snapshot = snapshots.iter().find(|snapshot| *snapshot.table() == table);
-            let columns = view_columns(dataset).into_iter().map(|column| ColumnLine {
-                name: column.name,
-                sql_type: column.sql_type,
-                title_es: column.title_es,
-                title_en: column.title_en,
-            });
+            let days = days_name(dataset)
+                .map(|name| DaysLine { name, columns: days_columns(dataset).into_iter().map(ColumnLine::from).collect() });
             lines.push(TableLine {
                 dataset: dataset.name.clone(),
                 title_es: dataset.titles.es.clone(),
@@ -65,7 +76,8 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit> {
                 rows: snapshot.map_or(0, |snapshot| snapshot.files().filter_map(|file| file.rows()).sum()),
                 bytes: snapshot.map_or(0, |snapshot| snapshot.files().map(|file| file.size).sum()),
                 table,
-                columns: columns.collect(),
+                columns: view_columns(dataset).into_iter().map(ColumnLine::from).collect(),
+                days,
             });
         }
     }
@@ -93,18 +105,30 @@ fn lines_text(lang: Lang, lines: &[TableLine]) -> String {
         ]);
     }
     let more = lang.pick(
-        "Columnas de una tabla: ribera tables NOMBRE. `ventas_raw` es otro nombre de `ventas`.",
-        "Columns of a table: ribera tables NAME. `ventas_raw` is another name of `ventas`.",
+        "Columnas de una tabla: ribera tables NOMBRE. `ventas_raw` es otro nombre de `ventas`; `ventas_days` tiene sus filas y sumas por día.",
+        "Columns of a table: ribera tables NAME. `ventas_raw` is another name of `ventas`; `ventas_days` has its rows and sums by day.",
     );
     format!("{}\n{more}", show::table_text(&table))
 }
 
 fn columns_text(lang: Lang, lines: &[TableLine]) -> String {
     let mut texts = vec![lines_text(lang, lines)];
+    let Some(line) = lines.first() else { return texts.remove(0) };
+    texts.push(column_table(lang, &line.columns));
+    if let Some(days) = &line.days {
+        let what = lang.pick(
+            "filas y sumas de cada día y tienda, sin abrir archivos de datos",
+            "rows and sums of each store and day; opens no data file",
+        );
+        texts.push(format!("{}: {what}\n{}", days.name, column_table(lang, &days.columns)));
+    }
+    texts.join("\n\n")
+}
+
+fn column_table(lang: Lang, columns: &[ColumnLine]) -> String {
     let mut table = show::table(&lang.pick(["Columna", "Tipo", "Qué es"], ["Column", "Type", "What it is"]));
-    for column in lines.first().map_or(&[][..], |line| &line.columns) {
+    for column in columns {
         table.add_row([&column.name, &column.sql_type, lang.pick(&column.title_es, &column.title_en)]);
     }
-    texts.push(show::table_text(&table));
-    texts.join("\n\n")
+    show::table_text(&table)
 }

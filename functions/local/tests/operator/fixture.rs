@@ -104,6 +104,18 @@ impl Lake {
         report.report.outcomes.into_iter().find(|one| one.batch.as_ref() == Some(&batch)).unwrap().outcome
     }
 
+    /// Uploads a batch of another mode than `replace` and ingests it; it must be committed. Of a
+    /// `delete` the rows are keys.
+    pub fn batch_as(&self, mode: Mode, dataset: &DatasetDefinition, id: &str, days: &[Day]) {
+        let of_file = if mode == Mode::Delete { keys_of(dataset) } else { dataset.clone() };
+        self.deliver_as(mode, &of_file, id, days, |file| file);
+        let batch: BatchId = id.parse().unwrap();
+        let report = self.sweep();
+        let outcome =
+            report.report.outcomes.into_iter().find(|one| one.batch.as_ref() == Some(&batch)).unwrap().outcome;
+        assert!(matches!(outcome, Outcome::Committed { .. }), "{id}: {outcome:?}");
+    }
+
     /// Ingests whatever waits.
     pub fn sweep(&self) -> SweepReport {
         let deps = Deps::new(&self.objects, SystemClock, SystemRandom);
@@ -118,9 +130,20 @@ impl Lake {
         days: &[Day],
         damage: impl Fn(Vec<u8>) -> Vec<u8>,
     ) -> ObjectPath {
+        self.deliver_as(Mode::Replace, dataset, id, days, damage)
+    }
+
+    fn deliver_as(
+        &self,
+        mode: Mode,
+        dataset: &DatasetDefinition,
+        id: &str,
+        days: &[Day],
+        damage: impl Fn(Vec<u8>) -> Vec<u8>,
+    ) -> ObjectPath {
         let batch: BatchId = id.parse().unwrap();
         let file = parquet(dataset, batch.store.as_str(), days);
-        let manifest = manifest(dataset, &batch, days, &file);
+        let manifest = Manifest { mode, ..manifest(dataset, &batch, days, &file) };
         let landing = ObjectPath::new(manifest.file.as_ref().unwrap().path.clone()).unwrap();
         let inbox = paths::inbox(&batch).unwrap();
         self.wait(async {
@@ -188,6 +211,15 @@ pub fn ventas() -> DatasetDefinition {
     shipped("ventas").unwrap().unwrap()
 }
 
+/// What the file of a `delete` has: unit and key columns, no sums.
+fn keys_of(dataset: &DatasetDefinition) -> DatasetDefinition {
+    let mut keys = dataset.clone();
+    keys.columns
+        .retain(|column| dataset.key.contains(&column.name) || Some(&column.name) == dataset.business_date.as_ref());
+    keys.audit_sums.clear();
+    keys
+}
+
 fn parquet(dataset: &DatasetDefinition, store: &str, days: &[Day]) -> Vec<u8> {
     let rows: Vec<(Day, i32)> = days.iter().flat_map(|day| (0..day.rows).map(|row| (*day, row))).collect();
     let number = |day: Date| (day - date(1970, 1, 1)).get_days();
@@ -231,6 +263,7 @@ fn value(column: &str, day: &Day, row: i32) -> i128 {
     match column {
         "cantidad" => 1000 + day.extra,
         "total" => 100 + i128::from(row),
+        "precio_unitario" => 10_001 + i128::from(row),
         _ => 0,
     }
 }
@@ -239,12 +272,16 @@ fn manifest(dataset: &DatasetDefinition, batch: &BatchId, days: &[Day], file: &[
     let month = Some(Month::of(days[0].date));
     let sha256 = sha256_hex(file);
     let units = days.iter().map(|day| {
-        let sum =
-            |column: &str, scale| ExactDecimal::new((0..day.rows).map(|row| value(column, day, row)).sum(), scale);
-        let facts = Facts {
-            rows: u64::try_from(day.rows).unwrap(),
-            sums: [("cantidad".to_owned(), sum("cantidad", 3)), ("total".to_owned(), sum("total", 2))].into(),
+        let sum = |column: &String| {
+            let Some(ColumnType::Decimal { scale, .. }) = dataset.column(column).map(|column| column.column_type)
+            else {
+                panic!("{column} is no decimal")
+            };
+            let total = (0..day.rows).map(|row| value(column, day, row)).sum();
+            (column.clone(), ExactDecimal::new(total, scale))
         };
+        let facts =
+            Facts { rows: u64::try_from(day.rows).unwrap(), sums: dataset.audit_sums.iter().map(sum).collect() };
         let audit = Facts { rows: facts.rows + u64::from(!day.proven), ..facts.clone() };
         UnitFacts {
             unit: Unit::Day(day.date),
