@@ -51,8 +51,7 @@ def coverage(report):
             values.append(one)
         return statistics.median(values)
 
-    # To make the large chain takes longer than to measure it.
-    small, large = of(STORES // 100, place.TIMES), of(STORES, 1)
+    small, large = of(STORES // 100, place.TIMES), of(STORES, place.TIMES)
     what = f"coverage of {STORES} stores x {DAYS} days"
     report.add(f"{what}: computed", middle(large, "compute_s"), "s", f"< {COVERAGE_S_MAX}")
     report.add(f"{what}: computed and saved", middle(large, "refresh_s"), "s")
