@@ -99,6 +99,13 @@ impl<S: ObjectStore> Agent<S> {
         let begun_at = self.ports.clock.now();
         let is_cycle = matches!(request.ask, Ask::Cycle | Ask::Due);
         let mut report = DatasetReport::new(id, name);
+        if !self.config.dry_run
+            && !self.config.local_only
+            && let Err(error) = self.answer_claim(id, name).await
+        {
+            // Away or full: the source is read all the same.
+            self.log(format!("store {id}, dataset {name}: epochs could not be looked at: {error}"));
+        }
         let done = self.work(context, &request.ask, &mut report).await;
         let outcome = match &done {
             Ok(()) => "ok".to_owned(),

@@ -14,6 +14,7 @@ pub mod columns;
 pub mod config;
 pub mod cycle;
 mod differing;
+mod epoch;
 pub mod extract;
 pub mod heartbeat;
 pub mod host;

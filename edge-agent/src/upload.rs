@@ -6,8 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use ribera_storage::batch::{FileFacts, Manifest, ManifestKind};
 use ribera_storage::object::{ObjectPath, PutBody, PutOutcome};
-use ribera_storage::{DatasetName, Error, ErrorKind, ObjectStore, Result, StoreId, paths};
-use serde::{Deserialize, Serialize};
+use ribera_storage::{Error, ErrorKind, ObjectStore, Result, StoreId, paths};
 use sha2::{Digest, Sha256};
 
 use crate::agent::Agent;
@@ -20,16 +19,6 @@ use crate::report::UploadReport;
 const PAUSE_FIRST_MS: u64 = 250;
 const PAUSE_LAST_MS: u64 = 30_000;
 const BUFFER_BYTES: usize = 1 << 16;
-/// Epochs that a stream may begin in one run: two live clones must not chase each other.
-const EPOCHS_PER_RUN: u64 = 1;
-
-/// The body of an epoch's claim.
-#[derive(Debug, Serialize, Deserialize)]
-struct EpochClaim {
-    journal_id: String,
-    claimed_at: jiff::Timestamp,
-    agent_version: String,
-}
 
 /// What became of a manifest that was put.
 enum Sent {
@@ -51,26 +40,6 @@ impl<S: ObjectStore> Agent<S> {
                 _ => self.send(batch, report).await?,
             }
         }
-        Ok(())
-    }
-
-    /// Begins a new epoch of a stream because another journal used the one it had.
-    pub(crate) async fn leave_epoch(
-        &self,
-        store: &StoreId,
-        dataset: &DatasetName,
-        report: &mut UploadReport,
-    ) -> Result<()> {
-        if report.new_epochs >= EPOCHS_PER_RUN * self.stores.len().max(1) as u64 * 8 {
-            return Err(Error::fenced(format!(
-                "store {store}, dataset {dataset}: another agent keeps using this stream; is this disk a copy of one that is running elsewhere?"
-            ))
-            .with_hint("end the other agent, then ribera-agent once"));
-        }
-        let epoch = self.claim_epoch(store, dataset).await?;
-        self.log(format!("store {store}, dataset {dataset}: another journal used this stream; epoch {epoch} begins"));
-        self.journal.begin_epoch(store, dataset, epoch)?;
-        report.new_epochs += 1;
         Ok(())
     }
 
@@ -155,44 +124,6 @@ impl<S: ObjectStore> Agent<S> {
             *opens_epoch = position.epoch > 0 && position.sequence == 0;
             Ok(())
         })
-    }
-
-    /// Claims the next free epoch of a stream. One claimed before a crash stays unused.
-    async fn claim_epoch(&self, store: &StoreId, dataset: &DatasetName) -> Result<u32> {
-        let held = self.journal.stream(store, dataset)?.map_or(0, |position| position.epoch + 1);
-        let mut epoch = held.max(self.first_unclaimed(store, dataset).await?);
-        let claim = EpochClaim {
-            journal_id: self.journal.id().to_owned(),
-            claimed_at: self.ports.clock.now(),
-            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-        };
-        let body: Bytes = serde_json::to_vec(&claim)
-            .map_err(|error| Error::bug("an epoch claim does not serialise").with_source(error))?
-            .into();
-        loop {
-            let path = paths::epoch_claim(store, dataset, epoch)?;
-            let outcome = self
-                .with_retries(async || {
-                    self.ports.steps.at(step::EPOCH_CLAIM)?;
-                    self.ports.objects.put_if_absent(&path, body.clone().into()).await
-                })
-                .await?;
-            match outcome {
-                PutOutcome::Created => return Ok(epoch),
-                // Perhaps an earlier attempt of ours: a free epoch costs nothing, doubt would.
-                PutOutcome::Exists => epoch += 1,
-            }
-        }
-    }
-
-    async fn first_unclaimed(&self, store: &StoreId, dataset: &DatasetName) -> Result<u32> {
-        let first = paths::epoch_claim(store, dataset, 0)?;
-        let prefix = first.as_str().trim_end_matches(first.file_name());
-        let claimed = self
-            .with_retries(async || ribera_storage::object::list_all(&self.ports.objects, prefix, None).await)
-            .await?;
-        let epoch = |path: &ObjectPath| path.file_name().strip_suffix(".json")?.parse::<u32>().ok();
-        Ok(claimed.iter().filter_map(|meta| epoch(&meta.path)).max().map_or(0, |highest| highest + 1))
     }
 
     /// Puts a manifest, and finds out whose it is when its name is taken.

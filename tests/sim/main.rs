@@ -9,9 +9,10 @@ use ribera_tests::sim::run::{Options, Report, run_seeds, trace_seed};
 /// Simulates stores, lines, object storage and function hosts with faults, and checks invariants.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Seeds `A..B`, without B, or how many. Seeds that failed once (tests/sim/seeds.txt) run first.
-    #[arg(long, default_value = "0..20", value_parser = range)]
-    seeds: (u64, u64),
+    /// Seeds `A..B`, without B, how many, or single ones as in `3,9,14`. Seeds that failed once
+    /// (tests/sim/seeds.txt) run first.
+    #[arg(long, default_value = "0..20", value_parser = seeds)]
+    seeds: Seeds,
     #[arg(long, default_value_t = 50)]
     stores: u32,
     /// Business days.
@@ -46,7 +47,7 @@ fn main() -> ExitCode {
         return code(trace_seed(seed, &options).violations.is_empty());
     }
     let mut seeds: Vec<u64> = if arguments.no_kept_seeds { Vec::new() } else { ribera_tests::sim::run::kept_seeds() };
-    seeds.extend((arguments.seeds.0..arguments.seeds.1).filter(|seed| !seeds.contains(seed)).collect::<Vec<_>>());
+    seeds.extend(arguments.seeds.0.into_iter().filter(|seed| !seeds.contains(seed)).collect::<Vec<_>>());
     let report: Report = run_seeds(&seeds, &options);
     if arguments.json {
         println!("{}", report.to_json());
@@ -60,8 +61,17 @@ fn code(good: bool) -> ExitCode {
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn range(text: &str) -> Result<(u64, u64), String> {
-    let (from, to) = text.split_once("..").unwrap_or(("0", text));
-    let parsed = from.parse().ok().zip(to.parse().ok());
-    parsed.filter(|(from, to)| from < to).ok_or_else(|| format!("must be A..B with A < B, or a number, got {text:?}"))
+#[derive(Debug, Clone)]
+struct Seeds(Vec<u64>);
+
+fn seeds(text: &str) -> Result<Seeds, String> {
+    let number = |text: &str| text.parse::<u64>().ok();
+    let listed = || text.split(',').map(number).collect::<Option<Vec<u64>>>();
+    let seeds = match text.split_once("..") {
+        Some((from, to)) => number(from).zip(number(to)).map(|(from, to)| (from..to).collect()),
+        None if text.contains(',') => listed(),
+        None => number(text).map(|to| (0..to).collect()),
+    };
+    let some = seeds.filter(|seeds| !seeds.is_empty());
+    some.map(Seeds).ok_or_else(|| format!("must be A..B with A < B, a number, or A,B,C, got {text:?}"))
 }

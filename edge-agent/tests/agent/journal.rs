@@ -1,11 +1,11 @@
 //! Journals that are damaged, lost, cloned or restored.
 
 use ribera_agent::host::OsRandom;
-use ribera_agent::report::Exit;
+use ribera_agent::report::{Exit, UploadReport};
 use ribera_storage::ErrorKind;
 use ribera_storage::batch::{AckOutcome, QuarantineReason};
 
-use crate::fixture::{World, day};
+use crate::fixture::{World, block_on, day};
 
 #[test]
 fn a_journal_cut_off_in_the_middle_is_named_with_the_command_that_helps() {
@@ -66,25 +66,74 @@ fn a_journal_restored_from_a_backup_takes_a_new_epoch_and_sends_everything_it_kn
 #[test]
 fn of_two_agents_on_copies_of_one_disk_each_ends_in_an_epoch_of_its_own() {
     let world = World::new();
+    let clone = agent_on_a_copy(&world);
+    // The first goes on, unseen by the second; both use the same next number.
+    world.sell("2017-05-09", 10..14);
+    world.once();
+    world.sell("2017-05-09", 20..21);
+    let request = crate::fixture::request(ribera_agent::cycle::Ask::Cycle);
+    let report = block_on(clone.run("test", &request, std::time::Duration::ZERO));
+    assert_eq!(report.exit(), Exit::Done, "{:?}", report.problems);
+    assert_eq!(report.upload.new_epochs, 1);
+    let stream = clone.journal.stream(&"s1".parse().unwrap(), &"ventas".parse().unwrap()).unwrap().unwrap();
+    assert_eq!(stream.epoch, 1);
+    assert_eq!(world.lake()[&day("2017-05-09")].0, 5, "the clone's epoch is the higher one");
+}
+
+#[test]
+fn an_agent_answers_the_epoch_of_a_copy_that_sent_older_rows_and_died() {
+    let world = World::new();
+    let clone = agent_on_a_copy(&world);
+    world.sell("2017-05-09", 10..14);
+    let cycle = crate::fixture::request(ribera_agent::cycle::Ask::Cycle);
+    block_on(clone.collect(&cycle));
+    // The first reads more, sends it and hears that all is well; then the copy sends what it has.
+    world.sell("2017-05-09", 20..21);
+    world.once();
+    world.ingest();
+    world.once();
+    block_on(clone.upload(&[], &mut UploadReport::default())).unwrap();
+    drop(clone);
+    assert_eq!(world.lake()[&day("2017-05-09")].0, 4, "the copy's epoch is the higher one");
+    world.clock.set("2017-05-10T17:00:00Z");
+    let report = world.once();
+    assert_eq!(report.exit(), Exit::Done, "{:?}", report.problems);
+    assert_eq!(world.lake()[&day("2017-05-09")].0, 5);
+    let batches = world.manifests().len();
+    world.ingest();
+    world.once();
+    world.clock.set("2017-05-10T18:00:00Z");
+    world.once();
+    assert_eq!(world.manifests().len(), batches, "and then it is quiet");
+}
+
+#[test]
+fn two_live_copies_do_not_make_each_other_read_everything_at_every_cycle() {
+    let world = World::new();
+    let clone = agent_on_a_copy(&world);
+    let first = world.start().unwrap();
+    let cycle = crate::fixture::request(ribera_agent::cycle::Ask::Cycle);
+    let begin: jiff::Timestamp = "2017-05-10T17:00:00Z".parse().unwrap();
+    for half_hour in 0..96 {
+        world.clock.set(&(begin + jiff::SignedDuration::from_mins(half_hour * 30)).to_string());
+        let agent = if half_hour % 2 == 0 { &first } else { &clone };
+        block_on(agent.run("test", &cycle, std::time::Duration::ZERO));
+        world.ingest();
+    }
+    let epochs = world.objects_under("agents/s1/ventas/epoch/").len();
+    assert!((3..20).contains(&epochs), "{epochs} epochs in two days");
+}
+
+/// A second agent, on a copy of the journal as it was when the first had sent a day.
+fn agent_on_a_copy(world: &World) -> crate::fixture::TestAgent {
     world.sell("2017-05-08", 1..4);
     world.once();
     world.ingest();
     world.once();
     let copy = world.folder.path().join("copy.sqlite");
     std::fs::copy(world.journal_file(), &copy).unwrap();
-    // The first goes on, unseen by the second; both use the same next number.
-    world.sell("2017-05-09", 10..14);
-    world.once();
-    let clone = ribera_agent::journal::Journal::open_file(&copy, &OsRandom, world.steps.clone()).unwrap();
-    let clone = world.start_with(clone).unwrap();
-    world.sell("2017-05-09", 20..21);
-    let request = crate::fixture::request(ribera_agent::cycle::Ask::Cycle);
-    let report = crate::fixture::block_on(clone.run("test", &request, std::time::Duration::ZERO));
-    assert_eq!(report.exit(), Exit::Done, "{:?}", report.problems);
-    assert_eq!(report.upload.new_epochs, 1);
-    let stream = clone.journal.stream(&"s1".parse().unwrap(), &"ventas".parse().unwrap()).unwrap().unwrap();
-    assert_eq!(stream.epoch, 1);
-    assert_eq!(world.lake()[&day("2017-05-09")].0, 5, "the clone's epoch is the higher one");
+    let journal = ribera_agent::journal::Journal::open_file(&copy, &OsRandom, world.steps.clone()).unwrap();
+    world.start_with(journal).unwrap()
 }
 
 /// The lake refuses a position that it has accepted with another content.
