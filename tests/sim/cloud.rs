@@ -23,6 +23,8 @@ pub struct Rates {
     pub effect_after_timeout: u64,
     pub call_slow: u64,
     pub effect_doubled: u64,
+    /// Of data files put.
+    pub upload_damaged: u64,
     /// Of crashing at a step that was met `n` times since it was armed: `crash_first / (n + 1)² +
     /// crash_later`. So rare steps crash too, and common ones not all the time.
     pub crash_first: u64,
@@ -38,6 +40,7 @@ impl Default for Rates {
             effect_after_timeout: 3_000,
             call_slow: 2_000,
             effect_doubled: 4_000,
+            upload_damaged: 4_000,
             crash_first: 600_000,
             crash_later: 30,
             armed_within: 5 * DAY,
@@ -249,6 +252,7 @@ impl SimStore {
         let step = format!("{} {} {}", self.program.kind, change.verb(), kind_of(change.path().as_str()));
         cloud.step(&self.program, &format!("{step}: before"));
         self.travel().await;
+        let change = self.perhaps_damaged(change);
         let failed = |what: &str| Error::retry(format!("simulated: {} {}: {what}", change.verb(), change.path()));
         if self.line_is_down() || cloud.strikes(Fault::CallFails, rates.call_fails) {
             return Err(failed("refused"));
@@ -278,6 +282,22 @@ impl SimStore {
             return Err(Error::retry(format!("simulated: {verb} {path}: refused")));
         }
         answer(&cloud.objects)
+    }
+
+    fn perhaps_damaged(&self, change: Change) -> Change {
+        match change {
+            Change::PutIfAbsent(path, bytes)
+                if path.as_str().starts_with("landing/")
+                    && !bytes.is_empty()
+                    && self.cloud.strikes(Fault::UploadDamaged, self.cloud.rates.upload_damaged) =>
+            {
+                let mut bytes = bytes.to_vec();
+                let index = self.cloud.sim.chance().index(bytes.len());
+                bytes[index] ^= 1 << self.cloud.sim.chance().below(8);
+                Change::PutIfAbsent(path, bytes.into())
+            }
+            whole => whole,
+        }
     }
 
     /// The request on its way: 5 to 80 ms, now and then a minute or three.

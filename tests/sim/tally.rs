@@ -38,6 +38,8 @@ pub enum Fault {
     SpoolBitFlipped,
     SpoolCut,
     SpoolFull,
+    /// A data file arrives with a flipped bit.
+    UploadDamaged,
     /// The store's database refuses or drops a query.
     SourceFails,
     SourceSlow,
@@ -50,7 +52,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::CallFails,
         Self::TimeoutAfterEffect,
         Self::EffectAfterTimeout,
@@ -70,6 +72,7 @@ impl Fault {
         Self::SpoolBitFlipped,
         Self::SpoolCut,
         Self::SpoolFull,
+        Self::UploadDamaged,
         Self::SourceFails,
         Self::SourceSlow,
         Self::SourceMoves,
@@ -97,6 +100,7 @@ impl Fault {
             Self::DiskCloned => "disk cloned",
             Self::SpoolBitFlipped => "spool bit flipped",
             Self::SpoolCut => "spool file cut",
+            Self::UploadDamaged => "upload damaged",
             Self::SpoolFull => "spool full",
             Self::SourceFails => "source fails",
             Self::SourceSlow => "source slow",
