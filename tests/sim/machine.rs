@@ -225,7 +225,7 @@ impl Machine {
                 self.cloud.sim.trace(&format!("{} heartbeat {error}", self.program.name));
             }
             let waiting = report.upload.waiting > 0;
-            self.wait_for_turn(if waiting { 30 * MINUTE } else { LOOK_EVERY }).await;
+            self.wait_for_turn(if waiting { HOUR } else { LOOK_EVERY }).await;
         }
     }
 

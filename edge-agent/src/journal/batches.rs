@@ -115,7 +115,7 @@ impl Journal {
     /// Never one of which a unit waits in an older extraction, for the higher number wins: that
     /// one goes first.
     pub fn next_to_send(&self, stores: &[StoreId]) -> Result<Option<BatchRow>> {
-        let wanted = serde_json::to_string(stores).unwrap_or_default();
+        let wanted = to_json(&stores).map_err(journal_error)?;
         let begun = self.batch_where(
             "state IN ('numbered', 'voiding') AND store IN (SELECT value FROM json_each(?)) ORDER BY epoch, sequence LIMIT 1",
             &[&wanted],
@@ -230,7 +230,7 @@ impl Journal {
 
     /// Batches whose acknowledgement is awaited, in order of their numbers.
     pub fn awaiting_ack(&self, stores: &[StoreId]) -> Result<Vec<BatchRow>> {
-        let wanted = serde_json::to_string(stores).unwrap_or_default();
+        let wanted = to_json(&stores).map_err(journal_error)?;
         self.batches_where(
             "state = 'uploaded' AND store IN (SELECT value FROM json_each(?)) ORDER BY store, dataset, epoch, sequence",
             &[&wanted],

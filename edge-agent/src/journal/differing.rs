@@ -7,7 +7,7 @@ use ribera_storage::ids::Position;
 use ribera_storage::{DatasetName, Result, StoreId, Unit};
 use rusqlite::params;
 
-use super::units::parsed;
+use super::units::{parsed, to_json};
 use super::{Journal, execute, journal_error};
 
 impl Journal {
@@ -16,7 +16,7 @@ impl Journal {
     /// nothing was written.
     pub fn note_differing(&self, store: &StoreId, dataset: &DatasetName, units: &[Unit]) -> Result<bool> {
         let names: Vec<String> = units.iter().map(Unit::to_string).collect();
-        let names = serde_json::to_string(&names).unwrap_or_default();
+        let names = to_json(&names).map_err(journal_error)?;
         const PROVEN: &str =
             "store = ? AND dataset = ? AND closed AND proven AND unit IN (SELECT value FROM json_each(?))";
         let known = params![store.as_str(), dataset.as_str(), names];
