@@ -40,7 +40,7 @@ impl Default for Rates {
             effect_after_timeout: 3_000,
             call_slow: 2_000,
             effect_doubled: 4_000,
-            upload_damaged: 4_000,
+            upload_damaged: 12_000,
             crash_first: 600_000,
             crash_later: 30,
             armed_within: 5 * DAY,

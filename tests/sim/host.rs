@@ -163,6 +163,14 @@ impl Host {
         self.call("maintain", self.maintain_tables()).await;
     }
 
+    /// The same in a program of its own, which ends by dying or by being stopped.
+    pub fn begin_maintenance(self: &Rc<Self>) {
+        let group = self.cloud.sim.new_group(|_| {});
+        self.program.group.set(group);
+        let me = Rc::clone(self);
+        self.cloud.sim.spawn(group, async move { me.maintain().await });
+    }
+
     /// What an operator does who has looked at the quarantine: batches that were put aside because
     /// calls died handling them are taken now; those that are bad are refused again.
     pub async fn replay_quarantined(&self) {

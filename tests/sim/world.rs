@@ -111,17 +111,30 @@ impl World {
             self.sim.block_on(async move { host.sweep().await })?;
         }
         self.spools_drain()?;
+        self.close_stores()?;
         self.final_checks();
         self.maintain_long_after()?;
         self.count_amounts();
         Ok(())
     }
 
-    /// Everybody has gone home, and maintenance takes what nobody needs any more: nothing else goes.
-    fn maintain_long_after(&self) -> Result<(), String> {
+    /// Nothing is sent any more, and what was sent a moment ago is taken.
+    fn close_stores(&self) -> Result<(), String> {
         self.machines.iter().for_each(|machine| machine.scrap());
+        let host = Rc::clone(&self.hosts[0]);
+        self.sim.block_on(async move { host.sweep().await })
+    }
+
+    /// Everybody has gone home, and maintenance takes what nobody needs any more, in a first run that
+    /// may die and a second one: nothing else goes.
+    fn maintain_long_after(&self) -> Result<(), String> {
         self.hosts.iter().for_each(|host| host.stop());
         self.sim.run_until(self.sim.now() + 2 * DAY)?;
+        self.cloud.set_faulty(true);
+        self.hosts[1].begin_maintenance();
+        self.sim.run_until(self.sim.now() + HOUR)?;
+        self.cloud.set_faulty(false);
+        self.hosts[1].stop();
         let host = Rc::clone(&self.hosts[0]);
         self.sim.block_on(async move { host.maintain().await })?;
         self.checker.lake_is_complete();

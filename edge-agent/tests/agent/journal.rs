@@ -65,8 +65,8 @@ fn a_journal_restored_from_a_backup_takes_a_new_epoch_and_sends_everything_it_kn
 
 #[test]
 fn of_two_agents_on_copies_of_one_disk_each_ends_in_an_epoch_of_its_own() {
-    let world = World::new();
-    let clone = agent_on_a_copy(&world);
+    let mut world = World::new();
+    let clone = agent_on_a_copy(&mut world);
     // The first goes on, unseen by the second; both use the same next number.
     world.sell("2017-05-09", 10..14);
     world.once();
@@ -82,26 +82,26 @@ fn of_two_agents_on_copies_of_one_disk_each_ends_in_an_epoch_of_its_own() {
 
 #[test]
 fn an_agent_answers_the_epoch_of_a_copy_that_sent_older_rows_and_died() {
-    let world = World::new();
-    let clone = agent_on_a_copy(&world);
+    let mut world = World::new();
+    let clone = agent_on_a_copy(&mut world);
     world.sell("2017-05-09", 10..14);
     let cycle = crate::fixture::request(ribera_agent::cycle::Ask::Cycle);
     block_on(clone.collect(&cycle));
-    // The first reads more, sends it and hears that all is well; then the copy sends what it has.
+    // The first reads more and sends it; then the copy sends what it has, and ends.
     world.sell("2017-05-09", 20..21);
-    world.once();
-    world.ingest();
     world.once();
     block_on(clone.upload(&[], &mut UploadReport::default())).unwrap();
     drop(clone);
+    world.ingest();
+    let report = world.once();
+    assert_eq!((report.upload.waiting, report.exit()), (0, Exit::Done), "all is well, as far as the first knows");
     assert_eq!(world.lake()[&day("2017-05-09")].0, 4, "the copy's epoch is the higher one");
     world.clock.set("2017-05-10T17:00:00Z");
     let report = world.once();
     assert_eq!(report.exit(), Exit::Done, "{:?}", report.problems);
     assert_eq!(world.lake()[&day("2017-05-09")].0, 5);
-    let batches = world.manifests().len();
     world.ingest();
-    world.once();
+    let batches = world.manifests().len();
     world.clock.set("2017-05-10T18:00:00Z");
     world.once();
     assert_eq!(world.manifests().len(), batches, "and then it is quiet");
@@ -109,8 +109,8 @@ fn an_agent_answers_the_epoch_of_a_copy_that_sent_older_rows_and_died() {
 
 #[test]
 fn two_live_copies_do_not_make_each_other_read_everything_at_every_cycle() {
-    let world = World::new();
-    let clone = agent_on_a_copy(&world);
+    let mut world = World::new();
+    let clone = agent_on_a_copy(&mut world);
     let first = world.start().unwrap();
     let cycle = crate::fixture::request(ribera_agent::cycle::Ask::Cycle);
     let begin: jiff::Timestamp = "2017-05-10T17:00:00Z".parse().unwrap();
@@ -124,8 +124,8 @@ fn two_live_copies_do_not_make_each_other_read_everything_at_every_cycle() {
     assert!((3..20).contains(&epochs), "{epochs} epochs in two days");
 }
 
-/// A second agent, on a copy of the journal as it was when the first had sent a day.
-fn agent_on_a_copy(world: &World) -> crate::fixture::TestAgent {
+/// A second agent, on a copy of the disk as it was when the first had sent a day and its spool was empty.
+fn agent_on_a_copy(world: &mut World) -> crate::fixture::TestAgent {
     world.sell("2017-05-08", 1..4);
     world.once();
     world.ingest();
@@ -133,7 +133,10 @@ fn agent_on_a_copy(world: &World) -> crate::fixture::TestAgent {
     let copy = world.folder.path().join("copy.sqlite");
     std::fs::copy(world.journal_file(), &copy).unwrap();
     let journal = ribera_agent::journal::Journal::open_file(&copy, &OsRandom, world.steps.clone()).unwrap();
-    world.start_with(journal).unwrap()
+    let disk = std::mem::take(&mut world.disk);
+    let clone = world.start_with(journal).unwrap();
+    world.disk = disk;
+    clone
 }
 
 /// The lake refuses a position that it has accepted with another content.
