@@ -34,6 +34,7 @@ def main() -> int:
     files = [path for path in files if path.is_file() and path.suffix in TEXT and path.name != "Cargo.lock"]
     breaches = [breach for path in files for breach in check_file(path)]
     breaches += check_licences()
+    breaches += check_planted_bugs()
     for breach in breaches:
         print(breach)
     print(f"tidy: {len(files)} files, {len(breaches)} breaches", file=sys.stderr)
@@ -86,6 +87,16 @@ def check_licences():
             yield f"Cargo.lock:1: {package['name']} states no licence"
         elif licence is not None and not satisfied(licence, allowed):
             yield f"Cargo.lock:1: {package['name']}: licence {licence} is not allowed by deny.toml"
+
+
+def check_planted_bugs():
+    """A patch that no longer applies plants nothing."""
+    for patch in sorted((ROOT / "tests/sim/mutants").glob("*.patch")):
+        done = subprocess.run(
+            ["git", "apply", "--check", str(patch)], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            yield f"{patch.relative_to(ROOT)}:1: does not apply: {done.stderr.strip().splitlines()[-1]}"
 
 
 def satisfied(expression: str, allowed: set[str]) -> bool:

@@ -29,6 +29,9 @@ copy_tree() {
   fi
 }
 
+# The copy is no repository, whatever lies around it.
+plant() { GIT_CEILING_DIRECTORIES=$(dirname "$tree") git -C "$tree" apply "${@:2}" "$1"; }
+
 # A planted bug may leave code without use, which is no one's concern here.
 build() {
   (cd "$tree" && CARGO_TARGET_DIR=$target cargo build --locked --quiet --bin ribera-sim 2>"$target/errors.txt") ||
@@ -55,10 +58,10 @@ main() {
   for patch in "$ROOT"/tests/sim/mutants/*.patch; do
     name=$(basename "$patch" .patch)
     [ $# -eq 0 ] || [[ " $* " == *" ${name%%-*} "* ]] || continue
-    patch --quiet --no-backup-if-mismatch -d "$tree" -p1 <"$patch"
+    plant "$patch"
     caught=
     if build; then caught=$(hunt) || true; else echo "mutants: $name does not build" >&2; fi
-    patch --quiet --no-backup-if-mismatch --reverse -d "$tree" -p1 <"$patch"
+    plant "$patch" --reverse
     if [ -z "$caught" ]; then
       printf '%-26s %-7s %5s\n' "$name" NO "$seeds"
       missed=$((missed + 1))
