@@ -93,7 +93,7 @@ impl Checker {
 
     /// When all is quiet: every expected, due day is complete, and nothing waits.
     pub fn all_is_settled(&self, last_day: Date) {
-        for prefix in ["inbox/", "state/ready/"] {
+        for prefix in ["inbox/", "state/ready/", "state/replay/"] {
             let left = ready(list_all(&self.cloud.objects, prefix, None)).unwrap_or_default();
             self.check("I5 nothing waits when faults have stopped", left.is_empty(), || {
                 format!("{} objects below {prefix}, first {:?}", left.len(), left.first())

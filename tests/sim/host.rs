@@ -69,7 +69,7 @@ pub struct HostSchedule {
 impl Default for HostSchedule {
     fn default() -> Self {
         Self {
-            sweep_every: 2 * HOUR,
+            sweep_every: 3 * HOUR,
             coverage_every: 8 * HOUR,
             maintain_every: 16 * HOUR,
             replay_every: 30 * HOUR,
@@ -163,12 +163,17 @@ impl Host {
         self.call("maintain", self.maintain_tables()).await;
     }
 
-    /// The same in a program of its own, which ends by dying or by being stopped.
+    /// The same again and again in a program of its own, until it dies or is stopped.
     pub fn begin_maintenance(self: &Rc<Self>) {
         let group = self.cloud.sim.new_group(|_| {});
         self.program.group.set(group);
         let me = Rc::clone(self);
-        self.cloud.sim.spawn(group, async move { me.maintain().await });
+        self.cloud.sim.spawn(group, async move {
+            loop {
+                me.maintain().await;
+                me.cloud.sim.sleep(MINUTE).await;
+            }
+        });
     }
 
     /// What an operator does who has looked at the quarantine: batches that were put aside because

@@ -33,7 +33,7 @@ const AFTERMATH: Micros = DAY;
 /// When faults have stopped, agents get so long to look, send and hear.
 const CALM: Micros = DAY;
 /// Every moment of checking is about so far from the next.
-const CHECK_EVERY: Micros = 5 * HOUR;
+const CHECK_EVERY: Micros = 6 * HOUR;
 
 /// Spools are looked at so often, at this interval, until each was empty once.
 const DRAIN_LOOKS: usize = 30;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ribera_storage::ports::Random;
 use ribera_storage::{DatasetName, Error, Result, StoreId};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, params};
 
 use crate::ports::{NoSteps, Steps, step};
@@ -85,6 +86,8 @@ impl Journal {
             .execute_batch("PRAGMA journal_mode = TRUNCATE; PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF;")
             .map_err(journal_error)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
+        // Plans do not depend on the values bound: else SQLite prepares many a statement again at every call.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(journal_error)?;
         check(&connection)?;
         let fresh = version(&connection)? == 0;
         let journal = Self { connection, steps, id: String::new() };
