@@ -15,15 +15,15 @@ use jiff::civil::Date;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
-use ribera_storage::batch::{AgentFacts, CONTRACT_VERSION, Facts, FileFacts, Manifest, ManifestKind, UnitFacts};
-use ribera_storage::dataset::{DatasetDefinition, Mode, shipped};
+use ribera_storage::batch::{Facts, Manifest, UnitFacts};
+use ribera_storage::dataset::{DatasetDefinition, shipped};
 use ribera_storage::decimal::ExactDecimal;
 use ribera_storage::ids::{BatchId, Month, Position, Unit};
 use ribera_storage::object::{FolderStore, ObjectStore};
 use ribera_storage::store::StoreDefinition;
 use ribera_storage::{Error, Result, paths};
+use ribera_tests::contract::replace_manifest;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use crate::options::Options;
 use crate::ports::{SplitMix, mix};
@@ -149,37 +149,9 @@ pub fn generate(plan: &Plan) -> Result<Generated> {
         });
     }
     let file = writer.into_inner().map_err(parquet_error)?;
-    let manifest = manifest(plan, &dataset, units, &file)?;
-    Ok(Generated { manifest, file })
-}
-
-fn manifest(plan: &Plan, dataset: &DatasetDefinition, units: Vec<UnitFacts>, file: &[u8]) -> Result<Manifest> {
     let batch = BatchId { store: plan.store.parse()?, dataset: dataset.name.clone(), position: plan.position };
-    let month = plan.days.first().map(|day| Month::of(*day));
-    let sha256: String = Sha256::digest(file).iter().map(|byte| format!("{byte:02x}")).collect();
-    let first = plan.days.first().copied().unwrap_or_default();
-    Ok(Manifest {
-        contract: CONTRACT_VERSION,
-        kind: ManifestKind::Batch,
-        dataset_version: dataset.version,
-        mode: Mode::Replace,
-        month,
-        file: Some(FileFacts {
-            path: paths::landing(&batch, month, &sha256)?.to_string(),
-            bytes: file.len() as u64,
-            sha256,
-            rows: plan.rows,
-        }),
-        batch,
-        units,
-        opens_epoch: false,
-        agent: AgentFacts {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            journal_id: format!("bench-{}", plan.store),
-            extraction_started_at: extracted_at(first)?,
-            extraction_finished_at: extracted_at(first)?,
-        },
-    })
+    let manifest = replace_manifest(&dataset, batch, units, &file)?;
+    Ok(Generated { manifest, file })
 }
 
 /// The lines of a store, ticket after ticket.

@@ -16,13 +16,14 @@ use ribera_agent::host::FolderDisk;
 use ribera_agent::ports::NoSteps;
 use ribera_core::Deps;
 use ribera_core::ingest::{self, IngestSettings, Outcome};
-use ribera_storage::batch::{AgentFacts, CONTRACT_VERSION, Facts, FileFacts, Manifest, ManifestKind, UnitFacts};
-use ribera_storage::dataset::{DatasetDefinition, Mode, shipped};
-use ribera_storage::ids::{BatchId, Month, Position, Unit};
+use ribera_storage::batch::{Facts, Manifest, UnitFacts};
+use ribera_storage::dataset::{DatasetDefinition, shipped};
+use ribera_storage::ids::{BatchId, Position, Unit};
 use ribera_storage::object::{MemoryStore, ObjectPath, ObjectStore};
 use ribera_storage::ports::{Clock, Random};
 use ribera_storage::store::StoreDefinition;
 use ribera_storage::{ExactDecimal, control, paths};
+use ribera_tests::contract::replace_manifest;
 
 const DAY: Date = date(2026, 1, 5);
 const ROWS: usize = 250_000;
@@ -77,7 +78,7 @@ fn batch(dataset: &DatasetDefinition, rows: std::ops::Range<usize>) -> RecordBat
     RecordBatch::try_new(dataset.arrow_schema(), columns.collect()).unwrap()
 }
 
-fn manifest(dataset: &DatasetDefinition, file: &[u8], sha256: String) -> Manifest {
+fn manifest(dataset: &DatasetDefinition, file: &[u8]) -> Manifest {
     let batch = BatchId {
         store: "017".parse().unwrap(),
         dataset: dataset.name.clone(),
@@ -88,35 +89,10 @@ fn manifest(dataset: &DatasetDefinition, file: &[u8], sha256: String) -> Manifes
         rows: ROWS as u64,
         sums: BTreeMap::from([("cantidad".to_owned(), sum(3)), ("total".to_owned(), sum(2))]),
     };
-    let month = Some(Month::of(DAY));
-    Manifest {
-        contract: CONTRACT_VERSION,
-        kind: ManifestKind::Batch,
-        dataset_version: dataset.version,
-        mode: Mode::Replace,
-        month,
-        file: Some(FileFacts {
-            path: paths::landing(&batch, month, &sha256).unwrap().to_string(),
-            bytes: file.len() as u64,
-            sha256,
-            rows: ROWS as u64,
-        }),
-        batch,
-        units: vec![UnitFacts {
-            unit: Unit::Day(DAY),
-            audit: Some(facts.clone()),
-            file: facts,
-            closed: true,
-            extracted_at: Now.now(),
-        }],
-        opens_epoch: false,
-        agent: AgentFacts {
-            version: "0".to_owned(),
-            journal_id: "j".to_owned(),
-            extraction_started_at: Now.now(),
-            extraction_finished_at: Now.now(),
-        },
-    }
+    let unit = Unit::Day(DAY);
+    let units =
+        vec![UnitFacts { unit, audit: Some(facts.clone()), file: facts, closed: true, extracted_at: Now.now() }];
+    replace_manifest(dataset, batch, units, file).unwrap()
 }
 
 #[test]
@@ -131,7 +107,8 @@ fn an_agents_file_whose_text_never_repeats_is_taken_by_ingest() {
     }
     let spooled = file.finish(&[]).unwrap();
     let bytes = Bytes::from(std::fs::read(folder.path().join(&spooled.name)).unwrap());
-    let manifest = manifest(&dataset, &bytes, spooled.sha256);
+    let manifest = manifest(&dataset, &bytes);
+    assert_eq!(manifest.file.as_ref().unwrap().sha256, spooled.sha256);
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let outcomes = runtime.block_on(async {
         let objects = MemoryStore::new();
