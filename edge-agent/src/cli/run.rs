@@ -17,6 +17,8 @@ pub async fn main(common: &Common) -> Result<Exit, Stopped> {
     let request = Request { ask: Ask::Due, stores: common.stores.clone(), datasets: common.datasets.clone() };
     let agent = &ready.agent;
     tokio::select! {
+        // The first to be polled, so that signals are heard before anything begins.
+        biased;
         // A signal ends the work between two awaits; every step before and after is crash-safe,
         // so what was begun is resumed at the next start.
         () = stop_asked() => Ok(Exit::Done),
