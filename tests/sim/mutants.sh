@@ -19,13 +19,12 @@ copy_tree() {
   (cd "$ROOT" && git ls-files) | while read -r file; do
     cmp -s "$ROOT/$file" "$tree/$file" || (cd "$ROOT" && cp --parents "$file" "$tree")
   done
-  # The dependencies that the tree's own build has made are of use here; links cost no room.
+  # The dependencies that the tree's own build has made are of use here; links cost no room. Not our own packages: Cargo
+  # writes over their files, and would take the bug's for those of the tree.
   if [ ! -d "$target/debug" ] && [ -d "$CARGO_TARGET_DIR/debug" ]; then
     mkdir -p "$target/debug"
-    local part
-    for part in deps build .fingerprint; do
-      cp -al "$CARGO_TARGET_DIR/debug/$part" "$target/debug/" 2>/dev/null || true
-    done
+    cp -al "$CARGO_TARGET_DIR"/debug/{deps,build,.fingerprint} "$target/debug/" 2>/dev/null || true
+    find "$target/debug" -depth -name '*ribera*' -exec rm -rf {} +
   fi
 }
 
