@@ -12,6 +12,7 @@ use ribera_storage::store::StoreDefinition;
 use ribera_storage::{DatasetName, Error, ObjectStore, Result, StoreId, control};
 
 use crate::config::{Config, DatasetMapping, StoreConfig};
+use crate::heartbeat::ClockOffset;
 use crate::journal::Journal;
 use crate::ports::{SpoolDisk, Steps, Timer, step};
 use crate::source::Source;
@@ -50,8 +51,8 @@ pub struct Agent<S> {
     pub journal: Journal,
     pub stores: Vec<ServedStore>,
     pub progress: Rc<dyn Progress>,
-    /// This clock minus the object store's, once measured.
-    pub clock_offset_s: Cell<Option<i64>>,
+    /// Once measured.
+    pub clock_offset: Cell<Option<ClockOffset>>,
     /// Newest last, for the heartbeat.
     pub log_tail: RefCell<Vec<String>>,
     /// Definitions that were parsed, with their text.
@@ -85,7 +86,7 @@ impl<S: ObjectStore> Agent<S> {
             journal,
             stores,
             progress: Rc::new(NoProgress),
-            clock_offset_s: Cell::new(None),
+            clock_offset: Cell::new(None),
             log_tail: RefCell::new(Vec::new()),
             parsed: RefCell::default(),
         };

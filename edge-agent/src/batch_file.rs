@@ -11,6 +11,7 @@ use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
 use parquet::schema::types::ColumnPath;
+use ribera_storage::batch::ROWS_PLAIN_MAX;
 use ribera_storage::{Error, Result};
 use sha2::{Digest, Sha256};
 
@@ -52,19 +53,20 @@ pub struct BatchFile<'a> {
 }
 
 impl<'a> BatchFile<'a> {
-    /// Begins `name`, which may grow to `bytes_max`.
+    /// Begins `name`, which may grow to `bytes_max` and is to hold about `rows`.
     pub fn create(
         disk: &'a dyn SpoolDisk,
         steps: &'a dyn Steps,
         schema: SchemaRef,
         name: String,
         bytes_max: u64,
+        rows: u64,
     ) -> Result<Self> {
         steps.at(step::SPOOL_CREATE)?;
         let file = disk.create(&temporary(&name))?;
         let buffer = Buffer::default();
-        let writer =
-            ArrowWriter::try_new(buffer.clone(), schema.clone(), Some(properties(&schema)?)).map_err(parquet_error)?;
+        let writer = ArrowWriter::try_new(buffer.clone(), schema.clone(), Some(properties(&schema, rows)?))
+            .map_err(parquet_error)?;
         let hasher = Sha256::new();
         Ok(Self { disk, steps, name, file, writer, buffer, hasher, bytes: 0, bytes_max, rows: 0, is_finished: false })
     }
@@ -141,11 +143,11 @@ fn write_error(name: &str, error: std::io::Error) -> Error {
 
 /// Encodings that suit sales and that ingest accepts: it refuses DELTA_BYTE_ARRAY, which decodes
 /// without bound and is this writer's own choice for text whose dictionary has grown too large.
-fn properties(schema: &Schema) -> Result<WriterProperties> {
-    let level = ZstdLevel::try_new(ZSTD_LEVEL).map_err(parquet_error)?;
+fn properties(schema: &Schema, rows: u64) -> Result<WriterProperties> {
+    let zstd = Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL).map_err(parquet_error)?);
     let mut properties = WriterProperties::builder()
         .set_writer_version(WriterVersion::PARQUET_2_0)
-        .set_compression(Compression::ZSTD(level))
+        .set_compression(if rows > ROWS_PLAIN_MAX { zstd } else { Compression::UNCOMPRESSED })
         // Nobody reads them: ingest believes no statistics of a store's and counts its own.
         .set_statistics_enabled(EnabledStatistics::None)
         .set_offset_index_disabled(true)

@@ -10,7 +10,7 @@ use ribera_storage::{DatasetName, ErrorKind, ObjectStore, Result, StoreId, Unit}
 
 use crate::agent::{Agent, DatasetContext, ServedStore, StorePlace};
 use crate::extract::{Found, Job, Reading, day_before};
-use crate::journal::UnitRow;
+use crate::journal::{GOOD_CYCLE, UnitRow};
 use crate::plan::{Comparison, Days, TRIES_MAX, Why, daily_batches, month_batch, window};
 use crate::report::{DatasetReport, PlannedUnit, Problem, Stage};
 
@@ -35,6 +35,12 @@ pub struct Request {
     /// Only these; all when empty.
     pub datasets: Vec<DatasetName>,
 }
+
+/// After a cycle that failed, or while a refused batch is to be extracted anew, the next begins
+/// after so long, if its schedule does not let it sooner: a database that was away for a minute
+/// must not cost the day of a dataset that is read once a day, nor one that is away all day be
+/// asked every minute.
+const AGAIN_AFTER_S: u64 = 900;
 
 /// What extraction came to.
 #[derive(Debug, Default)]
@@ -108,7 +114,7 @@ impl<S: ObjectStore> Agent<S> {
         }
         let done = self.work(context, &request.ask, &mut report).await;
         let outcome = match &done {
-            Ok(()) => "ok".to_owned(),
+            Ok(()) => GOOD_CYCLE.to_owned(),
             Err(error) => {
                 self.log(format!("store {id}, dataset {name}: {error}"));
                 collected.problems.push(Problem::new(Stage::Source, error).of(id, Some(name)));
@@ -138,8 +144,14 @@ impl<S: ObjectStore> Agent<S> {
     pub(crate) fn is_due(&self, store: &StoreId, dataset: &DatasetName) -> bool {
         let last = self.journal.last_cycle(store, dataset).ok().flatten();
         let definition = self.last_seen_definition(dataset).ok().flatten();
-        let every_s = definition.and_then(|definition| definition.schedule_seconds().ok());
-        let (Some((begun_at, _)), Some(every_s)) = (last, every_s) else { return true };
+        let (Some((begun_at, outcome)), Some(definition)) = (last, definition) else { return true };
+        let Ok(mut every_s) = definition.schedule_seconds() else { return true };
+        // The state at a past moment cannot be had again.
+        let waits = definition.kind != DatasetKind::Snapshot
+            && self.journal.has_stale(store, dataset, TRIES_MAX).unwrap_or(false);
+        if outcome != GOOD_CYCLE || waits {
+            every_s = every_s.min(AGAIN_AFTER_S);
+        }
         let since = self.ports.clock.now().duration_since(begun_at).as_secs();
         // A clock that was set back must not silence the agent.
         since < 0 || since >= i64::try_from(every_s).unwrap_or(i64::MAX)

@@ -161,7 +161,8 @@ impl<S: ObjectStore> Agent<S> {
     ) -> Result<(Attempt, BatchFile<'s>)> {
         let started_at = self.ports.clock.now();
         let (facts, file) = loop {
-            let mut sink = Sink::new(sink_context(reading, job, self)?, Some(self.create_file(reading)?))?;
+            let rows = job.units.iter().filter_map(|unit| before.get(unit)).map(|found| found.facts.rows).sum();
+            let mut sink = Sink::new(sink_context(reading, job, self)?, Some(self.create_file(reading, rows)?))?;
             match self.fill(reading, job, before, &mut sink).await {
                 Ok(Outcome::Done) => {
                     let (facts, file) = sink.finish()?;
@@ -227,7 +228,7 @@ impl<S: ObjectStore> Agent<S> {
         Ok(())
     }
 
-    fn create_file<'s>(&'s self, reading: &Reading<'_>) -> Result<BatchFile<'s>> {
+    fn create_file<'s>(&'s self, reading: &Reading<'_>, rows: u64) -> Result<BatchFile<'s>> {
         let context = reading.context;
         let used = self.journal.spool_use(None)?.bytes;
         let left = self.config.limits.spool_bytes_max.saturating_sub(used);
@@ -243,7 +244,7 @@ impl<S: ObjectStore> Agent<S> {
         let name =
             format!("{}-{}-{:016x}.parquet", context.name, context.store.config.id, self.ports.random.next_u64());
         let schema = context.definition.arrow_schema();
-        BatchFile::create(self.ports.disk.as_ref(), self.ports.steps.as_ref(), schema, name, left / sharing)
+        BatchFile::create(self.ports.disk.as_ref(), self.ports.steps.as_ref(), schema, name, left / sharing, rows)
     }
 
     /// Finishes the file and records the batch.

@@ -7,6 +7,19 @@ use ribera_storage::{Error, ObjectStore, Result, StoreId, paths};
 use crate::agent::{Agent, ServedStore};
 use crate::ports::step;
 
+/// After so long this clock is measured again before a cycle: it may have been set since. The
+/// heartbeat of each minute measures it too.
+const MEASURED_FOR_S: i64 = 120;
+
+/// This clock against the object store's.
+#[derive(Debug, Clone, Copy)]
+pub struct ClockOffset {
+    /// This clock less the object store's.
+    pub seconds: i64,
+    /// By this clock.
+    measured_at: Timestamp,
+}
+
 impl<S: ObjectStore> Agent<S> {
     /// Puts the heartbeat of every served store (of those wanted). One that fails is not tried
     /// again: the next minute brings another.
@@ -20,10 +33,14 @@ impl<S: ObjectStore> Agent<S> {
         first_failure
     }
 
-    /// Measures this clock against the object store's, if that was not done yet. What cannot be
-    /// reached is measured later.
+    /// Measures this clock against the object store's, if that was not done of late. Where it
+    /// cannot be reached the last measurement stands.
     pub(crate) async fn measure_clock(&self, stores: &[StoreId]) {
-        if let (None, Some(store)) = (self.clock_offset_s.get(), self.served(stores).next())
+        let now = self.ports.clock.now();
+        let fresh =
+            |offset: ClockOffset| (0..MEASURED_FOR_S).contains(&now.duration_since(offset.measured_at).as_secs());
+        if !self.clock_offset.get().is_some_and(fresh)
+            && let Some(store) = self.served(stores).next()
             && let Err(error) = self.beat_store(store).await
         {
             tracing::warn!("heartbeat: {error}");
@@ -32,7 +49,7 @@ impl<S: ObjectStore> Agent<S> {
 
     /// The object store's time, once this clock was measured against it.
     pub(crate) fn store_now(&self) -> Option<Timestamp> {
-        let offset = SignedDuration::from_secs(self.clock_offset_s.get()?);
+        let offset = SignedDuration::from_secs(self.clock_offset.get()?.seconds);
         self.ports.clock.now().checked_sub(offset).ok()
     }
 
@@ -44,7 +61,7 @@ impl<S: ObjectStore> Agent<S> {
             at: self.ports.clock.now(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             journal_id: self.journal.id().to_owned(),
-            clock_offset_s: self.clock_offset_s.get(),
+            clock_offset_s: self.clock_offset.get().map(|offset| offset.seconds),
             spool: self.spool_depth(id)?,
             runs: self.last_runs(store)?,
             log_tail: self.log_tail.borrow().clone(),
@@ -54,8 +71,9 @@ impl<S: ObjectStore> Agent<S> {
         self.ports.steps.at(step::HEARTBEAT)?;
         self.ports.objects.put(&path, body.into()).await?;
         if let Some(meta) = self.ports.objects.head(&path).await? {
-            let offset = self.ports.clock.now().duration_since(meta.modified);
-            self.clock_offset_s.set(Some(offset.as_secs()));
+            let measured_at = self.ports.clock.now();
+            let seconds = measured_at.duration_since(meta.modified).as_secs();
+            self.clock_offset.set(Some(ClockOffset { seconds, measured_at }));
         }
         Ok(())
     }

@@ -1,15 +1,16 @@
 //! What is checked at random moments and at the end: coverage against the truth, rows against
 //! the truth, the system's own reading of the lake against the model's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use jiff::civil::Date;
 use ribera_core::Deps;
 use ribera_core::coverage::{self, Coverage, DayState};
+use ribera_core::ingest::quarantine;
 use ribera_storage::delta::Table;
 use ribera_storage::object::{MemoryStore, ObjectStore, list_all};
-use ribera_storage::{DatasetName, StoreId, Unit};
+use ribera_storage::{DatasetName, StoreId, Unit, paths};
 
 use super::cloud::{Cloud, ready};
 use super::host::{SimClock, SimRandom};
@@ -110,6 +111,27 @@ impl Checker {
         }
     }
 
+    /// Partial days of which a cloned journal's batch lies in quarantine.
+    pub fn days_doubted_by_clones(&self) -> BTreeSet<(StoreId, Date)> {
+        let Ok(coverage) = self.coverage() else { return BTreeSet::new() };
+        let mut doubted = BTreeSet::new();
+        for entry in ready(quarantine::list(&self.deps(), None, 10_000)).unwrap_or_default() {
+            let Some(batch) = entry.batch else { continue };
+            let first = paths::quarantine(&batch).map(|path| path.to_string()).unwrap_or_default();
+            if entry.path != first {
+                let days = entry.record.units.iter().filter_map(|unit| unit.date());
+                doubted.extend(days.map(|day| (batch.store.clone(), day)));
+            }
+        }
+        let partial = |(store, day): &(StoreId, Date)| {
+            let of_store = coverage.stores.iter().find(|one| one.store == *store);
+            let mut days = of_store.into_iter().flat_map(|one| one.calendar.days());
+            days.any(|(date, state)| date == *day && state == DayState::Partial)
+        };
+        doubted.retain(partial);
+        doubted
+    }
+
     fn judge(&self, coverage: &Coverage) {
         let now = self.cloud.sim.now();
         for store in &coverage.stores {
@@ -172,9 +194,11 @@ impl Checker {
     }
 
     fn coverage(&self) -> ribera_storage::Result<Coverage> {
-        let deps: Deps<MemoryStore, SimClock, SimRandom> =
-            Deps::new(self.cloud.objects.clone(), SimClock::right(&self.cloud.sim), SimRandom(self.cloud.sim.clone()));
-        ready(coverage::compute(&deps, &self.dataset))
+        ready(coverage::compute(&self.deps(), &self.dataset))
+    }
+
+    fn deps(&self) -> Deps<MemoryStore, SimClock, SimRandom> {
+        Deps::new(self.cloud.objects.clone(), SimClock::right(&self.cloud.sim), SimRandom(self.cloud.sim.clone()))
     }
 
     fn check(&self, name: &'static str, holds: bool, what: impl FnOnce() -> String) {

@@ -69,9 +69,9 @@ pub struct HostSchedule {
 impl Default for HostSchedule {
     fn default() -> Self {
         Self {
-            sweep_every: 3 * HOUR,
+            sweep_every: 5 * HOUR,
             coverage_every: 8 * HOUR,
-            maintain_every: 16 * HOUR,
+            maintain_every: 20 * HOUR,
             replay_every: 30 * HOUR,
             call_limit: 15 * MINUTE,
             vacuum_retention: SignedDuration::from_hours(36),
@@ -163,13 +163,13 @@ impl Host {
         self.call("maintain", self.maintain_tables()).await;
     }
 
-    /// The same again and again in a program of its own, until it dies or is stopped.
+    /// The same a few times in a program of its own, unless it dies or is stopped before.
     pub fn begin_maintenance(self: &Rc<Self>) {
         let group = self.cloud.sim.new_group(|_| {});
         self.program.group.set(group);
         let me = Rc::clone(self);
         self.cloud.sim.spawn(group, async move {
-            loop {
+            for _ in 0..3 {
                 me.maintain().await;
                 me.cloud.sim.sleep(MINUTE).await;
             }
@@ -260,8 +260,8 @@ impl Host {
 }
 
 /// A queue gathers events for so long before it wakes a host, and so many at most.
-const GATHERED_FOR: Micros = MINUTE;
-const GATHERED_MAX: usize = 10;
+const GATHERED_FOR: Micros = 3 * MINUTE;
+const GATHERED_MAX: usize = 15;
 
 /// Turns each new manifest into an event for some host: lost, doubled, late or in time, alone or
 /// with others.
@@ -287,7 +287,7 @@ impl Events {
         let index = chance.index(self.hosts.len());
         if self.cloud.strikes(Fault::EventLate, 50_000) {
             self.deliver_after(chance.between(MINUTE, 6 * HOUR), index, Rc::new(RefCell::new(vec![path])));
-        } else if chance.percent(15) {
+        } else if chance.percent(8) {
             self.deliver_after(chance.between(0, 3 * SECOND), index, Rc::new(RefCell::new(vec![path])));
         } else {
             self.gather(index, path);

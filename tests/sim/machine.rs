@@ -6,10 +6,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures::future::LocalBoxFuture;
+use jiff::civil::Date;
 use ribera_agent::agent::{Agent, Ports, ServedStore};
 use ribera_agent::config::Config;
 use ribera_agent::cycle::{Ask, Request};
 use ribera_agent::journal::{BatchState, Journal};
+use ribera_agent::plan::Days;
 use ribera_agent::ports::{NoSteps, Steps, Timer};
 use ribera_storage::Result;
 use ribera_storage::dataset::DatasetDefinition;
@@ -25,7 +27,7 @@ use super::source::{AUDIT, EXTRACT, SimSource};
 use super::tally::Fault;
 
 /// How often an idle agent looks whether anything is due.
-pub const LOOK_EVERY: Micros = 5 * HOUR;
+pub const LOOK_EVERY: Micros = 10 * HOUR;
 
 pub struct Machine {
     pub cloud: Rc<Cloud>,
@@ -42,6 +44,12 @@ pub struct Machine {
     /// A clone that was switched off does not come back.
     scrapped: Cell<bool>,
     is_punctual: bool,
+    /// Since faults stopped a whole cycle, begun since, came to its end without a problem.
+    has_looked: Cell<bool>,
+    /// Faults have stopped.
+    is_calm: Cell<bool>,
+    /// Days that an operator has asked for anew.
+    asked: RefCell<Vec<Date>>,
 }
 
 impl Machine {
@@ -60,6 +68,9 @@ impl Machine {
             clones: RefCell::default(),
             scrapped: Cell::new(false),
             is_punctual: cloud.sim.chance().percent(80),
+            has_looked: Cell::new(false),
+            is_calm: Cell::new(false),
+            asked: RefCell::default(),
         })
     }
 
@@ -86,7 +97,19 @@ impl Machine {
 
     /// Faults have stopped: clones are found and switched off.
     pub fn calm(&self) {
+        self.is_calm.set(true);
         self.clones.borrow().iter().for_each(|clone| clone.scrap());
+    }
+
+    /// What `ribera-agent extract --force` does, at the agent's next turn; a whole look follows.
+    pub fn ask_for(&self, day: Date) {
+        self.asked.borrow_mut().push(day);
+        self.has_looked.set(false);
+    }
+
+    /// The agent has looked at all it must look at since faults stopped.
+    pub fn has_looked(&self) -> bool {
+        self.has_looked.get() && self.asked.borrow().is_empty()
     }
 
     /// Keeps a copy of disk and journal as they are.
@@ -121,6 +144,9 @@ impl Machine {
             clones: RefCell::default(),
             scrapped: Cell::new(false),
             is_punctual: self.is_punctual,
+            has_looked: Cell::new(false),
+            is_calm: Cell::new(false),
+            asked: RefCell::default(),
         });
         clone.start();
         self.clones.borrow_mut().push(Rc::clone(&clone));
@@ -217,6 +243,8 @@ impl Machine {
         };
         let request = Request { ask: Ask::Due, stores: Vec::new(), datasets: Vec::new() };
         loop {
+            let is_calm = self.is_calm.get();
+            self.extract_asked(&agent).await;
             let report = agent.run("run", &request, Duration::ZERO).await;
             for problem in &report.problems {
                 self.cloud.sim.trace(&format!("{} problem {}", self.program.name, problem.message));
@@ -224,8 +252,23 @@ impl Machine {
             if let Err(error) = agent.beat(&[]).await {
                 self.cloud.sim.trace(&format!("{} heartbeat {error}", self.program.name));
             }
+            if is_calm && report.problems.is_empty() && !report.datasets.is_empty() {
+                self.has_looked.set(true);
+            }
             let waiting = report.upload.waiting > 0;
             self.wait_for_turn(if waiting { HOUR } else { LOOK_EVERY }).await;
+        }
+    }
+
+    async fn extract_asked(&self, agent: &Agent<SimStore>) {
+        let asked = self.asked.take();
+        for day in asked {
+            let ask = Ask::Extract { days: Days { from: day, to: day }, force: true };
+            let request = Request { ask, stores: Vec::new(), datasets: Vec::new() };
+            let report = agent.run("extract", &request, Duration::ZERO).await;
+            if !report.problems.is_empty() {
+                self.ask_for(day);
+            }
         }
     }
 

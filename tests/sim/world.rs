@@ -30,14 +30,19 @@ pub struct WorldOptions {
 
 /// After the last business day changes and faults go on for so long.
 const AFTERMATH: Micros = DAY;
-/// When faults have stopped, agents get so long to look, send and hear.
+/// When faults have stopped, agents get so long to look, send and hear; and longer until each has
+/// looked once without a problem: a cycle that faults have put off comes when its pause is over.
 const CALM: Micros = DAY;
+const CALM_MAX: Micros = 3 * DAY;
 /// Every moment of checking is about so far from the next.
-const CHECK_EVERY: Micros = 6 * HOUR;
+const CHECK_EVERY: Micros = 8 * HOUR;
 
 /// Spools are looked at so often, at this interval, until each was empty once.
 const DRAIN_LOOKS: usize = 30;
 const DRAIN_PAUSE: Micros = 10 * MINUTE;
+
+/// The last maintenance begins so often while things go wrong.
+const MAINTENANCE_RUNS: usize = 3;
 
 pub struct World {
     sim: Sim,
@@ -104,8 +109,10 @@ impl World {
         self.sim.trace("faults stop");
         self.machines.iter().for_each(|machine| machine.calm());
         self.watch_until(self.end + CALM)?;
+        self.agents_look()?;
         let operator = Rc::clone(&self.hosts[0]);
         self.sim.block_on(async move { operator.replay_quarantined().await })?;
+        self.recover_days_in_doubt()?;
         for _ in 0..2 {
             let host = Rc::clone(&self.hosts[0]);
             self.sim.block_on(async move { host.sweep().await })?;
@@ -118,6 +125,31 @@ impl World {
         Ok(())
     }
 
+    /// What an operator does who reads `ribera recover`: a refused batch of a cloned disk that has died since
+    /// keeps its days in doubt until the store's own agent sends them anew. No other day needs this.
+    fn recover_days_in_doubt(&self) -> Result<(), String> {
+        let doubts = self.checker.days_doubted_by_clones();
+        self.cloud.tally.borrow_mut().amount("days recovered by an operator", doubts.len() as u64);
+        for (store, day) in &doubts {
+            let machine = self.machines.iter().find(|machine| machine.program.name == store.as_str());
+            machine.ok_or("no machine of a store")?.ask_for(*day);
+        }
+        self.agents_look()
+    }
+
+    /// I5. Every agent comes round by itself.
+    fn agents_look(&self) -> Result<(), String> {
+        let deadline = self.sim.now() + CALM_MAX;
+        while self.sim.now() < deadline && !self.machines.iter().all(|machine| machine.has_looked()) {
+            self.watch_until(self.sim.now() + HOUR)?;
+        }
+        self.cloud.tally.borrow_mut().check("I5 agents come round when faults have stopped");
+        if let Some(machine) = self.machines.iter().find(|machine| !machine.has_looked()) {
+            self.lake.fail(format!("I5 agents come round when faults have stopped: {}", machine.program.name));
+        }
+        Ok(())
+    }
+
     /// Nothing is sent any more, and what was sent a moment ago is taken.
     fn close_stores(&self) -> Result<(), String> {
         self.machines.iter().for_each(|machine| machine.scrap());
@@ -125,16 +157,18 @@ impl World {
         self.sim.block_on(async move { host.sweep().await })
     }
 
-    /// Everybody has gone home, and maintenance takes what nobody needs any more, in a first run that
-    /// may die and a second one: nothing else goes.
+    /// Everybody has gone home, and maintenance takes what nobody needs any more, in runs that may die
+    /// at any step and a last one that does not: nothing else goes.
     fn maintain_long_after(&self) -> Result<(), String> {
         self.hosts.iter().for_each(|host| host.stop());
         self.sim.run_until(self.sim.now() + 2 * DAY)?;
         self.cloud.set_faulty(true);
-        self.hosts[1].begin_maintenance();
-        self.sim.run_until(self.sim.now() + HOUR)?;
+        for _ in 0..MAINTENANCE_RUNS {
+            self.hosts[1].begin_maintenance();
+            self.sim.run_until(self.sim.now() + 20 * MINUTE)?;
+            self.hosts[1].stop();
+        }
         self.cloud.set_faulty(false);
-        self.hosts[1].stop();
         let host = Rc::clone(&self.hosts[0]);
         self.sim.block_on(async move { host.maintain().await })?;
         self.checker.lake_is_complete();

@@ -115,17 +115,17 @@ impl Journal {
     /// Never one of which a unit waits in an older extraction, for the higher number wins: that
     /// one goes first.
     pub fn next_to_send(&self, stores: &[StoreId]) -> Result<Option<BatchRow>> {
-        let wanted = to_json(&stores).map_err(journal_error)?;
+        let (marks, wanted) = (marks(stores.len()), texts(stores));
         let begun = self.batch_where(
-            "state IN ('numbered', 'voiding') AND store IN (SELECT value FROM json_each(?)) ORDER BY epoch, sequence LIMIT 1",
-            &[&wanted],
+            &format!("state IN ('numbered', 'voiding') AND store IN ({marks}) ORDER BY epoch, sequence LIMIT 1"),
+            &to_sql(&wanted),
         )?;
         if begun.is_some() {
             return Ok(begun);
         }
         let mut next = self.batch_where(
-            "state = 'spooled' AND store IN (SELECT value FROM json_each(?)) ORDER BY last_unit DESC, id LIMIT 1",
-            &[&wanted],
+            &format!("state = 'spooled' AND store IN ({marks}) ORDER BY last_unit DESC, id LIMIT 1"),
+            &to_sql(&wanted),
         )?;
         while let Some(batch) = &next {
             let older = self.batch_where(
@@ -230,10 +230,10 @@ impl Journal {
 
     /// Batches whose acknowledgement is awaited, in order of their numbers.
     pub fn awaiting_ack(&self, stores: &[StoreId]) -> Result<Vec<BatchRow>> {
-        let wanted = to_json(&stores).map_err(journal_error)?;
+        let marks = marks(stores.len());
         self.batches_where(
-            "state = 'uploaded' AND store IN (SELECT value FROM json_each(?)) ORDER BY store, dataset, epoch, sequence",
-            &[&wanted],
+            &format!("state = 'uploaded' AND store IN ({marks}) ORDER BY store, dataset, epoch, sequence"),
+            &to_sql(&texts(stores)),
         )
     }
 
@@ -290,6 +290,19 @@ impl Journal {
         let rows = statement.query_map(parameters, batch_row).map_err(journal_error)?;
         rows.map(|row| row.map_err(journal_error)).collect()
     }
+}
+
+/// `?, ?, ?` for so many values.
+fn marks(count: usize) -> String {
+    vec!["?"; count].join(", ")
+}
+
+fn texts(stores: &[StoreId]) -> Vec<&str> {
+    stores.iter().map(StoreId::as_str).collect()
+}
+
+fn to_sql<'a>(texts: &'a [&str]) -> Vec<&'a dyn rusqlite::ToSql> {
+    texts.iter().map(|text| text as &dyn rusqlite::ToSql).collect()
 }
 
 fn batch_row(row: &Row<'_>) -> rusqlite::Result<BatchRow> {

@@ -23,6 +23,8 @@ pub use batches::{BatchRow, BatchState, NewBatch, SpoolUse};
 pub use streams::StreamState;
 pub use units::{LakeState, UnitRow};
 
+/// The outcome kept of a cycle that came to its end; of any other it is the error.
+pub const GOOD_CYCLE: &str = "ok";
 const SCHEMA_VERSION: i64 = 1;
 /// More than the journal has statements, so that each is prepared once.
 const STATEMENTS_KEPT: usize = 64;
@@ -48,6 +50,9 @@ const SCHEMA: &str = "
         extracted_at TEXT NOT NULL,
         PRIMARY KEY (store, dataset, unit)
     ) STRICT, WITHOUT ROWID;
+    -- Few at a time, and asked for at each look.
+    CREATE INDEX unit_stale ON unit (store, dataset) WHERE stale;
+    CREATE INDEX unit_doubted ON unit (store, dataset) WHERE doubted;
     CREATE TABLE batch (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
         store TEXT NOT NULL, dataset TEXT NOT NULL,
@@ -160,8 +165,15 @@ impl Journal {
                 transaction,
                 "INSERT INTO cycle VALUES (?1, ?2, ?3, ?4, ?5)
                  ON CONFLICT DO UPDATE SET begun_at = ?3, outcome = ?4,
-                     good_at = CASE WHEN ?4 = 'ok' THEN ?5 ELSE good_at END",
-                params![store.as_str(), dataset.as_str(), begun_at.to_string(), outcome, seen_at.to_string()],
+                     good_at = CASE WHEN ?4 = ?6 THEN ?5 ELSE good_at END",
+                params![
+                    store.as_str(),
+                    dataset.as_str(),
+                    begun_at.to_string(),
+                    outcome,
+                    seen_at.to_string(),
+                    GOOD_CYCLE
+                ],
             )
             .map(drop)
         })

@@ -100,6 +100,18 @@ impl Journal {
         )
     }
 
+    /// Whether a unit waits to be extracted once more that may be tried: so often it was not yet.
+    pub fn has_stale(&self, store: &StoreId, dataset: &DatasetName, tries_max: u32) -> Result<bool> {
+        self.connection
+            .prepare_cached(
+                "SELECT EXISTS (SELECT 1 FROM unit WHERE store = ? AND dataset = ? AND stale AND tries < ?)",
+            )
+            .and_then(|mut statement| {
+                statement.query_row(params![store.as_str(), dataset.as_str(), tries_max], |row| row.get(0))
+            })
+            .map_err(journal_error)
+    }
+
     /// All known units of a stream.
     pub fn all_units(&self, store: &StoreId, dataset: &DatasetName) -> Result<BTreeMap<Unit, UnitRow>> {
         self.units("store = ? AND dataset = ?", params![store.as_str(), dataset.as_str()])

@@ -7,6 +7,7 @@ use futures::TryStreamExt;
 use futures::future::LocalBoxFuture;
 use jiff::Timestamp;
 use ribera_storage::{Error, Result};
+use sqlx::error::UnexpectedNullError;
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlRow, MySqlSslMode, MySqlTypeInfo};
 use sqlx::{AssertSqlSafe, Column, ConnectOptions, Connection, Decode, Executor, MySql, Row, Type, TypeInfo};
 
@@ -188,12 +189,15 @@ fn hand_over(row: &MySqlRow, kinds: &[Kind], rows: &mut dyn Rows) -> Result<()> 
     for (index, kind) in kinds.iter().enumerate() {
         let raw = row.try_get_raw(index).map_err(|error| query_error("reading a row", error))?;
         // The driver calls zero dates NULL; their bytes are there all the same.
-        let bytes = <&[u8] as Decode<MySql>>::decode(raw).ok();
-        let value = match bytes {
-            None => Value::Null,
-            Some(bytes) => kind
+        let value = match <&[u8] as Decode<MySql>>::decode(raw) {
+            Ok(bytes) => kind
                 .value(bytes)
                 .ok_or_else(|| Error::bug(format!("source: mysql: {kind:?} in {} bytes", bytes.len())))?,
+            Err(error) if error.is::<UnexpectedNullError>() => Value::Null,
+            Err(error) => {
+                let column = row.column(index).name();
+                return Err(Error::data(format!("source: mysql: column {column}: cannot be read: {error}")));
+            }
         };
         rows.value(index, value);
     }

@@ -73,6 +73,25 @@ fn late_rows_voids_and_changes_that_cancel_out_are_found_without_a_cursor() {
 }
 
 #[test]
+fn a_cycle_that_failed_begins_again_after_a_quarter_of_an_hour() {
+    let world = World::new();
+    world.sell("2017-05-10", 1..3);
+    world.sql("ALTER TABLE lineas RENAME TO otras");
+    let begun = |at: &str| {
+        world.clock.set(at);
+        world.run(Ask::Due).datasets.len()
+    };
+    assert_eq!(begun("2017-05-10T16:00:00Z"), 1);
+    world.sql("ALTER TABLE otras RENAME TO lineas");
+    assert_eq!(begun("2017-05-10T16:14:00Z"), 0);
+    assert_eq!(begun("2017-05-10T16:15:00Z"), 1);
+    assert!(!world.manifests().is_empty());
+    // It succeeded: the schedule of an hour holds again.
+    assert_eq!(begun("2017-05-10T17:14:00Z"), 0);
+    assert_eq!(begun("2017-05-10T17:15:00Z"), 1);
+}
+
+#[test]
 fn an_open_day_is_sent_with_every_change_and_once_more_when_it_has_closed() {
     let world = World::new();
     world.sell("2017-05-10", 1..3);

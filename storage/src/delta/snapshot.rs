@@ -176,16 +176,21 @@ impl Snapshot {
             self.remove(remove, changes);
         }
         if let Some(add) = action.add {
-            changes.partitions.insert(self.key_of(&add));
-            self.add(add);
+            let key = self.key_of(&add);
+            changes.partitions.insert(key.clone());
+            self.add_to(key, add);
         }
         Ok(())
     }
 
     /// Takes a file into the table, in the place of one of the same path.
     pub(super) fn add(&mut self, add: AddFile) {
+        self.add_to(self.key_of(&add), add);
+    }
+
+    fn add_to(&mut self, partition: String, add: AddFile) {
         self.tombstones.remove(&add.path);
-        let files = self.files.entry(self.key_of(&add)).or_insert_with(|| Vec::with_capacity(1));
+        let files = self.files.entry(partition).or_insert_with(|| Vec::with_capacity(1));
         match place(files, &add.path) {
             Ok(found) => files[found] = add,
             Err(free) => files.insert(free, add),

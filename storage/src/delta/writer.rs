@@ -15,6 +15,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPrope
 use super::tags::UnitTag;
 use super::unit::{UnitColumn, number_of};
 use super::{encoding, stats};
+use crate::batch::ROWS_PLAIN_MAX;
 use crate::dataset::DatasetDefinition;
 use crate::error::{Error, Result};
 
@@ -186,9 +187,9 @@ impl LakeWriter {
     /// `first`: the first rows it is to hold.
     fn open_file(&mut self, first: Option<&RecordBatch>) -> Result<()> {
         if self.open.is_none() {
-            let mut properties = properties(&self.options)?;
+            let rows: u64 = self.units.values().map(|tag| tag.facts.rows).sum();
+            let mut properties = properties(&self.options, rows)?;
             if let Some(first) = first {
-                let rows: u64 = self.units.values().map(|tag| tag.facts.rows).sum();
                 let group_rows = usize::try_from(rows).unwrap_or(usize::MAX).min(self.options.row_group_rows_max);
                 properties = encoding::choose(properties, first, group_rows);
             }
@@ -247,11 +248,12 @@ pub fn keys_schema(dataset: &DatasetDefinition) -> SchemaRef {
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
-fn properties(options: &LakeWriterOptions) -> Result<WriterPropertiesBuilder> {
+fn properties(options: &LakeWriterOptions, rows: u64) -> Result<WriterPropertiesBuilder> {
     let level = ZstdLevel::try_new(options.zstd_level)
         .map_err(|error| Error::config("zstd_level: must be 1 to 22").with_source(error))?;
+    let zstd = Compression::ZSTD(level);
     Ok(WriterProperties::builder()
-        .set_compression(Compression::ZSTD(level))
+        .set_compression(if rows > ROWS_PLAIN_MAX { zstd } else { Compression::UNCOMPRESSED })
         .set_created_by(concat!("ribera ", env!("CARGO_PKG_VERSION")).to_owned())
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_statistics_truncate_length(Some(stats::TEXT_BYTES_MAX))

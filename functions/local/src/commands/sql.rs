@@ -132,6 +132,8 @@ fn open_engine(lake: &Lake, scans: &Scans, snapshots: &BTreeMap<DatasetName, Vec
     let (root, zones) = (lake.root()?, lake.zones());
     for dataset in &lake.datasets {
         let wanted = |table: &str, file: &ViewFile| {
+            // A filter on the column that names the store is one on the partition: ingest accepts no
+            // file whose rows name another store, with statistics or without.
             let bounds = |column: &str| match dataset.store_column.as_deref() {
                 Some(name) if name == column => file.bounds_of(ribera_storage::dataset::STORE_COLUMN),
                 _ => file.bounds_of(column),
@@ -144,9 +146,10 @@ fn open_engine(lake: &Lake, scans: &Scans, snapshots: &BTreeMap<DatasetName, Vec
             files.extend(view_files(snapshot, dataset, &root, |file| wanted(dataset.name.as_str(), file))?);
         }
         engine.define(dataset, &files, &zones)?;
-        let days = days_name(dataset).unwrap_or_default();
-        let snapshots = if scans.reads(&days) { snapshots } else { &[] };
-        engine.define_days(dataset, snapshots, &root, |file| wanted(&days, file))?;
+        if let Some(days) = days_name(dataset) {
+            let snapshots = if scans.reads(&days) { snapshots } else { &[] };
+            engine.define_days(dataset, snapshots, &root, |file| wanted(&days, file))?;
+        }
     }
     engine.lock()?;
     Ok(engine)
