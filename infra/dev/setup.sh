@@ -35,6 +35,7 @@ system_packages() {
   type -P kill >/dev/null || missing+=(procps)
   # The server program only: no service is installed or started.
   [ -x /usr/sbin/mariadbd ] || command -v mariadbd >/dev/null 2>&1 || missing+=(mariadb-server-core mariadb-client-core)
+  compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || missing+=(postgresql)
   [ -d /usr/include/wasm32-wasi ] || missing+=(wasi-libc)
   python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
   [ -f "$DUCKDB_LIB_DIR/libduckdb.so" ] || need npm npm
@@ -49,7 +50,12 @@ install_packages() {
     sudo=(sudo)
   fi
   "${sudo[@]}" apt-get update -qq >&2
-  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2 \
+  if [[ " $* " == *" postgresql "* ]]; then
+    # The programs only: Debian's package would make a cluster and start it.
+    "${sudo[@]}" mkdir -p /etc/postgresql-common
+    echo 'create_main_cluster = false' | "${sudo[@]}" tee /etc/postgresql-common/createcluster.conf >/dev/null
+  fi
+  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive UCF_FORCE_CONFFOLD=1 apt-get install -y -qq --no-install-recommends "$@" >&2 \
     || fail "try: apt-get install $*"
 }
 

@@ -39,7 +39,9 @@ impl Config {
         for store in &mut self.stores {
             match &mut store.source {
                 SourceConfig::Sqlite { path } => resolve(path),
-                SourceConfig::Mysql(server) => server.tls_ca_file.iter_mut().for_each(resolve),
+                SourceConfig::Mysql(server) | SourceConfig::Postgres(server) => {
+                    server.tls_ca_file.iter_mut().for_each(resolve)
+                }
             }
         }
     }
@@ -103,7 +105,7 @@ impl StoreConfig {
         }
         match &self.source {
             SourceConfig::Sqlite { .. } => Ok(()),
-            SourceConfig::Mysql(server) => server.validate(&field("source")),
+            SourceConfig::Mysql(server) | SourceConfig::Postgres(server) => server.validate(&field("source")),
         }
     }
 }

@@ -82,6 +82,8 @@ pub enum SourceConfig {
     },
     #[serde(alias = "mariadb")]
     Mysql(ServerConfig),
+    #[serde(alias = "postgresql")]
+    Postgres(ServerConfig),
 }
 
 /// A database reached over the network.
@@ -92,7 +94,7 @@ pub struct ServerConfig {
     pub host: Option<String>,
     #[serde(default)]
     pub port: Option<u16>,
-    /// A local socket instead of host and port.
+    /// A local socket instead of host and port; with PostgreSQL the folder that it lies in.
     #[serde(default)]
     pub socket: Option<PathBuf>,
     pub database: String,

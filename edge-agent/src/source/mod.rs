@@ -14,11 +14,14 @@ use crate::value::Rows;
 
 mod audit;
 mod mysql;
+mod postgres;
+mod postgres_copy;
 mod sqlite;
 mod sqlite_functions;
 
 pub use audit::{Fingerprint, fingerprints};
 pub use mysql::MysqlSource;
+pub use postgres::PostgresSource;
 pub use sqlite::SqliteSource;
 
 /// A database that can be connected to.

@@ -168,13 +168,13 @@ impl Session for MysqlSession {
 
 async fn run(connection: &mut MySqlConnection, statement: &Statement<'_>, rows: &mut dyn Rows) -> Result<()> {
     // The text comes from the operator's own configuration; values are bound, never spliced.
-    let mut query = sqlx::query::<MySql>(AssertSqlSafe(statement.sql));
+    let mut query = sqlx::query::<MySql>(AssertSqlSafe(&*statement.sql));
     for parameter in &statement.parameters {
         query = query.bind(parameter);
     }
     let mut found = query.fetch(connection);
     let mut kinds: Vec<Kind> = Vec::new();
-    while let Some(row) = found.try_next().await.map_err(|error| query_error(statement.sql, error))? {
+    while let Some(row) = found.try_next().await.map_err(|error| query_error(&statement.sql, error))? {
         if kinds.is_empty() {
             kinds = row.columns().iter().map(|column| Kind::of(column.type_info())).collect();
             let names: Vec<String> = row.columns().iter().map(|column| column.name().to_owned()).collect();

@@ -110,7 +110,7 @@ impl Session for SqliteSession {
 
 fn run(connection: &Connection, statement: &Statement<'_>, rows: &mut dyn Rows) -> Result<Outcome> {
     let mut prepared = connection
-        .prepare_cached(statement.sql)
+        .prepare_cached(&statement.sql)
         .map_err(|error| Error::config("adapter: query: must be valid SQL of the source").with_source(error))?;
     let names: Vec<String> = prepared.column_names().map(str::to_owned).collect();
     rows.begin(&names)?;

@@ -5,19 +5,22 @@
 pub enum Dialect {
     Sqlite,
     Mysql,
+    Postgres,
 }
 
 impl Dialect {
-    /// The mark of the `number`th parameter, counted from 1.
-    pub fn placeholder(self, _number: usize) -> String {
+    /// The mark of a parameter; empty where statements take none and values stand in the text:
+    /// PostgreSQL's COPY.
+    pub fn placeholder(self) -> &'static str {
         match self {
-            Self::Sqlite | Self::Mysql => "?".to_owned(),
+            Self::Sqlite | Self::Mysql => "?",
+            Self::Postgres => "",
         }
     }
 
     pub fn quote(self, name: &str) -> String {
         match self {
-            Self::Sqlite => format!("\"{}\"", name.replace('"', "\"\"")),
+            Self::Sqlite | Self::Postgres => format!("\"{}\"", name.replace('"', "\"\"")),
             Self::Mysql => format!("`{}`", name.replace('`', "``")),
         }
     }
@@ -28,6 +31,7 @@ impl Dialect {
         match self {
             Self::Sqlite => format!("CAST(ROUND(({expression}) * 1e{digits}) AS INTEGER)"),
             Self::Mysql => format!("CAST(({expression}) AS DECIMAL(38,{digits}))"),
+            Self::Postgres => format!("CAST(({expression}) AS NUMERIC(38,{digits}))"),
         }
     }
 
@@ -37,6 +41,7 @@ impl Dialect {
         match self {
             Self::Sqlite => plain,
             Self::Mysql => format!("CAST({plain} AS DECIMAL(38,{scale}))"),
+            Self::Postgres => format!("CAST(NULLIF({plain}, '') AS NUMERIC(38,{scale}))"),
         }
     }
 
@@ -44,7 +49,7 @@ impl Dialect {
     pub fn sum(self, expression: &str) -> String {
         match self {
             Self::Sqlite => format!("ribera_sum({expression})"),
-            Self::Mysql => format!("SUM({expression})"),
+            Self::Mysql | Self::Postgres => format!("SUM({expression})"),
         }
     }
 
@@ -58,6 +63,15 @@ impl Dialect {
                     expressions.iter().map(|expression| format!("IFNULL({expression}, CHAR(30))")).collect();
                 let row = format!("MD5(CONCAT_WS(CHAR(31), {}))", values.join(", "));
                 Some(format!("SUM(CAST(CONV(LEFT({row}, 15), 16, 10) AS UNSIGNED))"))
+            }
+            Self::Postgres => {
+                let values: Vec<String> = expressions
+                    .iter()
+                    .map(|expression| format!("COALESCE(CAST(({expression}) AS TEXT), CHR(30))"))
+                    .collect();
+                let row = format!("MD5(CONCAT_WS(CHR(31), {}))", values.join(", "));
+                // 60 bits: the sum of many stays exact, as NUMERIC.
+                Some(format!("SUM(CAST(CAST('x' || LEFT({row}, 15) AS BIT(60)) AS BIGINT))"))
             }
         }
     }

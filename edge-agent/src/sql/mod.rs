@@ -1,5 +1,7 @@
 //! SQL with named parameters, and the queries derived from a mapping.
 
+use std::borrow::Cow;
+
 use jiff::ToSpan;
 use jiff::civil::Date;
 use ribera_storage::{Error, Result, StoreId};
@@ -17,6 +19,8 @@ pub use dialect::Dialect;
 pub struct Template {
     sql: String,
     parameters: Vec<Parameter>,
+    /// Where in `sql` the values stand, if the statement takes no parameters.
+    places: Option<Vec<usize>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +34,7 @@ enum Parameter {
 /// A query ready to run: positional parameters, all of them text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Statement<'a> {
-    pub sql: &'a str,
+    pub sql: Cow<'a, str>,
     pub parameters: Vec<String>,
 }
 
@@ -39,8 +43,9 @@ impl Template {
     pub fn parse(text: &str, dialect: Dialect) -> Result<Self> {
         let mut sql = String::with_capacity(text.len());
         let mut parameters = Vec::new();
+        let mut places = Vec::new();
         let mut rest = text;
-        while let Some(at) = rest.find([':', '\'', '"', '`', '-', '/', '#']) {
+        while let Some(at) = rest.find([':', '\'', '"', '`', '-', '/', '#', '$']) {
             sql.push_str(&rest[..at]);
             rest = &rest[at..];
             let kept = skipped(rest, dialect);
@@ -54,11 +59,12 @@ impl Template {
                 &rest[1..=length]
             };
             parameters.push(parameter(name)?);
-            sql.push_str(&dialect.placeholder(parameters.len()));
+            places.push(sql.len());
+            sql.push_str(dialect.placeholder());
             rest = &rest[1 + name.len()..];
         }
         sql.push_str(rest);
-        Ok(Self { sql, parameters })
+        Ok(Self { sql, parameters, places: dialect.placeholder().is_empty().then_some(places) })
     }
 
     /// The statement for the days `from` to `to`.
@@ -70,7 +76,24 @@ impl Template {
             Parameter::After => after.to_string(),
             Parameter::Store => store.to_string(),
         };
-        Statement { sql: &self.sql, parameters: self.parameters.iter().map(value).collect() }
+        let values: Vec<String> = self.parameters.iter().map(value).collect();
+        match &self.places {
+            None => Statement { sql: Cow::Borrowed(&self.sql), parameters: values },
+            Some(places) => Statement { sql: Cow::Owned(self.filled(places, &values)), parameters: Vec::new() },
+        }
+    }
+
+    /// The text with each value quoted in its place. Values are dates and store ids: neither holds
+    /// a character that a quoted text could end with.
+    fn filled(&self, places: &[usize], values: &[String]) -> String {
+        let mut filled = String::with_capacity(self.sql.len() + values.len() * 16);
+        let mut from = 0;
+        for (place, value) in places.iter().zip(values) {
+            filled.extend([&self.sql[from..*place], "'", &value.replace('\'', "''"), "'"]);
+            from = *place;
+        }
+        filled.push_str(&self.sql[from..]);
+        filled
     }
 }
 
@@ -100,10 +123,20 @@ fn skipped(text: &str, dialect: Dialect) -> usize {
         (b'-', Some(b'-')) => through("\n", 2),
         (b'#', _) if dialect == Dialect::Mysql => through("\n", 1),
         (b'/', Some(b'*')) => through("*/", 2),
+        (b'$', _) if dialect == Dialect::Postgres => dollar_quoted(text),
         (b':', Some(b':')) => 2,
         (b':', Some(b'=')) => 2,
         (b':', Some(next)) if next.is_ascii_alphabetic() || *next == b'_' => 0,
         _ => 1,
+    }
+}
+
+/// The length of a text in `$$` or `$tag$`; 1 when none begins.
+fn dollar_quoted(text: &str) -> usize {
+    let tag = text[1..].bytes().take_while(|byte| byte.is_ascii_alphanumeric() || *byte == b'_').count();
+    match text.get(..tag + 2).filter(|mark| mark.ends_with('$')) {
+        Some(mark) => text[mark.len()..].find(mark).map_or(text.len(), |at| 2 * mark.len() + at),
+        None => 1,
     }
 }
 

@@ -7,7 +7,7 @@ use crate::config::{ColumnMapping, DatasetMapping};
 fn bound(text: &str, dialect: Dialect) -> (String, Vec<String>) {
     let template = Template::parse(text, dialect).unwrap();
     let statement = template.bind(date(2017, 12, 30), date(2017, 12, 31), &"s1".parse().unwrap());
-    (statement.sql.to_owned(), statement.parameters)
+    (statement.sql.into_owned(), statement.parameters)
 }
 
 #[test]
@@ -53,8 +53,9 @@ fn derived_queries_use_the_same_expressions_on_both_sides_of_the_audit() {
         ..DatasetMapping::default()
     };
     let queries = Queries::new(&definition, &mapping, Dialect::Mysql).unwrap();
-    let bind =
-        |template: &Template| template.bind(date(2017, 1, 1), date(2017, 1, 31), &"s1".parse().unwrap()).sql.to_owned();
+    let bind = |template: &Template| {
+        template.bind(date(2017, 1, 1), date(2017, 1, 31), &"s1".parse().unwrap()).sql.into_owned()
+    };
     assert_eq!(
         bind(&queries.extract),
         "SELECT l.fecha AS `fecha`, l.ticket AS `ticket_id`, l.linea AS `linea`, l.codigo AS `producto_id`, \
@@ -70,4 +71,12 @@ fn derived_queries_use_the_same_expressions_on_both_sides_of_the_audit() {
     let without_key = DatasetMapping { columns: Default::default(), ..mapping };
     let error = Queries::new(&definition, &without_key, Dialect::Mysql).unwrap_err();
     assert!(error.message().contains("ticket_id"), "{error}");
+}
+
+#[test]
+fn a_dialect_without_parameters_has_its_values_quoted_in_the_text() {
+    let (sql, parameters) =
+        bound("SELECT $$ :from $$, $x$ :to $x$, '$', d::date WHERE d >= :from AND s = :store", Dialect::Postgres);
+    assert_eq!(sql, "SELECT $$ :from $$, $x$ :to $x$, '$', d::date WHERE d >= '2017-12-30' AND s = 's1'");
+    assert!(parameters.is_empty());
 }

@@ -1,4 +1,4 @@
-//! The agent on real SQLite files and real MariaDB servers, on virtual time, with failures.
+//! The agent on real SQLite files and real MariaDB and PostgreSQL servers, on virtual time, with failures.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod cli;
@@ -11,4 +11,8 @@ mod kinds;
 mod lake;
 mod mariadb;
 mod mariadb_server;
+mod matrix;
+mod postgres;
+mod postgres_server;
+mod servers;
 mod spool;

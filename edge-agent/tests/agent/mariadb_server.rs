@@ -7,6 +7,8 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use crate::servers;
+
 pub struct Server {
     _folder: tempfile::TempDir,
     pub socket: PathBuf,
@@ -61,9 +63,9 @@ fn start() -> Server {
         .expect("mariadb-install-db is installed (apt-get install mariadb-server)");
     assert!(installed.success());
     for name in ["ca", "other"] {
-        authority(&root, name);
+        servers::authority(&root, name);
     }
-    certificate(&root);
+    servers::certificate(&root);
     let program = ["/usr/sbin/mariadbd", "/usr/bin/mariadbd"].into_iter().find(|path| Path::new(path).exists());
     let log = std::fs::File::create(root.join("log")).unwrap();
     let mut command = Command::new("setpriv");
@@ -80,12 +82,7 @@ fn start() -> Server {
         .args(["--innodb-flush-log-at-trx-commit=0", "--innodb-log-file-size=8M", "--character-set-server=utf8mb4"])
         .stdout(log.try_clone().unwrap())
         .stderr(log);
-    // The signal of a parent's death is of the thread that started the child: one that never ends.
-    std::thread::spawn(move || {
-        let mut server = command.spawn().expect("setpriv is installed (util-linux)");
-        let _ = server.wait();
-        std::thread::park();
-    });
+    servers::spawn(command);
     let begun = Instant::now();
     while TcpStream::connect(("127.0.0.1", port)).is_err() || !socket.exists() {
         assert!(begun.elapsed() < Duration::from_secs(120), "mariadbd does not answer");
@@ -98,30 +95,4 @@ fn start() -> Server {
          CREATE USER cajero@'127.0.0.1' IDENTIFIED BY 'secret'; GRANT SELECT, INSERT ON *.* TO cajero@'127.0.0.1';",
     );
     server
-}
-
-fn authority(root: &Path, name: &str) {
-    openssl(
-        root,
-        &format!(
-            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN={name} -keyout {name}.key -out {name}.pem"
-        ),
-    );
-}
-
-fn certificate(root: &Path) {
-    std::fs::write(root.join("names"), "subjectAltName=IP:127.0.0.1,DNS:localhost\n").unwrap();
-    openssl(
-        root,
-        "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=pos -keyout server.key -out server.csr",
-    );
-    openssl(
-        root,
-        "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 -extfile names -out server.pem",
-    );
-}
-
-fn openssl(root: &Path, words: &str) {
-    let done = Command::new("openssl").args(words.split(' ')).current_dir(root).stderr(Stdio::null()).status();
-    assert!(done.expect("openssl is installed").success(), "openssl {words}");
 }

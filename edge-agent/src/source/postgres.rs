@@ -1,0 +1,285 @@
+//! PostgreSQL by binary COPY: the server sends rows as fast as the line takes them, and each value
+//! goes from the connection's buffer to the column.
+
+use std::time::Duration;
+
+use futures::TryStreamExt;
+use futures::future::LocalBoxFuture;
+use jiff::Timestamp;
+use ribera_storage::{Error, Result};
+use sqlx::postgres::types::Oid;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode, PgTypeInfo, PgTypeKind};
+use sqlx::{AssertSqlSafe, Column, ConnectOptions, Connection, Executor, SqlSafeStr, Statement as _, TypeInfo};
+
+use super::postgres_copy::{Decoder, Kind};
+use super::{Outcome, Session, Source};
+use crate::config::{ServerConfig, TlsMode};
+use crate::sql::{Dialect, Statement};
+use crate::value::Rows;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// The server ends a slow query itself; a server that does not answer at all is left after this.
+const TIMEOUT_GRACE: Duration = Duration::from_secs(3);
+const PORT: u16 = 5432;
+
+/// SQLSTATE of a query that the server ended, for its time or by an administrator.
+const QUERY_CANCELED: &str = "57014";
+
+pub struct PostgresSource {
+    config: ServerConfig,
+}
+
+impl PostgresSource {
+    pub fn new(config: ServerConfig) -> Self {
+        Self { config }
+    }
+
+    fn options(&self) -> PgConnectOptions {
+        let ServerConfig { host, port, socket, database, user, password, tls, tls_ca_file } = &self.config;
+        // The driver sets the session's time zone to UTC, its dates to ISO and its text to UTF-8. No
+        // statement is asked twice with the same text, so none is kept at the server.
+        let mut options = PgConnectOptions::new_without_pgpass()
+            .username(user)
+            .database(database)
+            .application_name("ribera-agent")
+            .statement_cache_capacity(0)
+            .ssl_mode(match tls {
+                TlsMode::Verify => PgSslMode::VerifyFull,
+                TlsMode::Require => PgSslMode::Require,
+                TlsMode::Off => PgSslMode::Disable,
+            })
+            .disable_statement_logging();
+        if let Some(password) = password {
+            options = options.password(password.expose());
+        }
+        if let Some(file) = tls_ca_file {
+            options = options.ssl_root_cert(file);
+        }
+        match (socket, host) {
+            (Some(folder), _) => options.socket(folder).port(port.unwrap_or(PORT)).ssl_mode(PgSslMode::Disable),
+            (None, Some(host)) => options.host(host).port(port.unwrap_or(PORT)),
+            (None, None) => options,
+        }
+    }
+}
+
+impl Source for PostgresSource {
+    fn dialect(&self) -> Dialect {
+        Dialect::Postgres
+    }
+
+    fn describe(&self) -> String {
+        let ServerConfig { host, port, socket, database, .. } = &self.config;
+        match (socket, host) {
+            (Some(folder), _) => format!("postgres {database} at {}", folder.display()),
+            (None, host) => {
+                format!("postgres {database} at {}:{}", host.as_deref().unwrap_or_default(), port.unwrap_or(PORT))
+            }
+        }
+    }
+
+    fn connect(&self) -> LocalBoxFuture<'_, Result<Box<dyn Session>>> {
+        Box::pin(async move {
+            let options = self.options();
+            match tokio::time::timeout(CONNECT_TIMEOUT, PgConnection::connect_with(&options)).await {
+                Ok(Ok(connection)) => Ok(Box::new(PostgresSession::new(connection)) as Box<dyn Session>),
+                Ok(Err(error)) => Err(connect_error(&self.describe(), error)),
+                Err(_) => Err(Error::retry(format!(
+                    "source: {}: no answer within {} s",
+                    self.describe(),
+                    CONNECT_TIMEOUT.as_secs()
+                ))),
+            }
+        })
+    }
+}
+
+struct PostgresSession {
+    /// Gone after a query that failed or was ended half-way: what the server still sends is of no use.
+    connection: Option<PgConnection>,
+    /// The time limit that the server knows of.
+    timeout: Option<Duration>,
+    /// Fraction digits of MONEY, asked for when first needed.
+    money_digits: Option<u8>,
+}
+
+impl PostgresSession {
+    fn new(connection: PgConnection) -> Self {
+        Self { connection: Some(connection), timeout: None, money_digits: None }
+    }
+
+    fn connection(&mut self) -> Result<&mut PgConnection> {
+        self.connection.as_mut().ok_or_else(|| Error::retry("source: postgres: the connection was ended"))
+    }
+
+    async fn execute(&mut self, sql: &str) -> Result<()> {
+        let done = self.connection()?.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await;
+        done.map(drop).map_err(|error| query_error(sql, &error))
+    }
+
+    async fn ask<T>(&mut self, sql: &'static str) -> Result<T>
+    where
+        T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres> + Send + Unpin,
+    {
+        sqlx::query_scalar(sql).fetch_one(self.connection()?).await.map_err(|error| query_error(sql, &error))
+    }
+
+    /// Tells the server how long a statement may take.
+    async fn limit(&mut self, timeout: Duration) -> Result<()> {
+        if self.timeout != Some(timeout) {
+            self.execute(&format!("SET statement_timeout = {}", timeout.as_millis().max(1))).await?;
+            self.timeout = Some(timeout);
+        }
+        Ok(())
+    }
+
+    /// The names of the query's columns and how each is read.
+    async fn describe(&mut self, sql: &str) -> Result<(Vec<String>, Vec<Kind>)> {
+        let prepared = self.connection()?.prepare(AssertSqlSafe(sql).into_sql_str()).await;
+        let prepared = prepared.map_err(|error| query_error(sql, &error))?;
+        let columns: Vec<(String, PgTypeInfo)> =
+            prepared.columns().iter().map(|column| (column.name().to_owned(), column.type_info().clone())).collect();
+        let money = PgTypeInfo::with_oid(Oid(790));
+        if self.money_digits.is_none() && columns.iter().any(|(_, info)| info.type_eq(&money)) {
+            // Its currency is the server's setting, which the connection cannot see otherwise.
+            let digits: i32 = self.ask("SELECT scale(1::money::numeric)").await?;
+            self.money_digits = u8::try_from(digits).ok();
+        }
+        let mut names = Vec::with_capacity(columns.len());
+        let mut kinds = Vec::with_capacity(columns.len());
+        for (name, info) in columns {
+            kinds.push(kind(&info, self.money_digits.unwrap_or(2)).ok_or_else(|| {
+                Error::config(format!(
+                    "source: postgres: column {name}: must be of a type that docs/types.md lists, got {}; cast it in the query, for instance to text",
+                    info.name()
+                ))
+            })?);
+            names.push(name);
+        }
+        Ok((names, kinds))
+    }
+
+    async fn copy(&mut self, statement: &Statement<'_>, rows: &mut dyn Rows) -> Result<Outcome> {
+        let sql = statement.sql.trim().trim_end_matches(';');
+        let (names, kinds) = self.describe(sql).await?;
+        let mut decoder = Decoder::new(kinds);
+        let copy = format!("COPY ({sql}) TO STDOUT (FORMAT binary)");
+        let connection = self.connection()?;
+        let failed = |error: sqlx::Error| {
+            if is_canceled(&error) { Ok(Outcome::TimedOut) } else { Err(query_error(sql, &error)) }
+        };
+        let mut pieces = match connection.copy_out_raw(&copy).await {
+            Ok(pieces) => pieces,
+            Err(error) => return failed(error),
+        };
+        rows.begin(&names)?;
+        loop {
+            match pieces.try_next().await {
+                Ok(Some(piece)) => decoder.take(&piece, rows)?,
+                Ok(None) => break,
+                Err(error) => return failed(error),
+            }
+        }
+        decoder.finish().map(|()| Outcome::Done)
+    }
+}
+
+impl Session for PostgresSession {
+    fn now(&mut self) -> LocalBoxFuture<'_, Result<Timestamp>> {
+        Box::pin(async {
+            let micros: i64 = self.ask("SELECT (EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::bigint").await?;
+            Timestamp::from_microsecond(micros)
+                .map_err(|error| Error::data(format!("source: its clock shows {micros} µs")).with_source(error))
+        })
+    }
+
+    fn begin(&mut self) -> LocalBoxFuture<'_, Result<bool>> {
+        Box::pin(async {
+            self.execute("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
+            Ok(true)
+        })
+    }
+
+    fn end(&mut self) -> LocalBoxFuture<'_, Result<()>> {
+        Box::pin(async {
+            // What the transaction set goes with it.
+            self.timeout = None;
+            if self.connection.is_some() { self.execute("ROLLBACK").await } else { Ok(()) }
+        })
+    }
+
+    fn query<'a>(
+        &'a mut self,
+        statement: &'a Statement<'a>,
+        rows: &'a mut dyn Rows,
+        timeout: Duration,
+    ) -> LocalBoxFuture<'a, Result<Outcome>> {
+        Box::pin(async move {
+            let done = tokio::time::timeout(timeout + TIMEOUT_GRACE, async {
+                self.limit(timeout).await?;
+                self.copy(statement, rows).await
+            });
+            let done = done.await.unwrap_or(Ok(Outcome::TimedOut));
+            if !matches!(done, Ok(Outcome::Done)) {
+                self.connection = None;
+            }
+            done
+        })
+    }
+
+    fn write_rights(&mut self) -> LocalBoxFuture<'_, Result<Option<String>>> {
+        Box::pin(async {
+            self.ask(
+                "SELECT string_agg(DISTINCT held.name, ', ' ORDER BY held.name)
+                 FROM pg_catalog.pg_class c
+                 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                 CROSS JOIN unnest(ARRAY['DELETE', 'INSERT', 'TRUNCATE', 'UPDATE']) AS held (name)
+                 WHERE c.relkind IN ('r', 'p') AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%'
+                   AND has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, held.name)",
+            )
+            .await
+        })
+    }
+}
+
+fn kind(info: &PgTypeInfo, money_digits: u8) -> Option<Kind> {
+    match info.kind() {
+        PgTypeKind::Domain(base) => kind(base, money_digits),
+        PgTypeKind::Enum(_) => Kind::of("enum", money_digits),
+        _ => Kind::of(&info.name().to_uppercase(), money_digits),
+    }
+}
+
+fn is_canceled(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|database| database.code()).is_some_and(|code| code == QUERY_CANCELED)
+}
+
+fn connect_error(place: &str, error: sqlx::Error) -> Error {
+    let text = format!("source: {place}: cannot connect");
+    let hint = "ribera-agent check";
+    match &error {
+        sqlx::Error::Database(database) => match database.code().unwrap_or_default().get(..2) {
+            // Login, database name.
+            Some("28" | "3D") => {
+                Error::config(format!("{text}: user, password or database name: {database}")).with_hint(hint)
+            }
+            _ => Error::retry(format!("{text}: {database}")).with_hint(hint),
+        },
+        sqlx::Error::Tls(_) | sqlx::Error::Configuration(_) => {
+            Error::config(format!("{text}: source.tls: {error}")).with_hint(hint)
+        }
+        // How the TLS library says that it does not trust the certificate.
+        sqlx::Error::Io(io) if io.kind() == std::io::ErrorKind::InvalidData => {
+            Error::config(format!("{text}: source.tls: {io}")).with_hint(hint)
+        }
+        _ => Error::retry(text).with_source(error).with_hint(hint),
+    }
+}
+
+fn query_error(sql: &str, error: &sqlx::Error) -> Error {
+    let shown: String = sql.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(80).collect();
+    let text = format!("source: postgres: {shown}: {error}");
+    let state = error.as_database_error().and_then(|database| database.code()).unwrap_or_default();
+    // Syntax, unknown table or column, missing right, a value that a cast refuses: a person must act.
+    if state.starts_with("42") || state.starts_with("22") { Error::config(text) } else { Error::retry(text) }
+}
