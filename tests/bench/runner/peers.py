@@ -9,8 +9,12 @@ import os
 import subprocess
 import sys
 
-PACKAGES = ["duckdb==1.5.5", "duckdb-extension-mysql-scanner==1.5.5", "connectorx==0.4.6", "pyarrow==26.0.1"]
-DUCKDB, CONNECTORX = "DuckDB 1.5.5 mysql scanner", "connectorx 0.4.6"
+PACKAGES = [
+    "duckdb==1.5.5", "duckdb-extension-mysql-scanner==1.5.5", "duckdb-extension-postgres-scanner==1.5.5",
+    "connectorx==0.4.6", "pyarrow==26.0.1", "rivet-cli==0.32.2", "dlt==1.31.0", "sqlalchemy<3", "pymysql",
+    "psycopg2-binary",
+]
+DUCKDB, CONNECTORX, RIVET, DLT = "DuckDB 1.5.5 scanner", "connectorx 0.4.6", "rivet 0.32.2", "dlt 1.31.0"
 ZSTD_LEVEL = 3
 
 
@@ -45,11 +49,12 @@ def by_duckdb(uri, out, columns):
     from urllib.parse import urlparse
 
     at = urlparse(uri)
+    kind, database = ("mysql", "database") if at.scheme == "mysql" else ("postgres", "dbname")
     connection = duckdb.connect(config={"allow_unsigned_extensions": "true"})
-    connection.execute(f"LOAD '{scanner()}'")
+    connection.execute(f"LOAD '{scanner(kind)}'")
     connection.execute(
         f"ATTACH 'host={at.hostname} port={at.port} user={at.username} password={at.password} "
-        f"database={at.path[1:]}' AS pos (TYPE mysql, READ_ONLY)"
+        f"{database}={at.path[1:]}' AS pos (TYPE {kind}, READ_ONLY)"
     )
     connection.execute(
         f"COPY (SELECT {columns} FROM pos.ventas_detalle) TO '{out}' "
@@ -57,9 +62,10 @@ def by_duckdb(uri, out, columns):
     )
 
 
-def scanner():
-    import duckdb_extension_mysql_scanner as package
+def scanner(kind):
+    import importlib
 
+    package = importlib.import_module(f"duckdb_extension_{kind}_scanner")
     folder = os.path.dirname(package.__file__)
     found = glob.glob(f"{folder}/**/*.duckdb_extension", recursive=True)
     return found[0]
@@ -77,9 +83,48 @@ def by_connectorx(uri, out, columns):
             writer.write_batch(batch)
 
 
+def by_rivet(uri, out, columns):
+    """In a fresh folder, where it keeps its state; it names its files itself."""
+    folder = f"{out}.rivet"
+    os.makedirs(folder)
+    with open(f"{folder}/rivet.yaml", "w", encoding="utf-8") as file:
+        file.write(f"""
+source:
+  type: {uri.split(":")[0].replace("postgresql", "postgres")}
+  url_env: DATABASE_URL
+  tuning: {{profile: fast}}
+exports:
+  - name: ventas
+    query: "SELECT {columns} FROM ventas_detalle"
+    mode: full
+    format: parquet
+    compression: zstd
+    destination: {{type: local, path: ./out}}
+""")
+    rivet = os.path.join(os.path.dirname(sys.executable), "rivet")
+    subprocess.run([rivet, "run", "--config", "rivet.yaml"], cwd=folder, check=True,
+                   env={**os.environ, "DATABASE_URL": uri})
+
+
+def by_dlt(uri, out, columns):
+    import dlt
+    from dlt.sources.sql_database import sql_table
+
+    folder = f"{out}.dlt"
+    table = sql_table(
+        uri.replace("mysql://", "mysql+pymysql://").replace("postgresql://", "postgresql+psycopg2://"),
+        table="ventas_detalle", backend="pyarrow", chunk_size=50000, reflection_level="full_with_precision",
+    )
+    pipeline = dlt.pipeline(
+        "bench", destination=dlt.destinations.filesystem(bucket_url=f"file://{folder}"), dataset_name="pos",
+        pipelines_dir=f"{folder}/state",
+    )
+    pipeline.run(table, loader_file_format="parquet")
+
+
 def main():
     name, uri, out, columns = sys.argv[1:5]
-    {DUCKDB: by_duckdb, CONNECTORX: by_connectorx}[name](uri, out, columns)
+    {DUCKDB: by_duckdb, CONNECTORX: by_connectorx, RIVET: by_rivet, DLT: by_dlt}[name](uri, out, columns)
 
 
 if __name__ == "__main__":

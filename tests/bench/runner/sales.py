@@ -26,6 +26,22 @@ CREATE TABLE ventas_detalle (
 ) ENGINE=InnoDB;
 """
 
+TABLE_POSTGRES = """
+CREATE TABLE ventas_detalle (
+  ticket      VARCHAR(20)   NOT NULL,
+  linea       INT           NOT NULL,
+  fecha       DATE          NOT NULL,
+  tienda      VARCHAR(8)    NOT NULL,
+  vendido_en  TIMESTAMP(0)  NOT NULL,
+  producto    VARCHAR(14)   NOT NULL,
+  cliente     VARCHAR(12)   NULL,
+  cantidad    NUMERIC(18,3) NOT NULL,
+  precio      NUMERIC(18,4) NOT NULL,
+  descuento   NUMERIC(18,2) NULL,
+  total       NUMERIC(18,2) NOT NULL
+);
+"""
+
 COLUMNS = (
     "fecha, tienda, ticket, linea, vendido_en, producto, cliente, cantidad, precio, descuento, total"
 )
@@ -37,6 +53,13 @@ LOAD DATA LOCAL INFILE '{csv}' INTO TABLE ventas_detalle
   FIELDS TERMINATED BY ',' LINES TERMINATED BY '\\n'
   (ticket, linea, fecha, tienda, vendido_en, producto, cliente, cantidad, precio, descuento, total);
 ANALYZE TABLE ventas_detalle;
+"""
+
+LOAD_POSTGRES = """
+\\copy ventas_detalle FROM '{csv}' WITH (FORMAT csv, NULL '\\N')
+ALTER TABLE ventas_detalle ADD PRIMARY KEY (ticket, linea);
+CREATE INDEX por_fecha ON ventas_detalle (fecha);
+VACUUM ANALYZE ventas_detalle;
 """
 
 # u(x, salt): a number in [0, 1) that depends on x and the salt alone.
