@@ -22,6 +22,7 @@ pub mod journal;
 pub mod objects;
 pub mod plan;
 pub mod ports;
+pub mod reach;
 pub mod recover;
 pub mod report;
 pub mod run;

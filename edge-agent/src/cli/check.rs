@@ -1,16 +1,18 @@
 //! `ribera-agent check`: does everything that a run needs work, and what to do where it does not.
 
+use futures::StreamExt;
 use jiff::civil::Date;
 use ribera_storage::ports::Random;
-use ribera_storage::{ObjectStore, Result, StoreId};
+use ribera_storage::{Error, ObjectStore, Result, StoreId};
 use serde::Serialize;
 
-use super::{Common, Stopped, render, setup};
+use super::{CheckArgs, Common, Lang, Stopped, render, setup};
 use crate::agent::{Agent, DatasetContext, ServedStore};
 use crate::extract::Job;
 use crate::host::OsRandom;
 use crate::objects::Objects;
 use crate::plan::Days;
+use crate::reach::{self, Reach, State};
 use crate::report::{Exit, Problem, Stage};
 use crate::sink::{Sink, SinkContext};
 
@@ -27,14 +29,19 @@ pub struct Checked {
     pub problem: Option<Problem>,
 }
 
-pub async fn main(common: &Common) -> Result<Exit, Stopped> {
+pub async fn main(common: &Common, args: &CheckArgs) -> Result<Exit, Stopped> {
     // A check changes nothing in the agent's folder, and may run beside a running agent.
     let ready = setup::agent(&Common { dry_run: true, ..common.clone() })?;
     let agent = &ready.agent;
     let mut lines = vec![object_store(agent).await];
-    for store in agent.served(&common.stores) {
-        check_store(agent, store, common, &mut lines).await;
-    }
+    let checked = futures::stream::iter(agent.served(&common.stores))
+        .map(|store| async move {
+            let mut lines = Vec::new();
+            check_store(agent, store, common, args, &mut lines).await;
+            lines
+        })
+        .buffered(args.workers());
+    lines.extend(checked.collect::<Vec<_>>().await.into_iter().flatten());
     let exit = lines.iter().filter_map(|line| line.problem.as_ref()).map(|problem| problem.exit).max();
     let exit = exit.unwrap_or(Exit::Done);
     render::checks(common, &lines, exit);
@@ -61,8 +68,21 @@ async fn object_store(agent: &Agent<Objects>) -> Checked {
     }
 }
 
-async fn check_store<S: ObjectStore>(agent: &Agent<S>, store: &ServedStore, common: &Common, lines: &mut Vec<Checked>) {
+async fn check_store<S: ObjectStore>(
+    agent: &Agent<S>,
+    store: &ServedStore,
+    common: &Common,
+    args: &CheckArgs,
+    lines: &mut Vec<Checked>,
+) {
     let id = &store.config.id;
+    if let Some((host, port)) = reach::place(&store.config.source) {
+        let reached = reach::reach(&host, port, args.timeout()).await;
+        lines.push(network(id, &reached, common.lang));
+        if reached.state != State::PortOk {
+            return;
+        }
+    }
     let place = match agent.place(&store.config).await {
         Ok(place) => std::rc::Rc::new(place),
         Err(error) => return lines.push(bad("definition", Some(id), Stage::Definition, &error)),
@@ -85,6 +105,23 @@ async fn check_store<S: ObjectStore>(agent: &Agent<S>, store: &ServedStore, comm
             Ok(detail) => good(name.as_str(), Some(id), detail),
             Err(error) => bad(name.as_str(), Some(id), Stage::Source, &error),
         });
+    }
+}
+
+/// Name, ping and port as one line.
+fn network(id: &StoreId, reached: &Reach, lang: Lang) -> Checked {
+    let place = format!("{}:{}", reached.host, reached.port);
+    let took = |what: &str, took: Option<f64>| took.map_or(format!("{what} -"), |took| format!("{what} {took} ms"));
+    let steps =
+        [took("DNS", reached.lookup_ms), took("ping", reached.ping_ms), took("TCP", reached.port_ms)].join(", ");
+    match reached.cause {
+        None => good("network", Some(id), format!("{place}: {steps}")),
+        Some(cause) => {
+            let (es, en) = cause.next_step();
+            let error = Error::retry(format!("source: {place}: {steps}: {}", lang.pick(es, en)))
+                .with_hint(format!("ribera-agent check --quick --stores {id}"));
+            bad("network", Some(id), Stage::Source, &error)
+        }
     }
 }
 

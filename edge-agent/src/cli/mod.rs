@@ -13,6 +13,7 @@ mod backfill;
 mod check;
 mod extract;
 mod once;
+mod quick;
 mod render;
 mod run;
 mod setup;
@@ -90,8 +91,10 @@ impl Lang {
 #[derive(Debug, Clone, Subcommand)]
 pub enum Verb {
     /// Fuente, almacén, carpeta y reloj, y el paso siguiente / Source, object store, folder and clock
-    #[command(after_help = "Ejemplo / Example:\n  ribera-agent check --stores centro")]
-    Check,
+    #[command(
+        after_help = "Ejemplos / Examples:\n  ribera-agent check --stores centro\n  ribera-agent check --quick --workers 20"
+    )]
+    Check(CheckArgs),
     /// Un ciclo: lo que cambió en la ventana / One cycle: what changed in the lookback window
     #[command(after_help = "Ejemplo / Example:\n  ribera-agent once --wait-acks 30 --json")]
     Once(Wait),
@@ -109,6 +112,32 @@ pub enum Verb {
     /// Lo que espera subida o acuse / What waits for upload or acknowledgement
     #[command(after_help = "Ejemplo / Example:\n  ribera-agent spool --json")]
     Spool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct CheckArgs {
+    /// Solo nombre, ping y puerto, sin claves / Name, ping and port only; needs no credentials
+    #[arg(long)]
+    pub quick: bool,
+    /// Segundos por paso de la red / Seconds for each step of the network
+    #[arg(long, default_value_t = 5, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=120))]
+    pub timeout: u64,
+    /// Tiendas a la vez / Stores at once
+    #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=256))]
+    pub workers: u64,
+    /// Una tienda tras otra / One store after the other
+    #[arg(long, conflicts_with = "workers")]
+    pub sequential: bool,
+}
+
+impl CheckArgs {
+    fn timeout(&self) -> std::time::Duration {
+        std::time::Duration::from_secs(self.timeout)
+    }
+
+    fn workers(&self) -> usize {
+        if self.sequential { 1 } else { usize::try_from(self.workers).unwrap_or(1) }
+    }
 }
 
 #[derive(Debug, Clone, Args)]
@@ -146,7 +175,8 @@ pub fn main() -> ExitCode {
     };
     let done = runtime.block_on(async {
         match &cli.verb {
-            Verb::Check => check::main(&cli.common).await,
+            Verb::Check(args) if args.quick => quick::main(&cli.common, args).await,
+            Verb::Check(args) => check::main(&cli.common, args).await,
             Verb::Once(wait) => once::main(&cli.common, wait).await,
             Verb::Run => run::main(&cli.common).await,
             Verb::Extract(days) => extract::main(&cli.common, days).await,

@@ -10,11 +10,13 @@ use ribera_storage::{DatasetName, StoreId};
 use serde::Serialize;
 
 use super::check::Checked;
+use super::quick::Answer;
 use super::spool::SpoolList;
 use super::{Common, Lang};
 use crate::agent::Progress;
 use crate::cycle::Ask;
 use crate::journal::BatchState;
+use crate::reach::State;
 use crate::report::{Exit, Problem, Report};
 
 /// Rows as they are extracted, on a terminal only.
@@ -174,6 +176,47 @@ pub fn checks(common: &Common, lines: &[Checked], exit: Exit) {
     println!("{table}");
     for hint in lines.iter().filter_map(|line| line.problem.as_ref()?.hint.as_ref()) {
         println!("{}: {hint}", lang.pick("pruebe", "try"));
+    }
+}
+
+pub fn reached(common: &Common, answer: &Answer) {
+    if common.json {
+        return json(answer);
+    }
+    let lang = common.lang;
+    let header = "tienda,servidor,estado,DNS ms,ping ms,TCP ms";
+    let mut table = table(lang.pick(header, "store,server,state,DNS ms,ping ms,TCP ms"), 3);
+    let took = |took: Option<f64>| took.map_or("-".to_owned(), |took| took.to_string());
+    for one in &answer.stores {
+        table.add_row(match &one.reach {
+            None => {
+                let local = lang.pick("archivo de esta máquina", "a file of this machine");
+                [one.store.to_string(), String::new(), local.to_owned(), String::new(), String::new(), String::new()]
+            }
+            Some(reach) => [
+                one.store.to_string(),
+                format!("{}:{}", reach.host, reach.port),
+                reach_state(lang, reach.state).to_owned(),
+                took(reach.lookup_ms),
+                took(reach.ping_ms),
+                took(reach.port_ms),
+            ],
+        });
+    }
+    println!("{table}");
+    println!("{}: {} %", lang.pick("alcanzables", "reachable"), answer.reachable_percent);
+    for (cause, stores) in &answer.causes {
+        let (es, en) = cause.next_step();
+        let names: Vec<&str> = stores.iter().map(|store| store.as_str()).collect();
+        println!("{}: {}", names.join(", "), lang.pick(es, en));
+    }
+}
+
+fn reach_state(lang: Lang, state: State) -> &'static str {
+    match state {
+        State::PortOk => lang.pick("puerto abierto", "port ok"),
+        State::Reachable => lang.pick("responde", "reachable"),
+        State::Unreachable => lang.pick("sin respuesta", "unreachable"),
     }
 }
 

@@ -32,8 +32,17 @@ pub fn logging() {
 
 /// The configuration with what the command line adds to it.
 pub fn config(common: &Common) -> Result<Config, Stopped> {
+    config_with(common, &|name| std::env::var(name).ok())
+}
+
+/// The same where no secret is needed: one that is not set stays empty.
+pub fn config_without_secrets(common: &Common) -> Result<Config, Stopped> {
+    config_with(common, &|name| Some(std::env::var(name).unwrap_or_default()))
+}
+
+fn config_with(common: &Common, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Stopped> {
     let config_error = stopped(Stage::Definition, Some(Exit::Config));
-    let mut config = Config::load(&common.config, &|name| std::env::var(name).ok()).map_err(&config_error)?;
+    let mut config = Config::load(&common.config, env).map_err(&config_error)?;
     config.dry_run |= common.dry_run;
     config.local_only |= common.local_only;
     if let Some(unknown) = common.stores.iter().find(|id| config.store(id).is_none()) {

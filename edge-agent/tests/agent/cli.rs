@@ -73,6 +73,35 @@ fn a_dry_run_leaves_no_trace() {
 }
 
 #[test]
+fn a_quick_check_needs_no_secret_and_tells_the_next_step() {
+    let place = place();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let store = |id: &str, kind: &str, port: u16| {
+        format!(
+            "[[store]]\nid = \"{id}\"\ntime_zone = \"Europe/Madrid\"\nadapter = \"caja\"\n[store.source]\n\
+             kind = \"{kind}\"\nhost = \"127.0.0.1\"\nport = {port}\ndatabase = \"d\"\nuser = \"u\"\n\
+             password = \"${{NO_SUCH_SECRET}}\"\n"
+        )
+    };
+    let open = store("abierta", "postgres", listener.local_addr().unwrap().port());
+    let config = format!("{CONFIG}\n{open}{}", store("cerrada", "mysql", closed));
+    std::fs::write(place.path().join("agent.toml"), config).unwrap();
+    assert_eq!(agent(place.path(), &["once"]).status.code(), Some(2), "a run does need the secret");
+    let answer = agent(place.path(), &["check", "--quick", "--json", "--timeout", "2"]);
+    assert_eq!(answer.status.code(), Some(3));
+    let answer = json(&answer);
+    let state = |store: usize| answer["stores"][store]["state"].as_str();
+    assert_eq!((state(0), state(1), state(2)), (None, Some("port_ok"), Some("reachable")), "{answer}");
+    assert_eq!(answer["causes"]["port_refused"][0], "cerrada");
+    assert_eq!(answer["reachable_percent"], 50.0);
+    let told = agent(place.path(), &["check", "--quick", "--sequential", "--stores", "cerrada"]);
+    let told = String::from_utf8(told.stdout).unwrap();
+    assert!(told.contains("cerrada: el servicio no escucha en ese puerto"), "{told}");
+    assert!(!place.path().join("agent").exists(), "looking leaves no trace");
+}
+
+#[test]
 fn people_read_spanish_first_and_english_when_they_ask() {
     let place = place();
     let spanish = String::from_utf8(agent(place.path(), &["check"]).stdout).unwrap();

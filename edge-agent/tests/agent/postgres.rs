@@ -305,7 +305,7 @@ fn random_rows_written_by_the_servers_own_client_are_read_back_exactly() {
         .sql(&database, "CREATE TABLE t (d date, id bigint PRIMARY KEY, c0 numeric(19,4), c1 timestamptz(6), c2 text)");
     let cases: [Case; 3] = [("", "decimal(19,4)", &[]), ("", "timestamp", &[]), ("", "text", &[])];
     let mapping = "[adapter.caja.tipos]\nfrom = \"t\"\ndate = \"d\"\n[adapter.caja.tipos.columns]\nid = \"id\"\nc0 = \"c0\"\nc1 = \"c1\"\nc2 = \"c2\"\n";
-    let mut values = 0;
+    let values = std::cell::Cell::new(0);
     let mut runner = TestRunner::new(Cases { cases: 25, failure_persistence: None, ..Cases::default() });
     let done = runner.run(&random_rows(), |rows| {
         let inserts: Vec<String> = rows
@@ -336,11 +336,11 @@ fn random_rows_written_by_the_servers_own_client_are_read_back_exactly() {
             prop_assert_eq!(shown("c1"), format!("{}Z", ribera_agent::value::local_text(*micros)));
             prop_assert_eq!(shown("c2"), text.clone().unwrap_or("NULL".to_owned()));
         }
-        values += rows.len() * 3;
+        values.set(values.get() + rows.len() * 3);
         Ok(())
     });
     done.unwrap();
-    println!("PostgreSQL: {values} random values");
+    println!("PostgreSQL: {} random values", values.get());
 }
 
 #[test]
