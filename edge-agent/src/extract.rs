@@ -161,8 +161,8 @@ impl<S: ObjectStore> Agent<S> {
     ) -> Result<(Attempt, BatchFile<'s>)> {
         let started_at = self.ports.clock.now();
         let (facts, file) = loop {
-            let rows = job.units.iter().filter_map(|unit| before.get(unit)).map(|found| found.facts.rows).sum();
-            let mut sink = Sink::new(sink_context(reading, job, self)?, Some(self.create_file(reading, rows)?))?;
+            let file = self.create_file(reading, expected_rows(job, before))?;
+            let mut sink = Sink::new(sink_context(reading, job, self)?, Some(file))?;
             match self.fill(reading, job, before, &mut sink).await {
                 Ok(Outcome::Done) => {
                     let (facts, file) = sink.finish()?;

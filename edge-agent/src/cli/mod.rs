@@ -9,6 +9,7 @@ use ribera_storage::{DatasetName, StoreId};
 
 use crate::report::{Exit, Problem, Stage};
 
+mod audit;
 mod backfill;
 mod check;
 mod extract;
@@ -109,6 +110,11 @@ pub enum Verb {
     /// Historia, un lote por mes; repetir retoma / History, a month per batch; run again to resume
     #[command(after_help = "Ejemplo / Example:\n  ribera-agent backfill --from 2025-01-01 --to 2025-12-31")]
     Backfill(Days),
+    /// Fuente, enviado y lago, lado a lado / Source, sent and lake, side by side
+    #[command(
+        after_help = "Ejemplo / Example:\n  ribera-agent audit --from 2026-03-01 --to 2026-03-31 --datasets ventas"
+    )]
+    Audit(AuditDays),
     /// Lo que espera subida o acuse / What waits for upload or acknowledgement
     #[command(after_help = "Ejemplo / Example:\n  ribera-agent spool --json")]
     Spool,
@@ -138,6 +144,19 @@ impl CheckArgs {
     fn workers(&self) -> usize {
         if self.sequential { 1 } else { usize::try_from(self.workers).unwrap_or(1) }
     }
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct AuditDays {
+    /// Primer día de negocio / First business day
+    #[arg(long, value_name = "YYYY-MM-DD")]
+    pub from: Date,
+    /// Último día de negocio / Last business day
+    #[arg(long, value_name = "YYYY-MM-DD")]
+    pub to: Date,
+    /// También los días que coinciden / Days that agree too
+    #[arg(long)]
+    pub all: bool,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -181,6 +200,7 @@ pub fn main() -> ExitCode {
             Verb::Run => run::main(&cli.common).await,
             Verb::Extract(days) => extract::main(&cli.common, days).await,
             Verb::Backfill(days) => backfill::main(&cli.common, days).await,
+            Verb::Audit(days) => audit::main(&cli.common, days).await,
             Verb::Spool => spool::main(&cli.common),
         }
     });
@@ -208,9 +228,13 @@ fn stopped(stage: Stage, exit: Option<Exit>) -> impl Fn(ribera_storage::Error) -
 
 /// The days of a command, in order.
 fn checked(days: &Days) -> Result<crate::plan::Days, Stopped> {
-    if days.to < days.from {
-        let error = ribera_storage::Error::config(format!("--to: must not lie before --from, got {}", days.to));
+    checked_days(days.from, days.to)
+}
+
+fn checked_days(from: Date, to: Date) -> Result<crate::plan::Days, Stopped> {
+    if to < from {
+        let error = ribera_storage::Error::config(format!("--to: must not lie before --from, got {to}"));
         return Err(stopped(Stage::Definition, Some(Exit::Config))(error));
     }
-    Ok(crate::plan::Days { from: days.from, to: days.to })
+    Ok(crate::plan::Days { from, to })
 }

@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use ribera_storage::{DatasetName, StoreId};
 use serde::Serialize;
 
+use super::audit::{self, Verdict};
 use super::check::Checked;
 use super::quick::Answer;
 use super::spool::SpoolList;
@@ -176,6 +177,53 @@ pub fn checks(common: &Common, lines: &[Checked], exit: Exit) {
     println!("{table}");
     for hint in lines.iter().filter_map(|line| line.problem.as_ref()?.hint.as_ref()) {
         println!("{}: {hint}", lang.pick("pruebe", "try"));
+    }
+}
+
+/// The days that do not agree, or all of them, a line for each measure.
+pub fn audit(common: &Common, answer: &audit::Answer, all: bool) {
+    if common.json {
+        return json(answer);
+    }
+    let lang = common.lang;
+    let header = lang.pick(
+        "tienda,conjunto,día,medida,fuente,enviado,lago,resultado",
+        "store,dataset,day,measure,source,sent,lake,result",
+    );
+    let mut table = table(header, 4);
+    let agree = answer.days.iter().filter(|day| day.verdict == Verdict::Agrees).count();
+    for day in answer.days.iter().filter(|day| all || day.verdict != Verdict::Agrees) {
+        for (index, (measure, sides)) in day.measures().into_iter().enumerate() {
+            let measure = if measure == "rows" { lang.pick("filas", "rows").to_owned() } else { measure };
+            let [source, local, lake] = sides.map(|side| side.unwrap_or("-".to_owned()));
+            let verdict = if index == 0 { verdict(lang, day.verdict) } else { "" };
+            let place = [day.store.to_string(), day.dataset.to_string(), day.day.to_string()];
+            let [store, dataset, date] = place.map(|text| if index == 0 { text } else { String::new() });
+            table.add_row([store, dataset, date, measure, source, local, lake, verdict.to_owned()]);
+        }
+    }
+    if table.row_count() > 0 {
+        println!("{table}");
+    }
+    println!("{}: {} / {}", lang.pick("días que coinciden", "days that agree"), agree, answer.days.len());
+    answer.problems.iter().for_each(|problem| tell(lang, problem));
+    if let Some(first) = answer.days.iter().find(|day| day.verdict != Verdict::Agrees) {
+        let again = format!(
+            "ribera-agent extract --stores {} --datasets {} --from {} --to {}",
+            first.store, first.dataset, first.day, first.day
+        );
+        println!("{}: {again}", lang.pick("pruebe", "try"));
+    }
+}
+
+fn verdict(lang: Lang, verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Agrees => lang.pick("coincide", "agrees"),
+        Verdict::Unproven => lang.pick("sin prueba", "not proven"),
+        Verdict::SourceDiffers => lang.pick("la fuente difiere", "the source differs"),
+        Verdict::Waiting => lang.pick("espera acuse", "awaits answer"),
+        Verdict::LakeDiffers => lang.pick("el lago difiere", "the lake differs"),
+        Verdict::Quarantined => lang.pick("en cuarentena", "quarantined"),
     }
 }
 

@@ -3,7 +3,10 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
+use ribera_storage::batch::{Ack, AckOutcome, Facts, Manifest};
+use ribera_storage::{Unit, paths};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use crate::fixture::CONFIG;
 
@@ -72,6 +75,71 @@ fn a_dry_run_leaves_no_trace() {
     assert!(!place.path().join("objects/inbox").exists() && !place.path().join("objects/landing").exists());
 }
 
+/// Answers every batch in the inbox: the lake holds what `held` makes of what was sent.
+fn acknowledge(folder: &Path, held: impl Fn(&mut Facts)) {
+    let inbox = std::fs::read_dir(folder.join("objects/inbox/s1/ventas")).unwrap();
+    for manifest in inbox.map(|entry| std::fs::read(entry.unwrap().path()).unwrap()) {
+        let sent = Manifest::from_json(&manifest).unwrap();
+        let mut units: Vec<(Unit, Facts)> = sent.units.iter().map(|one| (one.unit, one.file.clone())).collect();
+        units.iter_mut().for_each(|(_, facts)| held(facts));
+        let rows = units.iter().map(|(_, facts)| facts.rows).sum();
+        let ack = Ack {
+            manifest_sha256: ribera_agent::columns::hex(&Sha256::digest(&manifest)),
+            outcome: AckOutcome::Committed { version: 1, rows, units },
+            acknowledged_at: "2017-04-01T00:00:00Z".parse().unwrap(),
+            batch: sent.batch,
+        };
+        let path = folder.join("objects").join(paths::ack(&ack.batch).unwrap().as_str());
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, serde_json::to_vec(&ack).unwrap()).unwrap();
+    }
+}
+
+#[test]
+fn an_audit_shows_source_sent_and_lake_side_by_side() {
+    let place = place();
+    let audit = |more: &[&str]| agent(place.path(), &[&["audit"], &YEAR[..], more].concat());
+    let verdicts = |output: &Output| -> Vec<(String, String)> {
+        let days = json(output)["days"].as_array().unwrap().clone();
+        let text = |day: &Value, field: &str| day[field].as_str().unwrap().to_owned();
+        days.iter()
+            .filter(|day| day["source"]["rows"] != 0)
+            .map(|day| (text(day, "day"), text(day, "verdict")))
+            .collect()
+    };
+    let both = |first: &str, second: &str| {
+        vec![("2017-01-02".to_owned(), first.to_owned()), ("2017-03-04".to_owned(), second.to_owned())]
+    };
+    let unsent = audit(&["--json"]);
+    assert_eq!((unsent.status.code(), verdicts(&unsent)), (Some(6), both("source_differs", "source_differs")));
+    assert_eq!(agent(place.path(), &backfill(&[])).status.code(), Some(0));
+    let waiting = audit(&["--json"]);
+    assert_eq!((waiting.status.code(), verdicts(&waiting)), (Some(6), both("waiting", "waiting")));
+    acknowledge(place.path(), |_| {});
+    agent(place.path(), &["once"]);
+    let agreed = audit(&["--json"]);
+    assert_eq!((agreed.status.code(), verdicts(&agreed)), (Some(0), both("agrees", "agrees")));
+    assert_eq!(json(&agreed)["days"][1]["lake"]["sums"]["total"], "1.50");
+    let quiet = String::from_utf8(audit(&[]).stdout).unwrap();
+    assert!(quiet.contains("días que coinciden: 90 / 90") && !quiet.contains("2017-01-02"), "{quiet}");
+    let till = rusqlite::Connection::open(place.path().join("pos.db")).unwrap();
+    till.execute("UPDATE lineas SET centavos = 151 WHERE ticket = 1", []).unwrap();
+    let changed = audit(&[]);
+    let told = String::from_utf8(changed.stdout).unwrap();
+    assert_eq!(changed.status.code(), Some(6));
+    for word in
+        ["2017-01-02", "la fuente difiere", "1.51", "1.50", "ribera-agent extract --stores s1 --datasets ventas"]
+    {
+        assert!(told.contains(word), "{word}: {told}");
+    }
+    assert!(!told.contains("2017-03-04"), "{told}");
+    // Sent anew; and now the lake says that it holds something else.
+    agent(place.path(), &backfill(&[]));
+    acknowledge(place.path(), |facts| facts.rows += 1);
+    agent(place.path(), &["once"]);
+    assert_eq!(verdicts(&audit(&["--json"])), both("lake_differs", "agrees"));
+}
+
 #[test]
 fn a_quick_check_needs_no_secret_and_tells_the_next_step() {
     let place = place();
@@ -108,7 +176,7 @@ fn people_read_spanish_first_and_english_when_they_ask() {
     assert!(spanish.contains("tienda") && spanish.contains("bien"), "{spanish}");
     let english = String::from_utf8(agent(place.path(), &["check", "--lang", "en"]).stdout).unwrap();
     assert!(english.contains("store") && english.contains("ok"), "{english}");
-    for verb in ["check", "once", "run", "extract", "backfill", "spool"] {
+    for verb in ["audit", "check", "once", "run", "extract", "backfill", "spool"] {
         let help = String::from_utf8(agent(place.path(), &[verb, "--help"]).stdout).unwrap();
         assert!(help.contains("Ejemplo / Example"), "{verb}: {help}");
     }
