@@ -12,7 +12,9 @@ use crate::report::{Exit, Problem, Stage};
 mod audit;
 mod backfill;
 mod check;
+mod config;
 mod extract;
+mod install;
 mod once;
 mod quick;
 mod render;
@@ -110,6 +112,14 @@ pub enum Verb {
     /// Historia, un lote por mes; repetir retoma / History, a month per batch; run again to resume
     #[command(after_help = "Ejemplo / Example:\n  ribera-agent backfill --from 2025-01-01 --to 2025-12-31")]
     Backfill(Days),
+    /// El archivo de configuración / The configuration file
+    #[command(subcommand)]
+    Config(config::ConfigVerb),
+    /// Servicio de systemd o línea de cron / A systemd service or a cron line
+    #[command(
+        after_help = "Ejemplos / Examples:\n  sudo ribera-agent install\n  ribera-agent --config agent.toml install --print"
+    )]
+    Install(install::InstallArgs),
     /// Fuente, enviado y lago, lado a lado / Source, sent and lake, side by side
     #[command(
         after_help = "Ejemplo / Example:\n  ribera-agent audit --from 2026-03-01 --to 2026-03-31 --datasets ventas"
@@ -200,6 +210,8 @@ pub fn main() -> ExitCode {
             Verb::Run => run::main(&cli.common).await,
             Verb::Extract(days) => extract::main(&cli.common, days).await,
             Verb::Backfill(days) => backfill::main(&cli.common, days).await,
+            Verb::Config(verb) => config::main(&cli.common, verb),
+            Verb::Install(args) => install::main(&cli.common, args),
             Verb::Audit(days) => audit::main(&cli.common, days).await,
             Verb::Spool => spool::main(&cli.common),
         }

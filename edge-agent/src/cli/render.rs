@@ -227,6 +227,22 @@ fn verdict(lang: Lang, verdict: Verdict) -> &'static str {
     }
 }
 
+pub fn config(common: &Common, answer: &super::config::Answer) {
+    if common.json {
+        return json(answer);
+    }
+    let lang = common.lang;
+    let header = lang.pick("tienda,fuente,zona horaria,conjuntos", "store,source,time zone,datasets");
+    let mut table = table(header, 4);
+    for one in &answer.stores {
+        let zone = one.time_zone.clone().unwrap_or_else(|| lang.pick("la del lago", "the lake's").to_owned());
+        table.add_row([one.store.clone(), one.source.clone(), zone, one.datasets.join(", ")]);
+    }
+    println!("{table}");
+    println!("{}: {}", answer.file, lang.pick("bien", "ok"));
+    println!("{}: ribera-agent check", lang.pick("siguiente", "next"));
+}
+
 pub fn reached(common: &Common, answer: &Answer) {
     if common.json {
         return json(answer);

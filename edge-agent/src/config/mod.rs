@@ -86,6 +86,17 @@ pub enum SourceConfig {
     Postgres(ServerConfig),
 }
 
+impl SourceConfig {
+    /// As `kind` names it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Sqlite { .. } => "sqlite",
+            Self::Mysql(_) => "mysql",
+            Self::Postgres(_) => "postgres",
+        }
+    }
+}
+
 /// A database reached over the network.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -141,6 +141,55 @@ fn an_audit_shows_source_sent_and_lake_side_by_side() {
 }
 
 #[test]
+fn a_configuration_is_checked_without_asking_anybody() {
+    let place = place();
+    let checked = agent(place.path(), &["config", "check", "--json"]);
+    assert_eq!(checked.status.code(), Some(0), "{checked:?}");
+    let stores = json(&checked);
+    assert_eq!(
+        (stores["stores"][0]["source"].as_str(), stores["stores"][0]["datasets"][0].as_str()),
+        (Some("sqlite"), Some("ventas"))
+    );
+    let text = std::fs::read_to_string(place.path().join("agent.toml")).unwrap();
+    std::fs::write(place.path().join("agent.toml"), text.replace("adapter = \"caja\"", "adaptor = \"caja\"")).unwrap();
+    let refused = agent(place.path(), &["config", "check"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("adaptor"), "{refused:?}");
+}
+
+#[test]
+fn what_is_installed_starts_this_program_and_may_write_only_its_folders() {
+    let place = place();
+    let to = place.path().display().to_string();
+    let install = |more: &[&str]| agent(place.path(), &[&["install", "--to", &to], more].concat());
+    assert_eq!(install(&[]).status.code(), Some(0));
+    let unit = std::fs::read_to_string(place.path().join("ribera-agent.service")).unwrap();
+    let program = env!("CARGO_BIN_EXE_ribera-agent");
+    for line in [
+        format!("ExecStart={program} --config {to}/agent.toml run"),
+        format!("ReadWritePaths={to}/agent {to}/objects"),
+        "User=ribera".to_owned(),
+        "ProtectSystem=strict".to_owned(),
+    ] {
+        assert!(unit.lines().any(|one| one == line), "{line}\n{unit}");
+    }
+    assert_eq!(install(&[]).status.code(), Some(0), "the same again is nothing new");
+    std::fs::write(place.path().join("ribera-agent.service"), "mine").unwrap();
+    let refused = install(&[]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("--force"));
+    assert_eq!(std::fs::read_to_string(place.path().join("ribera-agent.service")).unwrap(), "mine");
+    assert_eq!(install(&["--force"]).status.code(), Some(0));
+    let line = agent(place.path(), &["install", "--cron", "--print", "--user", "caja"]);
+    let line = String::from_utf8(line.stdout).unwrap();
+    assert!(
+        line.contains(&format!("caja [ ! -r /etc/ribera/agent.env ] || . /etc/ribera/agent.env; '{program}'")),
+        "{line}"
+    );
+    assert_eq!(agent(place.path(), &["install", "--print", "--user", "una caja"]).status.code(), Some(2));
+}
+
+#[test]
 fn a_quick_check_needs_no_secret_and_tells_the_next_step() {
     let place = place();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
