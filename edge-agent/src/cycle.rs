@@ -6,7 +6,7 @@ use std::rc::Rc;
 use futures::StreamExt;
 use jiff::civil::Date;
 use ribera_storage::dataset::{DatasetDefinition, DatasetKind};
-use ribera_storage::{DatasetName, ErrorKind, ObjectStore, Result, StoreId, Unit};
+use ribera_storage::{DatasetName, Error, ErrorKind, ExactDecimal, ObjectStore, Result, StoreId, Unit};
 
 use crate::agent::{Agent, DatasetContext, ServedStore, StorePlace};
 use crate::extract::{Found, Job, Reading, day_before};
@@ -129,6 +129,7 @@ impl<S: ObjectStore> Agent<S> {
             ));
             collected.problems.push(Problem::new(Stage::Lake, &error).of(id, Some(name)));
         }
+        report.seconds = self.ports.clock.now().duration_since(begun_at).as_secs_f64();
         collected.datasets.push(report);
         let seen_at = self.store_now().map_or(begun_at, |now| now.min(begun_at));
         if is_cycle
@@ -353,6 +354,11 @@ impl<S: ObjectStore> Agent<S> {
         report.rows += extracted.rows;
         report.bytes += extracted.bytes;
         report.unproven.extend(extracted.unproven);
+        report.tries += u64::from(extracted.tries);
+        for (name, sum) in extracted.facts.sums {
+            let total = report.sums.entry(name).or_insert(ExactDecimal::ZERO);
+            *total = total.checked_add(sum).ok_or_else(|| Error::data("a run's sum exceeds 38 digits"))?;
+        }
         Ok(())
     }
 }

@@ -57,6 +57,10 @@ pub struct Extracted {
     pub rows: u64,
     pub bytes: u64,
     pub unproven: Vec<Unit>,
+    /// Of all its units.
+    pub facts: Facts,
+    /// Extractions that it took.
+    pub tries: u32,
 }
 
 struct Attempt {
@@ -139,7 +143,7 @@ impl<S: ObjectStore> Agent<S> {
                 before = self.begin_again(reading, &job.days).await?;
                 continue;
             }
-            let extracted = self.keep(reading, job, attempt, file)?;
+            let extracted = Extracted { tries, ..self.keep(reading, job, attempt, file)? };
             self.progress.batch_done(store, name, extracted.rows);
             return Ok(extracted);
         }
@@ -263,6 +267,10 @@ impl<S: ObjectStore> Agent<S> {
         ])?;
         let unproven = job.units.iter().filter(|unit| !attempt.is_proven(unit)).copied().collect();
         let (rows, bytes) = (spooled.rows, spooled.bytes);
+        let mut facts = Facts::default();
+        for unit in attempt.facts.values() {
+            facts.add(unit)?;
+        }
         let batch = new_batch(reading, manifest, attempt, spooled);
         let (_, replaced) = self.journal.add_batch(&batch, self.ports.clock.now()).inspect_err(|_| {
             // The batch does not exist; neither shall its file, unless the program is dying.
@@ -271,7 +279,7 @@ impl<S: ObjectStore> Agent<S> {
         for file in replaced {
             self.prune(&file)?;
         }
-        Ok(Extracted { rows, bytes, unproven })
+        Ok(Extracted { rows, bytes, unproven, facts, tries: 1 })
     }
 
     /// The manifest but for its number and the file.

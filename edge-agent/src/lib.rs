@@ -19,6 +19,7 @@ pub mod extract;
 pub mod heartbeat;
 pub mod host;
 pub mod journal;
+pub mod logbook;
 pub mod objects;
 pub mod plan;
 pub mod ports;

@@ -1,7 +1,9 @@
 //! What a run did: printed for people, or as JSON.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
-use ribera_storage::{DatasetName, Error, ErrorKind, StoreId, Unit};
+use ribera_storage::{DatasetName, Error, ErrorKind, ExactDecimal, StoreId, Unit};
 use serde::Serialize;
 
 use crate::plan::Why;
@@ -113,6 +115,11 @@ pub struct DatasetReport {
     pub bytes: u64,
     /// Units that were sent as not proven.
     pub unproven: Vec<Unit>,
+    /// Extractions, those included that were done again because the source did not hold still.
+    pub tries: u64,
+    /// Of the rows extracted, by audit column.
+    pub sums: BTreeMap<String, ExactDecimal>,
+    pub seconds: f64,
 }
 
 impl DatasetReport {
@@ -126,6 +133,9 @@ impl DatasetReport {
             rows: 0,
             bytes: 0,
             unproven: Vec::new(),
+            tries: 0,
+            sums: BTreeMap::new(),
+            seconds: 0.0,
         }
     }
 }

@@ -22,6 +22,7 @@ pub async fn run(common: &Common, command: &str, ask: Ask, wait: &Wait) -> Resul
         let _ = ready.agent.beat(&common.stores).await;
     }
     bar.end();
+    render::keep(&ready.agent.config, &report);
     render::report(common, &report);
     Ok(report.exit())
 }

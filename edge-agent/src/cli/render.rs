@@ -15,8 +15,10 @@ use super::quick::Answer;
 use super::spool::SpoolList;
 use super::{Common, Lang};
 use crate::agent::Progress;
+use crate::config::Config;
 use crate::cycle::Ask;
 use crate::journal::BatchState;
+use crate::logbook::Logbook;
 use crate::reach::State;
 use crate::report::{Exit, Problem, Report};
 
@@ -100,6 +102,16 @@ pub fn report(common: &Common, report: &Report) {
         );
     }
     report.problems.iter().for_each(|problem| tell(lang, problem));
+}
+
+/// Into the logbook. A disk that is full for it must not fail the run, which is done.
+pub fn keep(config: &Config, report: &Report) {
+    if config.dry_run {
+        return;
+    }
+    if let Err(error) = Logbook::of(config).keep(report) {
+        tracing::warn!("logbook: {error}");
+    }
 }
 
 pub fn spool(common: &Common, list: &SpoolList) {

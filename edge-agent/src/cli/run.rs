@@ -35,6 +35,9 @@ async fn cycles<S: ObjectStore>(agent: &Agent<S>, common: &Common, request: &Req
         if worth_telling {
             render::report(common, &report);
         }
+        if !report.datasets.is_empty() || !report.problems.is_empty() {
+            render::keep(&agent.config, &report);
+        }
         tokio::time::sleep(TICK).await;
     }
 }

@@ -79,6 +79,8 @@ impl Limits {
             ("upload_tries", u64::from(self.upload_tries), 1, 100),
             ("upload_bytes_per_s", self.upload_bytes_per_s.unwrap_or(1024), 1024, u64::MAX),
             ("facts_days", u64::from(self.facts_days), 31, 36_500),
+            ("reports_days", u64::from(self.reports_days), 1, 36_500),
+            ("reports_max", u64::from(self.reports_max), 1, 1_000_000),
         ];
         for (field, value, min, max) in checks {
             if !(min..=max).contains(&value) {

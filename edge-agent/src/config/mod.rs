@@ -146,6 +146,8 @@ pub struct Limits {
     pub upload_tries: u32,
     pub upload_bytes_per_s: Option<u64>,
     pub facts_days: u32,
+    pub reports_days: u32,
+    pub reports_max: u32,
 }
 
 impl Default for Limits {
@@ -161,6 +163,8 @@ impl Default for Limits {
             upload_tries: 5,
             upload_bytes_per_s: None,
             facts_days: 400,
+            reports_days: 90,
+            reports_max: 500,
         }
     }
 }
