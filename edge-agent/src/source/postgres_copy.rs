@@ -285,6 +285,9 @@ fn unscaled(digits: impl ExactSizeIterator<Item = u16>, weight: i32, scale: u16)
     if scale > SCALE_MAX {
         return None;
     }
+    if digits.len() == 0 {
+        return Some(0);
+    }
     let mut number: i128 = 0;
     // Decimal digits behind the point, up to the group that was added last.
     let mut behind = -4 * (weight + 1);
@@ -313,7 +316,7 @@ fn unscaled(digits: impl ExactSizeIterator<Item = u16>, weight: i32, scale: u16)
         number = number.checked_mul(times)?.checked_add(digit.into())?;
     }
     let missing = u32::try_from(i32::from(scale) - behind).ok()?;
-    let number = if number == 0 { 0 } else { number.checked_mul(10_i128.checked_pow(missing)?)? };
+    let number = number.checked_mul(10_i128.checked_pow(missing)?)?;
     (number.unsigned_abs() < 10_u128.pow(38)).then_some(number)
 }
 

@@ -12,8 +12,8 @@ use ribera_storage::dataset::DatasetDefinition;
 /// A source type, the lake's type for it, and literals with the text that they must become.
 pub type Case = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
 
-/// The date of all rows.
-pub const DAY: &str = "2024-01-01";
+/// The date of all rows: closed by the fixture's clock.
+pub const DAY: &str = "2017-05-01";
 
 /// The column of a case.
 pub fn column(index: usize) -> String {

@@ -132,7 +132,7 @@ const MATRIX: &[Case] = &[
     ),
     (
         "money",
-        "decimal(18,2)",
+        "decimal(19,2)",
         &[("'92233720368547758.07'", "92233720368547758.07"), ("'-92233720368547758.08'", "-92233720368547758.08")],
     ),
     ("real", "float64", &[("1.5", "1.5"), ("-3.4e38", "-3.3999999521443642e38")]),
@@ -222,7 +222,7 @@ fn every_type_of_postgres_arrives_exactly() {
     let (world, report) = matrix_world(server, &database, MATRIX, SUMMED);
     assert_eq!(report.exit(), Exit::Done, "{:?}", report.problems);
     let manifest = world.manifests().remove(0);
-    assert!(manifest.units[0].is_proven());
+    assert!(manifest.units[0].is_proven(), "{:?}", manifest.units[0]);
     let rows = world.rows(&manifest).remove(0);
     let long = "ñ".repeat(100_000);
     let mut cases = MATRIX.to_vec();
@@ -257,7 +257,7 @@ fn what_no_column_can_hold_is_refused_by_name_and_never_becomes_null() {
         server.sql(
             &database,
             &format!(
-                "CREATE TABLE t (d date, id bigint, c0 {kind}); INSERT INTO t VALUES ('2024-01-01', 7, {literal})"
+                "CREATE TABLE t (d date, id bigint, c0 {kind}); INSERT INTO t VALUES ('2017-05-01', 7, {literal})"
             ),
         );
         let world = World::with_config(&config(server, &database, mapping));
@@ -314,7 +314,7 @@ fn random_rows_written_by_the_servers_own_client_are_read_back_exactly() {
             .map(|(id, (amount, micros, text))| {
                 let text = text.as_ref().map_or("NULL".to_owned(), |text| format!("'{}'", text.replace('\'', "''")));
                 format!(
-                    "('2024-01-01', {id}, {amount} / 10000::numeric, to_timestamp(0) + {} * interval '1 second' + {} * interval '1 microsecond', {text})",
+                    "('2017-05-01', {id}, {amount} / 10000::numeric, to_timestamp(0) + {} * interval '1 second' + {} * interval '1 microsecond', {text})",
                     micros.div_euclid(1_000_000), micros.rem_euclid(1_000_000)
                 )
             })
@@ -325,7 +325,7 @@ fn random_rows_written_by_the_servers_own_client_are_read_back_exactly() {
         let report = extract(&world, matrix::DAY, matrix::DAY);
         prop_assert_eq!(report.exit(), Exit::Done, "{:?}", report.problems);
         let manifest = world.manifests().remove(0);
-        prop_assert!(manifest.units[0].is_proven());
+        prop_assert!(manifest.units[0].is_proven(), "{:?}", manifest.units[0]);
         let found = world.rows(&manifest).remove(0);
         prop_assert_eq!(found.num_rows(), rows.len());
         let ids = found.column_by_name("id").unwrap();
@@ -350,7 +350,7 @@ fn a_late_change_that_keeps_count_and_sums_is_found_by_the_hash_of_the_rows() {
     server.sql(&database, LINES);
     sell(server, &database, "2017-05-09", 1..8);
     let world = World::with_config(&config(server, &database, MAPPING));
-    let once = || run(&world.start().unwrap(), Ask::Cycle);
+    let once = || extract(&world, "2017-05-09", "2017-05-09");
     assert_eq!(once().exit(), Exit::Done);
     let sent = world.manifests().len();
     assert!(world.manifests().iter().all(|one| one.units.iter().all(|facts| facts.is_proven())));
