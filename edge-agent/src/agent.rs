@@ -33,6 +33,8 @@ pub struct Ports<S> {
 pub trait Progress {
     fn batch_begins(&self, _store: &StoreId, _dataset: &DatasetName, _rows: u64) {}
     fn batch_done(&self, _store: &StoreId, _dataset: &DatasetName, _rows: u64) {}
+    /// So many days of one dataset were compared, and sent where they differed.
+    fn days_done(&self, _days: u64) {}
 }
 
 pub struct NoProgress;

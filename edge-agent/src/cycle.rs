@@ -207,7 +207,7 @@ impl<S: ObjectStore> Agent<S> {
         failed
     }
 
-    /// Days a person asked for, newest month first.
+    /// Days a person asked for; a backfill's in the order and the hours of the settings.
     async fn work_days(
         &self,
         reading: &mut Reading<'_>,
@@ -221,7 +221,14 @@ impl<S: ObjectStore> Agent<S> {
         let until_today = Days { from: days.from, to: days.to.min(reading.today) };
         let Some(days) = until_today.within(place.opened, place.closed) else { return Ok(()) };
         let mut failed = Ok(());
-        for month in days.months().into_iter().rev() {
+        let mut months = days.months();
+        if !(by_month && self.config.limits.oldest_first) {
+            months.reverse();
+        }
+        for month in months {
+            if by_month {
+                self.wait_for_hours(reading).await?;
+            }
             let found = self.ask(reading, &month).await?;
             let known = self.journal.units_between(id, name, month.from, month.to)?;
             let differing = comparison(reading, &place, force, true).differing(&month, &found, &known);
@@ -240,6 +247,7 @@ impl<S: ObjectStore> Agent<S> {
                 let taken = self.take_days(reading, &batch, Some(&found), report).await;
                 failed = one_bad_batch(failed, taken)?;
             }
+            self.progress.days_done(month.iter().count() as u64);
         }
         failed
     }

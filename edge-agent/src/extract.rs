@@ -213,6 +213,25 @@ impl<S: ObjectStore> Agent<S> {
         Ok(Outcome::Done)
     }
 
+    /// Waits for the hours in which a backfill may read, and begins a new session then: none stays
+    /// open in the meantime.
+    pub(crate) async fn wait_for_hours(&self, reading: &mut Reading<'_>) -> Result<()> {
+        let Some(hours) = self.config.limits.backfill_hours else { return Ok(()) };
+        let zone = &reading.context.place.time_zone;
+        let now = self.ports.clock.now().to_zoned(zone.clone());
+        let wait = hours.next(now.datetime()).duration_since(now.datetime());
+        let Ok(wait) = Duration::try_from(wait) else { return Ok(()) };
+        if wait.is_zero() {
+            return Ok(());
+        }
+        self.log(format!("dataset {}: the backfill goes on in {} min", reading.context.name, wait.as_secs() / 60));
+        let _ = reading.session.end().await;
+        self.ports.timer.sleep(wait).await;
+        reading.session = reading.context.store.source.connect().await?;
+        reading.snapshot = reading.session.begin().await?;
+        Ok(())
+    }
+
     /// A new session in place of one whose query was ended. What was asked before belongs to
     /// another moment, so the audit has to be repeated after the extraction.
     async fn reconnect(&self, reading: &mut Reading<'_>) -> Result<()> {

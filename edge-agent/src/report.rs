@@ -21,6 +21,8 @@ pub enum Exit {
     Unproven,
     Locked,
     Journal,
+    /// Stores that could not be reached were left out of a backfill; the rest was done.
+    Unreachable,
 }
 
 impl Exit {
@@ -35,6 +37,7 @@ impl Exit {
             Self::Unproven => 6,
             Self::Locked => 7,
             Self::Journal => 8,
+            Self::Unreachable => 9,
         }
     }
 }

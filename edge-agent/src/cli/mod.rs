@@ -110,8 +110,10 @@ pub enum Verb {
     )]
     Extract(Days),
     /// Historia, un lote por mes; repetir retoma / History, a month per batch; run again to resume
-    #[command(after_help = "Ejemplo / Example:\n  ribera-agent backfill --from 2025-01-01 --to 2025-12-31")]
-    Backfill(Days),
+    #[command(
+        after_help = "Ejemplos / Examples:\n  ribera-agent backfill --from 2025-01-01 --to 2025-12-31\n  ribera-agent backfill --resume --sequential --hours 22:00-06:00"
+    )]
+    Backfill(backfill::BackfillArgs),
     /// El archivo de configuración / The configuration file
     #[command(subcommand)]
     Config(config::ConfigVerb),
@@ -209,7 +211,7 @@ pub fn main() -> ExitCode {
             Verb::Once(wait) => once::main(&cli.common, wait).await,
             Verb::Run => run::main(&cli.common).await,
             Verb::Extract(days) => extract::main(&cli.common, days).await,
-            Verb::Backfill(days) => backfill::main(&cli.common, days).await,
+            Verb::Backfill(args) => backfill::main(&cli.common, args).await,
             Verb::Config(verb) => config::main(&cli.common, verb),
             Verb::Install(args) => install::main(&cli.common, args),
             Verb::Audit(days) => audit::main(&cli.common, days).await,

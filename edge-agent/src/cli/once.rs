@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use super::setup::Ready;
 use super::{Common, Stopped, Wait, render, setup};
 use crate::cycle::{Ask, Request};
-use crate::report::Exit;
+use crate::report::{Exit, Problem};
 
 pub async fn main(common: &Common, wait: &Wait) -> Result<Exit, Stopped> {
     run(common, "once", Ask::Cycle, wait).await
@@ -13,10 +14,24 @@ pub async fn main(common: &Common, wait: &Wait) -> Result<Exit, Stopped> {
 /// Runs a request, beats once, prints the report.
 pub async fn run(common: &Common, command: &str, ask: Ask, wait: &Wait) -> Result<Exit, Stopped> {
     let mut ready = setup::agent(common)?;
-    let bar = render::progress(common, &ask);
+    Ok(run_ready(&mut ready, common, command, ask, wait, Vec::new()).await)
+}
+
+/// The same with an agent that is ready, and problems that were met on the way to it.
+pub async fn run_ready(
+    ready: &mut Ready,
+    common: &Common,
+    command: &str,
+    ask: Ask,
+    wait: &Wait,
+    problems: Vec<Problem>,
+) -> Exit {
+    let bar = render::progress(common, &ready.agent, &ask);
     ready.agent.progress = bar.clone();
     let request = Request { ask, stores: common.stores.clone(), datasets: common.datasets.clone() };
-    let report = ready.agent.run(command, &request, Duration::from_secs(wait.wait_acks)).await;
+    let mut report = ready.agent.run(command, &request, Duration::from_secs(wait.wait_acks)).await;
+    report.problems.extend(problems);
+    report.exit_code = report.exit().code();
     if !report.dry_run && !report.local_only && report.exit() != Exit::ObjectStore {
         // A heartbeat that fails is no failure of the run.
         let _ = ready.agent.beat(&common.stores).await;
@@ -24,5 +39,5 @@ pub async fn run(common: &Common, command: &str, ask: Ask, wait: &Wait) -> Resul
     bar.end();
     render::keep(&ready.agent.config, &report);
     render::report(common, &report);
-    Ok(report.exit())
+    report.exit()
 }

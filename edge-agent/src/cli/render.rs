@@ -1,12 +1,14 @@
 //! What people see: tables in Spanish and English; and JSON for machines.
 
+use std::cell::Cell;
 use std::io::IsTerminal;
 use std::rc::Rc;
+use std::time::Instant;
 
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{CellAlignment, Table};
 use indicatif::{ProgressBar, ProgressStyle};
-use ribera_storage::{DatasetName, StoreId};
+use ribera_storage::{DatasetName, ObjectStore, StoreId};
 use serde::Serialize;
 
 use super::audit::{self, Verdict};
@@ -14,7 +16,7 @@ use super::check::Checked;
 use super::quick::Answer;
 use super::spool::SpoolList;
 use super::{Common, Lang};
-use crate::agent::Progress;
+use crate::agent::{Agent, Progress, ServedStore};
 use crate::config::Config;
 use crate::cycle::Ask;
 use crate::journal::BatchState;
@@ -22,46 +24,70 @@ use crate::logbook::Logbook;
 use crate::reach::State;
 use crate::report::{Exit, Problem, Report};
 
-/// Rows as they are extracted, on a terminal only.
-pub struct Bar(Option<ProgressBar>);
+/// Days and rows of a backfill, on a terminal only.
+pub struct Bar(Option<Shown>);
+
+struct Shown {
+    /// Counts days, which are known beforehand, so that the time left can be told.
+    days: ProgressBar,
+    rows: Cell<u64>,
+    begun: Instant,
+    lang: Lang,
+}
 
 impl Bar {
     pub fn end(&self) {
-        if let Some(bar) = &self.0 {
-            bar.finish_and_clear();
+        if let Some(shown) = &self.0 {
+            shown.days.finish_and_clear();
         }
     }
 }
 
 impl Progress for Bar {
-    fn batch_begins(&self, store: &StoreId, dataset: &DatasetName, rows: u64) {
-        if let Some(bar) = &self.0 {
-            bar.inc_length(rows);
-            bar.set_message(format!("{store} {dataset}"));
+    fn batch_begins(&self, store: &StoreId, dataset: &DatasetName, _rows: u64) {
+        if let Some(shown) = &self.0 {
+            shown.days.set_prefix(format!("{store} {dataset}"));
         }
     }
 
     fn batch_done(&self, _store: &StoreId, _dataset: &DatasetName, rows: u64) {
-        if let Some(bar) = &self.0 {
-            bar.inc(rows);
+        if let Some(Shown { days, rows: all, begun, lang }) = &self.0 {
+            all.set(all.get() + rows);
+            let rate = (all.get() as f64 / begun.elapsed().as_secs_f64().max(0.001)).round();
+            days.set_message(format!(
+                "{} {}, {rate} {}",
+                all.get(),
+                lang.pick("filas", "rows"),
+                lang.pick("filas/s", "rows/s")
+            ));
+        }
+    }
+
+    fn days_done(&self, count: u64) {
+        if let Some(shown) = &self.0 {
+            shown.days.inc(count);
         }
     }
 }
 
-pub fn progress(common: &Common, ask: &Ask) -> Rc<Bar> {
-    let wanted = matches!(ask, Ask::Backfill { .. }) && !common.json && std::io::stderr().is_terminal();
-    Rc::new(Bar(wanted.then(|| {
-        let template = match common.lang {
-            Lang::Es => "{spinner} {msg}  {human_pos} de {human_len} filas vistas  {per_sec} filas  {elapsed}",
-            Lang::En => "{spinner} {msg}  {human_pos} of {human_len} rows seen  {per_sec} rows  {elapsed}",
-        };
-        let bar = ProgressBar::new(0);
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
-        }
-        bar.enable_steady_tick(std::time::Duration::from_millis(200));
-        bar
-    })))
+pub fn progress<S: ObjectStore>(common: &Common, agent: &Agent<S>, ask: &Ask) -> Rc<Bar> {
+    let days = match ask {
+        Ask::Backfill { days, .. } if !common.json && std::io::stderr().is_terminal() => days.iter().count() as u64,
+        _ => return Rc::new(Bar(None)),
+    };
+    let wanted = |name: &DatasetName| common.datasets.is_empty() || common.datasets.contains(name);
+    let of = |store: &ServedStore| agent.config.datasets(&store.config).filter(|(name, _)| wanted(name)).count() as u64;
+    let streams: u64 = agent.served(&common.stores).map(of).sum();
+    let template = match common.lang {
+        Lang::Es => "{spinner} {prefix}  {bar:30} {pos}/{len} días  {msg}  faltan {eta}",
+        Lang::En => "{spinner} {prefix}  {bar:30} {pos}/{len} days  {msg}  {eta} left",
+    };
+    let bar = ProgressBar::new(days * streams);
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(std::time::Duration::from_millis(200));
+    Rc::new(Bar(Some(Shown { days: bar, rows: Cell::new(0), begun: Instant::now(), lang: common.lang })))
 }
 
 pub fn report(common: &Common, report: &Report) {

@@ -8,7 +8,7 @@ use ribera_storage::{Error, Result};
 
 use super::{Common, Stopped, stopped};
 use crate::agent::{Agent, Ports, ServedStore};
-use crate::config::{Config, SourceConfig, StoreConfig};
+use crate::config::{Config, Limits, SourceConfig, StoreConfig};
 use crate::host::{FolderDisk, OsRandom, SystemClock, TokioTimer};
 use crate::journal::Journal;
 use crate::objects::Objects;
@@ -58,7 +58,13 @@ fn config_with(common: &Common, env: &dyn Fn(&str) -> Option<String>) -> Result<
 
 /// Opens journal, spool and object store. A dry run opens them for reading only.
 pub fn agent(common: &Common) -> Result<Ready, Stopped> {
-    let config = config(common)?;
+    agent_with(common, &|_| {})
+}
+
+/// The same with some limits changed.
+pub fn agent_with(common: &Common, limit: &dyn Fn(&mut Limits)) -> Result<Ready, Stopped> {
+    let mut config = config(common)?;
+    limit(&mut config.limits);
     let random = Rc::new(OsRandom);
     let objects = Objects::open(&config.object_store, random.fresh_name());
     let (journal, lock, disk) = if config.dry_run {

@@ -9,11 +9,13 @@ use ribera_storage::secret::Secret;
 use ribera_storage::{DatasetName, StoreId};
 use serde::Deserialize;
 
+mod hours;
 mod load;
 mod mapping;
 #[cfg(test)]
 mod tests;
 
+pub use hours::Hours;
 pub use mapping::{ColumnMapping, DatasetMapping, EpochUnit};
 
 /// The whole configuration file.
@@ -148,6 +150,10 @@ pub struct Limits {
     pub facts_days: u32,
     pub reports_days: u32,
     pub reports_max: u32,
+    /// When a backfill may read, in the store's own time.
+    pub backfill_hours: Option<Hours>,
+    /// A backfill begins with the oldest month.
+    pub oldest_first: bool,
 }
 
 impl Default for Limits {
@@ -165,6 +171,8 @@ impl Default for Limits {
             facts_days: 400,
             reports_days: 90,
             reports_max: 500,
+            backfill_hours: None,
+            oldest_first: false,
         }
     }
 }

@@ -179,6 +179,24 @@ impl Journal {
         })
     }
 
+    /// Keeps `value` under `key`, or forgets it.
+    pub fn note(&self, key: &str, value: Option<&str>) -> Result<()> {
+        self.transaction(|transaction| match value {
+            Some(value) => {
+                let known = "INSERT INTO meta VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = ?2";
+                execute(transaction, known, [key, value]).map(drop)
+            }
+            None => execute(transaction, "DELETE FROM meta WHERE key = ?", [key]).map(drop),
+        })
+    }
+
+    pub fn noted(&self, key: &str) -> Result<Option<String>> {
+        self.connection
+            .prepare_cached("SELECT value FROM meta WHERE key = ?")
+            .and_then(|mut statement| statement.query_row([key], |row| row.get(0)).optional())
+            .map_err(journal_error)
+    }
+
     /// When the last cycle that succeeded looked at the source, or else the first of all.
     pub fn last_good_cycle(&self, store: &StoreId, dataset: &DatasetName) -> Result<Option<jiff::Timestamp>> {
         let found: Option<String> = self

@@ -141,6 +141,47 @@ fn an_audit_shows_source_sent_and_lake_side_by_side() {
 }
 
 #[test]
+fn a_backfill_leaves_out_who_is_down_says_so_and_can_be_resumed() {
+    let place = place();
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let down = format!(
+        "[[store]]\nid = \"lejos\"\ntime_zone = \"Europe/Madrid\"\nadapter = \"caja\"\n[store.source]\nkind = \"mysql\"\n\
+         host = \"127.0.0.1\"\nport = {closed}\ndatabase = \"d\"\nuser = \"u\"\n"
+    );
+    let config = std::fs::read_to_string(place.path().join("agent.toml")).unwrap();
+    let with_down = format!("{config}\n{down}");
+    std::fs::write(place.path().join("agent.toml"), &with_down).unwrap();
+    assert_eq!(agent(place.path(), &["backfill", "--resume"]).status.code(), Some(2), "nothing was begun");
+    let some = agent(place.path(), &backfill(&["--oldest-first", "--sequential"]));
+    assert_eq!(some.status.code(), Some(9), "{some:?}");
+    let report = json(&some);
+    assert_eq!((report["datasets"][0]["batches"].as_u64(), report["exit_code"].as_u64()), (Some(3), Some(9)));
+    assert_eq!(report["problems"][0]["store"], "lejos");
+    // The oldest month was extracted first.
+    assert_eq!(report["datasets"][0]["planned"][0]["unit"], "2017-01-01");
+    let none = agent(place.path(), &backfill(&["--stores", "lejos"]));
+    assert_eq!(none.status.code(), Some(9));
+    // The other store is back, in the shape of a file.
+    std::fs::write(
+        place.path().join("agent.toml"),
+        with_down.split("[store.source]\nkind = \"mysql\"").next().unwrap().to_owned()
+            + "source = { kind = \"sqlite\", path = \"pos.db\" }\n",
+    )
+    .unwrap();
+    let resumed = agent(place.path(), &["--json", "backfill", "--resume"]);
+    assert_eq!(resumed.status.code(), Some(0), "{resumed:?}");
+    let report = json(&resumed);
+    assert_eq!(
+        (report["datasets"].as_array().unwrap().len(), report["datasets"][0]["store"].as_str()),
+        (1, Some("lejos"))
+    );
+    assert_eq!(agent(place.path(), &["backfill", "--resume"]).status.code(), Some(2), "it is done");
+    let book = std::fs::read_to_string(place.path().join("agent/logbook.csv")).unwrap();
+    assert!(book.lines().nth(1).unwrap().contains(",backfill,s1,ventas,2017-01-01,2017-03-31,done,3,3,2,"), "{book}");
+    assert!(std::fs::read_dir(place.path().join("agent/reports")).unwrap().count() >= 2);
+}
+
+#[test]
 fn a_configuration_is_checked_without_asking_anybody() {
     let place = place();
     let checked = agent(place.path(), &["config", "check", "--json"]);
