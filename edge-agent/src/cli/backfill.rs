@@ -115,7 +115,7 @@ fn asked(ready: &Ready, common: &Common, args: &BackfillArgs) -> Result<Noted, S
 async fn unreachable(ready: &Ready, common: &Common) -> Vec<Problem> {
     let tried = futures::stream::iter(ready.agent.served(&common.stores)).map(async |store| {
         let (host, port) = reach::place(&store.config.source)?;
-        let reached = reach::reach(&host, port, REACH_TIMEOUT).await;
+        let reached = reach::reach(&host, Some(port), REACH_TIMEOUT).await;
         let id = &store.config.id;
         (reached.state != State::PortOk).then(|| {
             let (es, en) = reached.cause.map(reach::Cause::next_step).unwrap_or_default();

@@ -77,7 +77,7 @@ async fn check_store<S: ObjectStore>(
 ) {
     let id = &store.config.id;
     if let Some((host, port)) = reach::place(&store.config.source) {
-        let reached = reach::reach(&host, port, args.timeout()).await;
+        let reached = reach::reach(&host, Some(port), args.timeout()).await;
         lines.push(network(id, &reached, common.lang));
         if reached.state != State::PortOk {
             return;
@@ -110,7 +110,7 @@ async fn check_store<S: ObjectStore>(
 
 /// Name, ping and port as one line.
 fn network(id: &StoreId, reached: &Reach, lang: Lang) -> Checked {
-    let place = format!("{}:{}", reached.host, reached.port);
+    let place = format!("{}:{}", reached.host, reached.port.unwrap_or_default());
     let took = |what: &str, took: Option<f64>| took.map_or(format!("{what} -"), |took| format!("{what} {took} ms"));
     let steps =
         [took("DNS", reached.lookup_ms), took("ping", reached.ping_ms), took("TCP", reached.port_ms)].join(", ");

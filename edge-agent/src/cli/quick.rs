@@ -35,7 +35,7 @@ pub async fn main(common: &Common, args: &CheckArgs) -> Result<Exit, Stopped> {
     let stores = futures::stream::iter(wanted)
         .map(|store| async move {
             let reach = match reach::place(&store.source) {
-                Some((host, port)) => Some(reach::reach(&host, port, args.timeout()).await),
+                Some((host, port)) => Some(reach::reach(&host, Some(port), args.timeout()).await),
                 None => None,
             };
             Reached { store: store.id.clone(), reach }

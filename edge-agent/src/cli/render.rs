@@ -297,7 +297,7 @@ pub fn reached(common: &Common, answer: &Answer) {
             }
             Some(reach) => [
                 one.store.to_string(),
-                format!("{}:{}", reach.host, reach.port),
+                format!("{}:{}", reach.host, reach.port.unwrap_or_default()),
                 reach_state(lang, reach.state).to_owned(),
                 took(reach.lookup_ms),
                 took(reach.ping_ms),

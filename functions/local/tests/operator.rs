@@ -4,6 +4,8 @@
 #[path = "operator/fixture.rs"]
 mod fixture;
 
+#[path = "operator/check.rs"]
+mod check;
 #[path = "operator/coverage.rs"]
 mod coverage;
 #[path = "operator/days.rs"]

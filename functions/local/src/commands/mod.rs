@@ -35,6 +35,7 @@ verbs! {
     tables, Tables, "Muestra las tablas del lago. / Shows the tables of the lake.";
     coverage, Coverage, "Muestra qué días-tienda están completos. / Shows which store-days are complete.";
     recover, Recover, "Muestra las órdenes que recuperan lo que falta. / Shows the commands that recover what is missing.";
+    check, Check, "Prueba qué tiendas se alcanzan. / Tries which stores can be reached.";
     runs, Runs, "Muestra los últimos lotes. / Shows the last batches.";
     quarantine, Quarantine, "Muestra y reintenta los lotes rechazados. / Shows and replays refused batches.";
     store, Store, "Declara y muestra tiendas. / Declares and shows stores.";
