@@ -12,6 +12,7 @@ use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
 use parquet::schema::types::ColumnPath;
 use ribera_storage::batch::ROWS_PLAIN_MAX;
+use ribera_storage::delta::choose_encodings;
 use ribera_storage::{Error, Result};
 use sha2::{Digest, Sha256};
 
@@ -43,7 +44,11 @@ pub struct BatchFile<'a> {
     steps: &'a dyn Steps,
     name: String,
     file: Box<dyn SpoolFile>,
-    writer: ArrowWriter<Buffer>,
+    schema: SchemaRef,
+    /// About so many rows are to come.
+    rows_expected: u64,
+    /// Begun with the first rows, which say how each column is written best.
+    writer: Option<ArrowWriter<Buffer>>,
     buffer: Buffer,
     hasher: Sha256,
     bytes: u64,
@@ -64,28 +69,40 @@ impl<'a> BatchFile<'a> {
     ) -> Result<Self> {
         steps.at(step::SPOOL_CREATE)?;
         let file = disk.create(&temporary(&name))?;
-        let buffer = Buffer::default();
-        let writer = ArrowWriter::try_new(buffer.clone(), schema.clone(), Some(properties(&schema, rows)?))
-            .map_err(parquet_error)?;
-        let hasher = Sha256::new();
-        Ok(Self { disk, steps, name, file, writer, buffer, hasher, bytes: 0, bytes_max, rows: 0, is_finished: false })
+        Ok(Self {
+            disk,
+            steps,
+            name,
+            file,
+            schema,
+            rows_expected: rows,
+            writer: None,
+            buffer: Buffer::default(),
+            hasher: Sha256::new(),
+            bytes: 0,
+            bytes_max,
+            rows: 0,
+            is_finished: false,
+        })
     }
 
     pub fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         self.rows += batch.num_rows() as u64;
-        self.writer.write(batch).map_err(parquet_error)?;
-        if self.writer.in_progress_size() >= ROW_GROUP_BYTES {
-            self.writer.flush().map_err(parquet_error)?;
+        let writer = self.writer(Some(batch))?;
+        writer.write(batch).map_err(parquet_error)?;
+        if writer.in_progress_size() >= ROW_GROUP_BYTES {
+            writer.flush().map_err(parquet_error)?;
         }
         self.drain()
     }
 
     /// Writes the footer with `facts` and makes the file durable under its name.
     pub fn finish(mut self, facts: &[(&str, String)]) -> Result<Spooled> {
+        let writer = self.writer(None)?;
         for (key, value) in facts {
-            self.writer.append_key_value_metadata(KeyValue::new((*key).to_owned(), value.clone()));
+            writer.append_key_value_metadata(KeyValue::new((*key).to_owned(), value.clone()));
         }
-        self.writer.finish().map_err(parquet_error)?;
+        writer.finish().map_err(parquet_error)?;
         self.drain()?;
         self.steps.at(step::SPOOL_SYNC)?;
         self.file.sync()?;
@@ -101,6 +118,18 @@ impl<'a> BatchFile<'a> {
     /// Gives up: what was written goes.
     pub fn abandon(self) {
         drop(self);
+    }
+
+    fn writer(&mut self, first: Option<&RecordBatch>) -> Result<&mut ArrowWriter<Buffer>> {
+        let writer = match self.writer.take() {
+            Some(writer) => writer,
+            None => {
+                let properties = properties(&self.schema, self.rows_expected, first)?;
+                ArrowWriter::try_new(self.buffer.clone(), self.schema.clone(), Some(properties))
+                    .map_err(parquet_error)?
+            }
+        };
+        Ok(self.writer.insert(writer))
     }
 
     /// Moves what the Parquet writer gave out to the disk.
@@ -143,7 +172,7 @@ fn write_error(name: &str, error: std::io::Error) -> Error {
 
 /// Encodings that suit sales and that ingest accepts: it refuses DELTA_BYTE_ARRAY, which decodes
 /// without bound and is this writer's own choice for text whose dictionary has grown too large.
-fn properties(schema: &Schema, rows: u64) -> Result<WriterProperties> {
+fn properties(schema: &Schema, rows: u64, first: Option<&RecordBatch>) -> Result<WriterProperties> {
     let zstd = Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL).map_err(parquet_error)?);
     let mut properties = WriterProperties::builder()
         .set_writer_version(WriterVersion::PARQUET_2_0)
@@ -167,6 +196,10 @@ fn properties(schema: &Schema, rows: u64) -> Result<WriterProperties> {
             }
             _ => properties,
         };
+    }
+    // A dictionary that outgrows its page is work for nothing.
+    if let Some(first) = first {
+        properties = choose_encodings(properties, first, usize::try_from(rows).unwrap_or(usize::MAX));
     }
     Ok(properties.build())
 }

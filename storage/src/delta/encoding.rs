@@ -33,11 +33,7 @@ const DICTIONARY_BYTES_MAX: f64 = (1 << 20) as f64;
 
 /// Names the encodings of columns whose dictionary would outgrow its page in a row group of
 /// `group_rows` rows that go on as `first` does.
-pub(super) fn choose(
-    mut builder: WriterPropertiesBuilder,
-    first: &RecordBatch,
-    group_rows: usize,
-) -> WriterPropertiesBuilder {
+pub fn choose(mut builder: WriterPropertiesBuilder, first: &RecordBatch, group_rows: usize) -> WriterPropertiesBuilder {
     if group_rows < ROWS_MIN || first.num_rows() < SAMPLE_ROWS_MIN {
         return builder;
     }

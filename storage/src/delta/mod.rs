@@ -47,6 +47,7 @@ mod writer;
 
 pub use action::{AddFile, CommitInfo, CommittedBatch};
 pub use checkpoint::CHECKPOINT_EVERY;
+pub use encoding::choose as choose_encodings;
 pub use maintain::{CompactionGroup, LOG_RETENTION, VACUUM_RETENTION, compaction_plan};
 pub use ready::{READY_AGE_MAX, ReadyRecord};
 pub use rows::{UnitCounter, read as read_rows};
