@@ -140,7 +140,9 @@ impl World {
     /// I5. Every agent comes round by itself.
     fn agents_look(&self) -> Result<(), String> {
         let deadline = self.sim.now() + CALM_MAX;
-        while self.sim.now() < deadline && !self.machines.iter().all(|machine| machine.has_looked()) {
+        let all_looked = || self.machines.iter().all(|machine| machine.has_looked());
+        // Nothing is watched any more once something is wrong.
+        while self.sim.now() < deadline && self.lake.is_good() && !all_looked() {
             self.watch_until(self.sim.now() + HOUR)?;
         }
         self.cloud.tally.borrow_mut().check("I5 agents come round when faults have stopped");
