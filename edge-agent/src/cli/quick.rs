@@ -59,7 +59,7 @@ fn answer(stores: Vec<Reached>) -> Answer {
             causes.entry(cause).or_default().push(one.store.clone());
         }
     }
-    let reachable_percent = if tried == 0 { 100.0 } else { f64::from(open * 1000 / tried) / 10.0 };
+    let reachable_percent = (open * 1000).checked_div(tried).map_or(100.0, |permille| f64::from(permille) / 10.0);
     let exit = if causes.is_empty() { Exit::Done } else { Exit::Source };
     Answer { stores, reachable_percent, causes, exit_code: exit.code() }
 }

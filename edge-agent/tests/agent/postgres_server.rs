@@ -122,7 +122,7 @@ fn start() -> Server {
     while TcpStream::connect(("127.0.0.1", port)).is_err() {
         let log = || std::fs::read_to_string(root.join("log")).unwrap_or_default();
         assert!(since.elapsed() < Duration::from_secs(60), "the server does not listen: {}", log());
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::park_timeout(Duration::from_millis(50));
     }
     let server = Server { ca_file: root.join("ca.pem"), folder, programs, port };
     server.wait();
@@ -141,7 +141,7 @@ impl Server {
         };
         while !ready() {
             assert!(since.elapsed() < Duration::from_secs(60), "the server takes no logins");
-            std::thread::sleep(Duration::from_millis(50));
+            std::thread::park_timeout(Duration::from_millis(50));
         }
     }
 }

@@ -41,7 +41,7 @@ fn the_centre_tells_who_can_be_reached_why_not_and_what_to_run() {
         let stores = answer["stores"].as_array().unwrap();
         stores.iter().find(|one| one["store"] == id).map(|one| one["way"].as_str().unwrap().to_owned())
     };
-    let ways = ["abierta", "cerrada", "perdida", "lectora", "inactiva", "sin-host"].map(|id| way(id));
+    let ways = ["abierta", "cerrada", "perdida", "lectora", "inactiva", "sin-host"].map(way);
     let wanted = [Some("port_ok"), Some("reachable"), Some("unreachable"), Some("connected"), Some("inactive"), None];
     assert_eq!(ways, wanted.map(|one| one.map(str::to_owned)));
     let summary = &answer["summary"];
