@@ -100,8 +100,8 @@ fn an_agents_file_whose_text_never_repeats_is_taken_by_ingest() {
     let dataset = shipped("ventas").unwrap().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let disk = FolderDisk::open(folder.path()).unwrap();
-    let mut file =
-        BatchFile::create(&disk, &NoSteps, dataset.arrow_schema(), "ventas.parquet".to_owned(), 1 << 30).unwrap();
+    let name = "ventas.parquet".to_owned();
+    let mut file = BatchFile::create(&disk, &NoSteps, dataset.arrow_schema(), name, 1 << 30, ROWS as u64).unwrap();
     for first in (0..ROWS).step_by(8192) {
         file.write(&batch(&dataset, first..ROWS.min(first + 8192))).unwrap();
     }
