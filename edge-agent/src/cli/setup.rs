@@ -15,7 +15,7 @@ use crate::objects::Objects;
 use crate::ports::NoSteps;
 use crate::recover;
 use crate::report::{Exit, Stage};
-use crate::source::{MysqlSource, Source, SqliteSource};
+use crate::source::{FirebirdSource, MysqlSource, Source, SqliteSource};
 
 /// An agent, and the lock on its folder for as long as it lives.
 pub struct Ready {
@@ -73,6 +73,7 @@ fn served(store: &StoreConfig, clock: &Rc<dyn Clock>) -> ServedStore {
     let source: Box<dyn Source> = match &store.source {
         SourceConfig::Sqlite { path } => Box::new(SqliteSource::new(path, clock.clone())),
         SourceConfig::Mysql(server) => Box::new(MysqlSource::new(server.clone())),
+        SourceConfig::Firebird(server) => Box::new(FirebirdSource::new(server.clone())),
     };
     ServedStore { config: store.clone(), source }
 }
