@@ -9,8 +9,6 @@ use rsfbclient_core::ibase;
 
 /// Digits, sign and point of every exact number.
 const EXACT_CHARS: usize = 48;
-/// The longest VARCHAR ... OCTETS that is read; the server does not tell a query what it declared.
-const OCTETS_MAX: i64 = 2000;
 
 /// How the values of a column are to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,8 +19,8 @@ pub enum Kind {
     Exact,
     Date,
     Time,
-    /// Bytes, and the length of a fixed one (1 for any other).
-    Octets(i64),
+    /// Bytes in no character set.
+    Bytes,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,10 +57,8 @@ impl Coarse {
             )),
             // Differences are NUMERIC of scale 0 for dates, 4 for times, 9 for timestamps.
             ibase::SQL_TIMESTAMP => Some(length(&format!("COALESCE({column} - {column}, 1)"))),
-            // Only bytes have no upper case; a fixed length shows in the padding.
-            ibase::SQL_VARYING => Some(format!(
-                "IIF(ASCII_VAL(UPPER(COALESCE({column}, 'a'))) = 97, OCTET_LENGTH(COALESCE({column}, 'a')), 0)"
-            )),
+            // Only bytes have no upper case.
+            ibase::SQL_VARYING | ibase::SQL_BLOB => Some(format!("ASCII_VAL(UPPER(COALESCE({column}, 'a')))")),
             _ => None,
         }
     }
@@ -72,7 +68,7 @@ impl Coarse {
             (ibase::SQL_DOUBLE, 0) => Kind::Exact,
             (ibase::SQL_TIMESTAMP, 1) => Kind::Date,
             (ibase::SQL_TIMESTAMP, 6) => Kind::Time,
-            (ibase::SQL_VARYING, length) if length > 0 => Kind::Octets(length),
+            (ibase::SQL_VARYING | ibase::SQL_BLOB, 97) => Kind::Bytes,
             _ => Kind::Plain,
         }
     }
@@ -89,9 +85,8 @@ pub fn questions_sql(query: &str, columns: &[Coarse]) -> Option<String> {
     (!questions.is_empty()).then(|| format!("SELECT {} FROM {}", numbered(&questions), nulls(query)))
 }
 
-/// `answers` are those of [`questions_sql`]. `utf8`: the connection's character set, which takes no
-/// bytes that are not text.
-pub fn described(query: &str, columns: &[Coarse], answers: &[i64], utf8: bool) -> Described {
+/// `answers` are those of [`questions_sql`].
+pub fn described(query: &str, columns: &[Coarse], answers: &[i64]) -> Described {
     let mut answers = answers.iter();
     let kind = |one: &Coarse, answers: &mut std::slice::Iter<'_, i64>| match one.question() {
         Some(_) => one.kind(answers.next().copied().unwrap_or(-1)),
@@ -99,20 +94,15 @@ pub fn described(query: &str, columns: &[Coarse], answers: &[i64], utf8: bool) -
     };
     let columns: Vec<Column> =
         columns.iter().map(|one| Column { name: one.name.clone(), kind: kind(one, &mut answers) }).collect();
-    let selected: Vec<String> = columns.iter().map(|one| selected(one, utf8)).collect();
+    let selected: Vec<String> = columns.iter().map(selected).collect();
     let sql = format!("SELECT {} FROM (\n{}\n) q", numbered(&selected), body(query));
     Described { columns: columns.into(), sql }
 }
 
-fn selected(one: &Column, utf8: bool) -> String {
+fn selected(one: &Column) -> String {
     let column = column(&one.name);
     match one.kind {
         Kind::Exact => format!("CAST({column} AS VARCHAR({EXACT_CHARS}))"),
-        // Each byte as the character of its number.
-        Kind::Octets(length) if utf8 => {
-            let length = if length > 1 { length } else { OCTETS_MAX };
-            format!("CAST({column} AS VARCHAR({length}) CHARACTER SET ISO8859_1)")
-        }
         _ => column,
     }
 }
@@ -157,26 +147,25 @@ mod tests {
             coarse("peso \"kg\"", ibase::SQL_DOUBLE),
             coarse("HORA", ibase::SQL_TIMESTAMP),
             coarse("GUID", ibase::SQL_VARYING),
-            coarse("SELLO", ibase::SQL_VARYING),
             coarse("NOMBRE", ibase::SQL_VARYING),
         ];
         let questions = questions_sql("SELECT 1;", &columns).unwrap();
-        assert_eq!(questions.matches(" AS C").count(), 6, "{questions}");
+        assert_eq!(questions.matches(" AS C").count(), 5, "{questions}");
         assert!(questions.ends_with("RDB$DATABASE LEFT JOIN (\nSELECT 1\n) q ON 1 = 0"), "{questions}");
-        let described = described("SELECT 1;", &columns, &[0, -1, 6, 16, 1, 0], true);
+        let described = described("SELECT 1;", &columns, &[0, -1, 6, 97, 65]);
         let kinds: Vec<Kind> = described.columns.iter().map(|one| one.kind).collect();
-        let octets = [Kind::Octets(16), Kind::Octets(1)];
-        assert_eq!(kinds, [Kind::Plain, Kind::Exact, Kind::Plain, Kind::Time, octets[0], octets[1], Kind::Plain]);
+        assert_eq!(kinds, [Kind::Plain, Kind::Exact, Kind::Plain, Kind::Time, Kind::Bytes, Kind::Plain]);
         let selected: Vec<&str> = described.sql.split(", ").collect();
         assert_eq!(selected[1], "CAST(q.\"TOTAL\" AS VARCHAR(48)) AS C1");
         assert_eq!(selected[2], "q.\"peso \"\"kg\"\"\" AS C2");
-        assert_eq!(selected[4], "CAST(q.\"GUID\" AS VARCHAR(16) CHARACTER SET ISO8859_1) AS C4");
-        assert_eq!(selected[5], "CAST(q.\"SELLO\" AS VARCHAR(2000) CHARACTER SET ISO8859_1) AS C5");
-        assert!(selected[6].starts_with("q.\"NOMBRE\" AS C6 FROM (\nSELECT 1\n) q"), "{}", described.sql);
+        assert!(selected[5].starts_with("q.\"NOMBRE\" AS C5 FROM (\nSELECT 1\n) q"), "{}", described.sql);
     }
 
     #[test]
     fn names_that_were_not_quoted_become_the_datasets() {
-        assert_eq!((folded("TICKET_ID"), folded("day"), folded("Año")), ("ticket_id".into(), "day".into(), "Año".into()));
+        assert_eq!(
+            (folded("TICKET_ID"), folded("day"), folded("Año")),
+            ("ticket_id".into(), "day".into(), "Año".into())
+        );
     }
 }

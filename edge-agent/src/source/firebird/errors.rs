@@ -15,18 +15,18 @@ const CONNECT: &[Meaning] = &[
         ErrorKind::Config,
         "the server offers only logins of Firebird 2: set AuthServer = Srp in its firebird.conf and CREATE USER ... USING PLUGIN Srp",
     ),
-    (
-        "Incompatible wire encryption",
-        ErrorKind::Config,
-        "set WireCrypt = Enabled in the server's firebird.conf",
-    ),
+    ("Incompatible wire encryption", ErrorKind::Config, "set WireCrypt = Enabled in the server's firebird.conf"),
     ("Role ", ErrorKind::Config, "source.role"),
     ("CHARACTER SET", ErrorKind::Config, "source.charset"),
     ("is not a valid database", ErrorKind::Config, "source.database"),
     ("unsupported on-disk structure", ErrorKind::Config, "source.database is of another version of Firebird"),
     ("No such file", ErrorKind::Config, "source.database: no such file or alias on the server"),
     ("Error while trying to open file", ErrorKind::Config, "source.database: the server cannot open it"),
-    ("is not allowed by server configuration", ErrorKind::Config, "source.database: see DatabaseAccess in firebird.conf"),
+    (
+        "is not allowed by server configuration",
+        ErrorKind::Config,
+        "source.database: see DatabaseAccess in firebird.conf",
+    ),
     ("unavailable database", ErrorKind::Config, "source.database: no such file or alias on the server"),
 ];
 

@@ -3,10 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use ribera_storage::{Error, Result};
 use rsfbclient_core::{
-    Dialect, FbError, FirebirdClientDbOps, FirebirdClientSqlOps, FreeStmtOp, SqlType, TrDataAccessMode,
+    Charset, Dialect, FbError, FirebirdClientDbOps, FirebirdClientSqlOps, FreeStmtOp, SqlType, TrDataAccessMode,
     TrIsolationLevel, TrLockResolution, TrOp, TransactionConfiguration,
 };
 use rsfbclient_rust::{DbHandle, RawValue, RustFbClient, TrHandle};
@@ -14,7 +13,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::describe::{self, Coarse, Column, Described};
 use super::errors::{connect_error, query_error};
-use super::target::Target;
+use super::relay::Relay;
+use super::target::{Attachment, Target};
+use super::wire::{self, Wire};
 
 /// Rows handed over at once: what the driver asks the server for in one go.
 const BATCH_ROWS: usize = 200;
@@ -24,11 +25,7 @@ type Driver<T> = std::result::Result<T, FbError>;
 
 /// The events of a query, in order: columns, rows, then done or failed.
 pub enum Event {
-    Columns {
-        columns: Arc<[Column]>,
-        /// Text is UTF-8 already.
-        decoded: bool,
-    },
+    Columns(Arc<[Column]>),
     /// Whole rows, one behind the other.
     Rows(Vec<RawValue>),
     Done,
@@ -50,45 +47,49 @@ pub enum Command {
 /// A connection. When it goes, its thread detaches and ends.
 pub struct Link {
     pub commands: mpsc::Sender<Command>,
-    /// What the server calls the connection.
-    pub attachment: i64,
+    relay: Option<Relay>,
 }
 
 impl Link {
     /// Starts the thread and waits until it is logged in.
-    pub async fn open(target: Target) -> Result<Self> {
+    pub async fn open(target: &Target) -> Result<Self> {
+        let place = target.describe();
+        let relay = Relay::open(target.host(), target.port()).await;
+        let relay = relay.map_err(|error| connect_error(&place, FbError::Io(error)))?;
         let (commands, received) = mpsc::channel(1);
         let (ready, opened) = oneshot::channel();
-        spawn(move || match Worker::open(target) {
-            Ok((worker, attachment)) => {
-                if ready.send(Ok(attachment)).is_ok() {
+        let (attachment, charset) = (target.attachment(relay.port), target.charset.clone());
+        let worker = move || match Worker::open(&attachment, charset) {
+            Ok(worker) => {
+                if ready.send(Ok(())).is_ok() {
                     worker.run(received);
                 }
             }
             Err(error) => drop(ready.send(Err(error))),
-        })?;
-        let attachment = opened.await.map_err(|_| ended())??;
-        Ok(Self { commands, attachment })
+        };
+        let started = std::thread::Builder::new().name("firebird".to_owned()).spawn(worker);
+        started.map_err(|error| connect_error(&place, FbError::Io(error)))?;
+        let opened = opened.await.map_err(|_| ended())?;
+        opened.map_err(|error| connect_error(&place, error))?;
+        Ok(Self { commands, relay: Some(relay) })
+    }
+
+    /// Ends the connection at once, and with it what the server does for it.
+    pub fn cut(mut self) {
+        drop(self.relay.take());
     }
 }
 
-/// Ends the attachment of another connection, and with it whatever the server runs for it.
-pub async fn end_attachment(target: Target, attachment: i64) -> Result<()> {
-    let (done, ended_there) = oneshot::channel();
-    spawn(move || {
-        let ended = Worker::open(target).and_then(|(mut worker, _)| worker.end_attachment(attachment));
-        let _ = done.send(ended);
-    })?;
-    ended_there.await.map_err(|_| ended())?
+impl Drop for Link {
+    fn drop(&mut self) {
+        if let Some(relay) = self.relay.take() {
+            relay.release();
+        }
+    }
 }
 
 pub fn ended() -> Error {
     Error::retry("source: firebird: the connection was ended")
-}
-
-fn spawn(work: impl FnOnce() + Send + 'static) -> Result<()> {
-    let started = std::thread::Builder::new().name("firebird".to_owned()).spawn(work);
-    started.map(drop).map_err(|error| Error::retry("source: firebird: no thread").with_source(error))
 }
 
 /// Why a query ended before its last row.
@@ -108,25 +109,16 @@ struct Worker {
     client: RustFbClient,
     database: DbHandle,
     transaction: Option<TrHandle>,
-    utf8: bool,
+    wire: Wire,
     known: HashMap<String, Arc<Described>>,
 }
 
 impl Worker {
-    fn open(target: Target) -> Result<(Self, i64)> {
-        let place = target.describe();
-        let utf8 = target.charset.on_rust.is_none();
-        let mut client = RustFbClient::new(target.charset.clone());
-        let database = client
-            .attach_database(&target.attachment(), Dialect::D3, false)
-            .map_err(|error| connect_error(&place, error))?;
-        let mut worker = Self { client, database, transaction: None, utf8, known: HashMap::new() };
-        const SQL: &str = "SELECT CURRENT_CONNECTION AS C FROM RDB$DATABASE";
-        let row = worker.within(|worker, transaction| worker.row(transaction, SQL, &[]));
-        match row.map_err(|error| connect_error(&place, error))?.first().map(|column| &column.value) {
-            Some(SqlType::Integer(attachment)) => Ok((worker, *attachment)),
-            other => Err(Error::bug(format!("source: firebird: CURRENT_CONNECTION is {other:?}"))),
-        }
+    fn open(attachment: &Attachment, charset: Charset) -> Driver<Self> {
+        let wire = Wire::new(charset);
+        let mut client = RustFbClient::new(wire.drivers());
+        let database = client.attach_database(attachment, Dialect::D3, false)?;
+        Ok(Self { client, database, transaction: None, wire, known: HashMap::new() })
     }
 
     fn run(mut self, mut commands: mpsc::Receiver<Command>) {
@@ -140,13 +132,12 @@ impl Worker {
                 }
                 Command::Row(sql, reply) => {
                     let row = self.within(|worker, transaction| worker.row(transaction, sql, &[]));
-                    let values = row.map(|row| row.into_iter().map(|column| column.value).collect());
+                    let values = row.and_then(|row| row.into_iter().map(|one| self.wire.value(one.value)).collect());
                     let _ = reply.send(values.map_err(|error| query_error(sql, error)));
                 }
                 Command::Query { sql, parameters, events } => {
-                    let streamed = self.within(|worker, transaction| {
-                        worker.stream(transaction, &sql, &parameters, &events)
-                    });
+                    let streamed =
+                        self.within(|worker, transaction| worker.stream(transaction, &sql, &parameters, &events));
                     let last = match streamed {
                         Ok(()) => Event::Done,
                         Err(Stop::Failed(error)) => Event::Failed(query_error(&sql, error)),
@@ -197,9 +188,11 @@ impl Worker {
     }
 
     fn open_statement(&mut self, mut transaction: TrHandle, sql: &str, parameters: &[String]) -> Driver<Statement> {
+        let sql = self.wire.sent(sql)?;
+        let parameters = parameters.iter().map(|text| self.wire.sent(text).map(SqlType::Text));
+        let parameters = parameters.collect::<Driver<Vec<SqlType>>>()?;
         let (_, mut statement) =
-            self.client.prepare_statement(&mut self.database, &mut transaction, Dialect::D3, sql)?;
-        let parameters = parameters.iter().map(|text| SqlType::Text(text.clone())).collect();
+            self.client.prepare_statement(&mut self.database, &mut transaction, Dialect::D3, &sql)?;
         match self.client.execute(&mut self.database, &mut transaction, &mut statement, parameters) {
             Ok(_) => Ok(statement),
             Err(error) => {
@@ -227,10 +220,8 @@ impl Worker {
             return Ok(known.clone());
         }
         let row = self.row(transaction, &describe::names_sql(sql), parameters)?;
-        let columns: Vec<Coarse> = row
-            .into_iter()
-            .map(|column| Coarse { name: column.name.to_string(), raw_type: column.raw_type })
-            .collect();
+        let columns: Vec<Coarse> =
+            row.into_iter().map(|column| Coarse { name: column.name.to_string(), raw_type: column.raw_type }).collect();
         let answers = match describe::questions_sql(sql, &columns) {
             Some(questions) => self.row(transaction, &questions, parameters)?,
             None => Vec::new(),
@@ -242,7 +233,7 @@ impl Worker {
                 _ => -1,
             })
             .collect();
-        let described = Arc::new(describe::described(sql, &columns, &answers, self.utf8));
+        let described = Arc::new(describe::described(sql, &columns, &answers));
         self.known.insert(sql.to_owned(), described.clone());
         Ok(described)
     }
@@ -258,9 +249,8 @@ impl Worker {
         let mut statement = self.open_statement(transaction, &described.sql, parameters)?;
         let columns = described.columns.clone();
         let mut batch = Batch { values: Vec::new(), length: columns.len() * BATCH_ROWS, events, wanted: true };
-        let decoded = statement.has_blob();
-        batch.send(Event::Columns { columns, decoded })?;
-        let streamed = match decoded {
+        batch.send(Event::Columns(columns))?;
+        let streamed = match statement.has_blob() {
             true => self.fetch(transaction, &mut statement, &mut batch),
             false => self.client.stream_raw(&mut statement, |row| batch.add(row.iter().cloned())),
         };
@@ -276,25 +266,9 @@ impl Worker {
     /// Rows with blobs, which the driver fetches one by one.
     fn fetch(&mut self, mut transaction: TrHandle, statement: &mut Statement, batch: &mut Batch<'_>) -> Driver<()> {
         while let Some(row) = self.client.fetch(&mut self.database, &mut transaction, statement)? {
-            batch.add(row.into_iter().map(|column| raw(column.value)))?;
+            batch.add(row.into_iter().map(|column| wire::raw(column.value)))?;
         }
         Ok(())
-    }
-
-    fn end_attachment(&mut self, attachment: i64) -> Result<()> {
-        let sql = format!("DELETE FROM MON$ATTACHMENTS WHERE MON$ATTACHMENT_ID = {attachment}");
-        let configuration = TransactionConfiguration {
-            data_access: TrDataAccessMode::ReadWrite,
-            isolation: TrIsolationLevel::Concurrency,
-            lock_resolution: TrLockResolution::NoWait,
-        };
-        let ended = (|| {
-            let mut transaction = self.client.begin_transaction(&mut self.database, configuration)?;
-            self.client.exec_immediate(&mut self.database, &mut transaction, Dialect::D3, &sql)?;
-            self.client.transaction_operation(&mut transaction, TrOp::Commit)?;
-            self.client.detach_database(&mut self.database)
-        })();
-        ended.map_err(|error| query_error(&sql, error))
     }
 }
 
@@ -322,18 +296,5 @@ impl Batch<'_> {
             self.wanted = false;
             FbError::from("nobody waits for the rows")
         })
-    }
-}
-
-fn raw(value: SqlType) -> RawValue {
-    match value {
-        SqlType::Null => RawValue::Null,
-        SqlType::Text(text) => RawValue::Text(Bytes::from(text)),
-        SqlType::Binary(bytes) => RawValue::Text(Bytes::from(bytes)),
-        SqlType::Integer(number) => RawValue::Integer(number),
-        SqlType::Int128(number) => RawValue::Int128(number),
-        SqlType::Floating(number) => RawValue::Floating(number),
-        SqlType::Timestamp(moment) => RawValue::Timestamp(moment),
-        SqlType::Boolean(value) => RawValue::Boolean(value),
     }
 }

@@ -8,7 +8,7 @@ use futures::future::LocalBoxFuture;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use ribera_storage::{Error, Result};
-use rsfbclient_core::SqlType;
+use rsfbclient_core::{Charset, SqlType};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -21,13 +21,15 @@ use crate::zone::Zone;
 mod describe;
 mod errors;
 mod link;
+mod relay;
 mod target;
 mod values;
+mod wire;
 
 use describe::Column;
 use link::{Command, Event, Link};
 use target::Target;
-use values::{Encoding, hand_over};
+use values::hand_over;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// For what is no query of the operator's: the beginning of a transaction, the clock.
@@ -56,20 +58,19 @@ impl Source for FirebirdSource {
 
     fn connect(&self) -> LocalBoxFuture<'_, Result<Box<dyn Session>>> {
         Box::pin(async move {
-            // A thread that still tries to connect by then ends by itself.
-            let opened = timeout(CONNECT_TIMEOUT, Link::open(self.target.clone())).await.map_err(|_| {
+            let opened = timeout(CONNECT_TIMEOUT, Link::open(&self.target)).await.map_err(|_| {
                 let seconds = CONNECT_TIMEOUT.as_secs();
                 Error::retry(format!("source: {}: no answer within {seconds} s", self.describe()))
                     .with_hint("ribera-agent check")
             });
-            let session = FirebirdSession { target: self.target.clone(), link: Some(opened??) };
+            let session = FirebirdSession { charset: self.target.charset.clone(), link: Some(opened??) };
             Ok(Box::new(session) as Box<dyn Session>)
         })
     }
 }
 
 struct FirebirdSession {
-    target: Target,
+    charset: Charset,
     /// Gone after a query that was ended half-way.
     link: Option<Link>,
 }
@@ -86,39 +87,32 @@ impl FirebirdSession {
         match timeout(REPLY_TIMEOUT, replied).await {
             Ok(reply) => reply.map_err(|_| link::ended())?,
             Err(_) => {
-                self.link = None;
+                self.cut();
                 Err(link::ended())
             }
         }
     }
 
-    /// Ends what the server does for this session. The server has no time limit for statements, and
-    /// does not look whether anyone still listens: another connection of the same user tells it.
-    async fn end_there(&mut self) {
-        let Some(link) = self.link.take() else {
-            return;
-        };
-        let ended = timeout(CONNECT_TIMEOUT, link::end_attachment(self.target.clone(), link.attachment)).await;
-        if let Err(error) = ended.map_err(|_| link::ended()).flatten() {
-            tracing::warn!("{}: a query that took too long may still run there: {error}", self.target.describe());
+    fn cut(&mut self) {
+        if let Some(link) = self.link.take() {
+            link.cut();
         }
     }
 
     async fn receive(&mut self, mut events: mpsc::Receiver<Event>, rows: &mut dyn Rows, deadline: Instant) -> Received {
         let mut columns: Arc<[Column]> = Arc::new([]);
-        let mut encoding = Encoding { charset: self.target.charset.clone(), decoded: false };
         loop {
             let taken = match timeout_at(deadline, events.recv()).await {
                 Err(_) => return Received::Late,
                 Ok(None) => return Received::Lost(link::ended()),
                 Ok(Some(Event::Done)) => return Received::All,
                 Ok(Some(Event::Failed(error))) => return Received::Failed(error),
-                Ok(Some(Event::Columns { columns: these, decoded })) => {
-                    (columns, encoding.decoded) = (these, decoded);
+                Ok(Some(Event::Columns(these))) => {
+                    columns = these;
                     let names: Vec<String> = columns.iter().map(|column| describe::folded(&column.name)).collect();
                     rows.begin(&names)
                 }
-                Ok(Some(Event::Rows(batch))) => hand_over(&batch, &columns, &encoding, rows),
+                Ok(Some(Event::Rows(batch))) => hand_over(&batch, &columns, &self.charset, rows),
             };
             if let Err(error) = taken {
                 return Received::Lost(error);
@@ -179,12 +173,14 @@ impl Session for FirebirdSession {
             match self.receive(events, rows, deadline).await {
                 Received::All => Ok(Outcome::Done),
                 Received::Late => {
-                    self.end_there().await;
+                    // There is no time limit for statements at the server; it ends this one because
+                    // nobody is connected any more.
+                    self.cut();
                     Ok(Outcome::TimedOut)
                 }
                 Received::Failed(error) => Err(error),
                 Received::Lost(error) => {
-                    self.link = None;
+                    self.cut();
                     Err(error)
                 }
             }

@@ -7,6 +7,8 @@ use crate::config::{FirebirdCharset, FirebirdConfig};
 
 const PORT: u16 = 3050;
 
+pub type Attachment = <RustFbClient as FirebirdClientDbOps>::AttachmentConfig;
+
 #[derive(Clone)]
 pub struct Target {
     config: FirebirdConfig,
@@ -28,15 +30,23 @@ impl Target {
 
     /// Kind and place, without secrets.
     pub fn describe(&self) -> String {
-        let FirebirdConfig { host, port, database, .. } = &self.config;
-        format!("firebird {database} at {host}:{}", port.unwrap_or(PORT))
+        format!("firebird {} at {}:{}", self.config.database, self.host(), self.port())
     }
 
-    pub fn attachment(&self) -> <RustFbClient as FirebirdClientDbOps>::AttachmentConfig {
-        let FirebirdConfig { host, port, database, user, password, role, charset: _ } = &self.config;
-        <RustFbClient as FirebirdClientDbOps>::AttachmentConfig {
-            host: host.clone(),
-            port: port.unwrap_or(PORT),
+    pub fn host(&self) -> &str {
+        &self.config.host
+    }
+
+    pub fn port(&self) -> u16 {
+        self.config.port.unwrap_or(PORT)
+    }
+
+    /// By way of a port of this machine.
+    pub fn attachment(&self, port: u16) -> Attachment {
+        let FirebirdConfig { database, user, password, role, .. } = &self.config;
+        Attachment {
+            host: "127.0.0.1".to_owned(),
+            port,
             db_name: database.clone(),
             user: user.clone(),
             pass: password.as_ref().map(|password| password.expose().to_owned()).unwrap_or_default(),

@@ -1,45 +1,18 @@
 //! From the driver's values to ours.
 
-use rsfbclient_core::{Charset, FbError};
-use rsfbclient_rust::RawValue;
 use ribera_storage::{Error, ExactDecimal, Result};
+use rsfbclient_core::Charset;
+use rsfbclient_rust::RawValue;
 
 use super::describe::{Column, Kind};
 use crate::value::{DAY_MICROS, Rows, Value};
 
-/// How the text of a batch is to be read.
-pub struct Encoding {
-    pub charset: Charset,
-    /// The driver decoded it already, which it does when it has to fetch blobs.
-    pub decoded: bool,
-}
-
-impl Encoding {
-    fn is_utf8(&self) -> bool {
-        self.charset.on_rust.is_none()
-    }
-
-    /// The bytes that the column holds.
-    fn octets(&self, bytes: &[u8]) -> Option<Vec<u8>> {
-        match (self.is_utf8(), self.decoded) {
-            // Each was sent as the character of its number.
-            (true, _) => std::str::from_utf8(bytes).ok()?.chars().map(|char| u8::try_from(char).ok()).collect(),
-            (false, false) => Some(bytes.to_vec()),
-            (false, true) => self.charset.encode(std::str::from_utf8(bytes).ok()?).ok().map(|bytes| bytes.into_owned()),
-        }
-    }
-
-    fn text(&self, bytes: &[u8]) -> Result<String, FbError> {
-        self.charset.decode(bytes)
-    }
-}
-
 /// Hands over rows that lie one behind the other in `batch`.
-pub fn hand_over(batch: &[RawValue], columns: &[Column], encoding: &Encoding, rows: &mut dyn Rows) -> Result<()> {
+pub fn hand_over(batch: &[RawValue], columns: &[Column], charset: &Charset, rows: &mut dyn Rows) -> Result<()> {
     for row in batch.chunks_exact(columns.len()) {
         for (index, (raw, column)) in row.iter().zip(columns).enumerate() {
             match (raw, column.kind) {
-                (RawValue::Text(bytes), kind) => text(bytes, kind, index, column, encoding, rows)?,
+                (RawValue::Text(bytes), kind) => text(bytes, kind, index, column, charset, rows)?,
                 (raw, kind) => rows.value(index, plain(raw, kind)),
             }
         }
@@ -67,29 +40,18 @@ fn plain(raw: &RawValue, kind: Kind) -> Value<'static> {
     }
 }
 
-fn text(
-    bytes: &[u8],
-    kind: Kind,
-    index: usize,
-    column: &Column,
-    encoding: &Encoding,
-    rows: &mut dyn Rows,
-) -> Result<()> {
-    let unreadable = |what: &str| {
-        Error::data(format!("source: firebird: column {}: {what}: {}", column.name, Value::Bytes(bytes)))
-    };
+fn text(bytes: &[u8], kind: Kind, index: usize, column: &Column, charset: &Charset, rows: &mut dyn Rows) -> Result<()> {
+    let unreadable =
+        |what: &str| Error::data(format!("source: firebird: column {}: {what}: {}", column.name, Value::Bytes(bytes)));
     match kind {
         Kind::Exact => rows.value(index, Value::Decimal(exact(bytes).ok_or_else(|| unreadable("not a number"))?)),
-        Kind::Octets(_) => {
-            let octets = encoding.octets(bytes).ok_or_else(|| unreadable("not bytes"))?;
-            rows.value(index, Value::Bytes(&octets));
-        }
-        // Every character set in use here has ASCII in the same place.
-        _ if encoding.is_utf8() || encoding.decoded || bytes.is_ascii() => match std::str::from_utf8(bytes) {
+        Kind::Bytes => rows.value(index, Value::Bytes(bytes)),
+        // Every character set in use here has ASCII in the same place; UTF-8 needs no decoding.
+        _ if charset.on_rust.is_none() || bytes.is_ascii() => match std::str::from_utf8(bytes) {
             Ok(text) => rows.value(index, Value::Text(text)),
             Err(_) => rows.value(index, Value::Bytes(bytes)),
         },
-        _ => match encoding.text(bytes) {
+        _ => match charset.decode(bytes) {
             Ok(text) => rows.value(index, Value::Text(&text)),
             Err(_) => rows.value(index, Value::Bytes(bytes)),
         },
@@ -127,10 +89,8 @@ fn exact(bytes: &[u8]) -> Option<ExactDecimal> {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-    use rsfbclient_core::charset;
-
     use super::*;
+    use proptest::prelude::*;
 
     proptest! {
         #[test]
@@ -138,17 +98,6 @@ mod tests {
             let value = ExactDecimal::new(unscaled.into(), scale);
             let read = exact(value.to_string().as_bytes()).unwrap();
             prop_assert_eq!((read.unscaled(), read.scale()), (value.unscaled(), value.scale()));
-        }
-
-        #[test]
-        fn bytes_come_back_from_every_way_they_are_sent(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
-            let sent: String = bytes.iter().map(|byte| char::from(*byte)).collect();
-            let utf8 = Encoding { charset: charset::UTF_8, decoded: false };
-            prop_assert_eq!(utf8.octets(sent.as_bytes()), Some(bytes.clone()));
-            let western = |decoded| Encoding { charset: charset::WIN_1252, decoded };
-            prop_assert_eq!(western(false).octets(&bytes), Some(bytes.clone()));
-            let decoded = western(false).text(&bytes).unwrap();
-            prop_assert_eq!(western(true).octets(decoded.as_bytes()), Some(bytes));
         }
     }
 
