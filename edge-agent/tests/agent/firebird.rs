@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 
 use ribera_agent::agent::Agent;
 use ribera_agent::cycle::Ask;
+use ribera_agent::host::SystemClock;
 use ribera_agent::ports::{Steps, step};
 use ribera_agent::report::{Exit, Report};
 use ribera_storage::object::MemoryStore;
+use ribera_storage::ports::Clock;
 use ribera_storage::{ErrorKind, Result};
 
 use crate::firebird_server::{Server, server};
@@ -292,7 +294,7 @@ fn the_clock_is_the_servers_and_rights_to_write_are_told() {
         })
     };
     let (now, rights) = asked(&text);
-    let here = jiff::Timestamp::now();
+    let here = SystemClock.now();
     assert!(now.duration_since(here).abs() < jiff::SignedDuration::from_secs(5), "{now}, here {here}");
     assert_eq!(rights, None, "a reader");
     let (_, rights) = asked(&text.replace("\"lector\"", "\"cajero\""));
