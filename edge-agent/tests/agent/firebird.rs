@@ -14,7 +14,7 @@ use ribera_storage::object::MemoryStore;
 use ribera_storage::ports::Clock;
 use ribera_storage::{ErrorKind, Result};
 
-use crate::firebird_server::{Server, server};
+use crate::firebird_server::{Server, plain_server, server};
 use crate::fixture::{World, day, days, request};
 
 const LINES: &str = "
@@ -303,6 +303,20 @@ fn the_clock_is_the_servers_and_rights_to_write_are_told() {
     assert_eq!(asked(&owner).1.as_deref(), Some("administrator"));
     server.sql(&database, "GRANT DELETE ON LINEAS TO PUBLIC;");
     assert_eq!(asked(&text).1.as_deref(), Some("DELETE on LINEAS"));
+}
+
+#[test]
+fn a_server_that_does_not_encrypt_is_read_too() {
+    let server = plain_server();
+    let database = server.database("clara", "UTF8");
+    server.sql(&database, LINES);
+    sell(server, &database, "2017-05-09", 1..3);
+    let right = config(server, &database, "");
+    let report = extract(&World::with_config(&right), "2017-05-09", "2017-05-09");
+    assert_eq!(report.exit(), Exit::Done, "{:?}", report.problems);
+    let wrong = extract(&World::with_config(&right.replace("${CLAVE}", "hunter2")), "2017-05-09", "2017-05-09");
+    let told = format!("{:?}", wrong.problems);
+    assert!(told.contains("user or password") && !told.contains("hunter2"), "{told}");
 }
 
 #[test]

@@ -16,7 +16,13 @@ pub struct Server {
 /// The server of this process, started when first asked for.
 pub fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
-    SERVER.get_or_init(start)
+    SERVER.get_or_init(|| start("Srp", "Enabled"))
+}
+
+/// One that encrypts nothing and still knows clients of Firebird 2, as many stores have it.
+pub fn plain_server() -> &'static Server {
+    static SERVER: OnceLock<Server> = OnceLock::new();
+    SERVER.get_or_init(|| start("Srp, Legacy_Auth", "Disabled"))
 }
 
 impl Server {
@@ -64,7 +70,7 @@ fn places(root: &Path) -> [(&'static str, PathBuf); 3] {
     [("FIREBIRD", root.to_owned()), ("FIREBIRD_LOCK", root.join("lock")), ("FIREBIRD_TMP", root.join("tmp"))]
 }
 
-fn start() -> Server {
+fn start(logins: &str, encryption: &str) -> Server {
     let folder = tempfile::Builder::new().prefix("rb").tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
     let root = folder.path().to_owned();
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -82,8 +88,7 @@ fn start() -> Server {
         "RemoteBindAddress = 127.0.0.1".to_owned(),
         format!("SecurityDatabase = {}", root.join("security3.fdb").display()),
         format!("DatabaseAccess = Restrict {}", root.display()),
-        "ServerMode = Super\nAuthServer = Srp\nUserManager = Srp\nWireCrypt = Enabled\nDefaultDbCachePages = 512"
-            .into(),
+        format!("ServerMode = Super\nAuthServer = {logins}\nUserManager = Srp\nWireCrypt = {encryption}"),
     ];
     std::fs::write(root.join("firebird.conf"), settings.join("\n")).unwrap();
     let security = root.join("security3.fdb").display().to_string();

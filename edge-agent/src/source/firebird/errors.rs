@@ -9,7 +9,13 @@ type Meaning = (&'static str, ErrorKind, &'static str);
 
 const CONNECT: &[Meaning] = &[
     ("user name and password are not defined", ErrorKind::Config, "user or password"),
-    ("Error occurred during login", ErrorKind::Config, "user or password; the server's firebird.log says more"),
+    // The server would try another login with that user and password.
+    ("(ContAuth)", ErrorKind::Config, "user or password"),
+    (
+        "Error occurred during login",
+        ErrorKind::Config,
+        "user or password, or a server that offers only logins of Firebird 2: its firebird.log says more; there AuthServer = Srp, and CREATE USER ... USING PLUGIN Srp",
+    ),
     (
         "Invalid auth plugin",
         ErrorKind::Config,
@@ -27,7 +33,7 @@ const CONNECT: &[Meaning] = &[
         ErrorKind::Config,
         "source.database: see DatabaseAccess in firebird.conf",
     ),
-    ("unavailable database", ErrorKind::Config, "source.database: no such file or alias on the server"),
+    ("unavailable database", ErrorKind::Config, "set WireCrypt = Enabled in the server's firebird.conf"),
 ];
 
 const QUERY: &[Meaning] = &[

@@ -51,11 +51,18 @@ pub struct Link {
 }
 
 impl Link {
-    /// Starts the thread and waits until it is logged in.
     pub async fn open(target: &Target) -> Result<Self> {
-        let place = target.describe();
-        let relay = Relay::open(target.host(), target.port()).await;
-        let relay = relay.map_err(|error| connect_error(&place, FbError::Io(error)))?;
+        let opened = match Self::attempt(target, false).await {
+            // What a server says that does not encrypt.
+            Err(FbError::Sql { msg, .. }) if msg.contains("unavailable database") => Self::attempt(target, true).await,
+            opened => opened,
+        };
+        opened.map_err(|error| connect_error(&target.describe(), error))
+    }
+
+    /// Starts the thread and waits until it is logged in.
+    async fn attempt(target: &Target, plain: bool) -> Driver<Self> {
+        let relay = Relay::open(target.host(), target.port(), plain).await?;
         let (commands, received) = mpsc::channel(1);
         let (ready, opened) = oneshot::channel();
         let (attachment, charset) = (target.attachment(relay.port), target.charset.clone());
@@ -67,10 +74,8 @@ impl Link {
             }
             Err(error) => drop(ready.send(Err(error))),
         };
-        let started = std::thread::Builder::new().name("firebird".to_owned()).spawn(worker);
-        started.map_err(|error| connect_error(&place, FbError::Io(error)))?;
-        let opened = opened.await.map_err(|_| ended())?;
-        opened.map_err(|error| connect_error(&place, error))?;
+        std::thread::Builder::new().name("firebird".to_owned()).spawn(worker)?;
+        opened.await.map_err(|_| FbError::from("the connection was ended"))??;
         Ok(Self { commands, relay: Some(relay) })
     }
 

@@ -20,6 +20,7 @@ use crate::zone::Zone;
 
 mod describe;
 mod errors;
+mod hello;
 mod link;
 mod relay;
 mod target;

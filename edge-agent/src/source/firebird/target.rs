@@ -48,7 +48,8 @@ impl Target {
             host: "127.0.0.1".to_owned(),
             port,
             db_name: database.clone(),
-            user: user.clone(),
+            // As the server folds it; the driver does so in one of two places only.
+            user: if user.starts_with('"') { user.clone() } else { user.to_uppercase() },
             pass: password.as_ref().map(|password| password.expose().to_owned()).unwrap_or_default(),
             role_name: role.clone(),
         }
