@@ -90,7 +90,7 @@ impl<S: ObjectStore> Agent<S> {
         let queries = Queries::new(&context.definition, context.mapping, context.store.source.dialect())?;
         self.ports.steps.at(step::SOURCE_QUERY)?;
         let mut session = context.store.source.connect().await?;
-        let source_now = session.now().await?;
+        let source_now = session.now(&context.place.time_zone).await?;
         let snapshot = session.begin().await?;
         let today = source_now.to_zoned(context.place.time_zone.clone()).date();
         let chunk_rows = self.config.limits.chunk_rows;

@@ -11,5 +11,6 @@ pub fn place(source: &SourceConfig) -> Option<(String, u16)> {
         SourceConfig::Sqlite { .. } => None,
         SourceConfig::Mysql(server) => of(server, 3306),
         SourceConfig::Postgres(server) => of(server, 5432),
+        SourceConfig::Firebird(server) => Some((server.host.clone(), server.port.unwrap_or(3050))),
     }
 }

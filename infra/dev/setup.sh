@@ -13,6 +13,7 @@ DUCKDB_SHA256=3f4962cdd266eab2b479a5b5a4a6d063d279b2954ae814ed00385d553b747633
 main() {
   mkdir -p "$RIBERA_TOOLS"
   system_packages
+  firebird_server
   rust
   duckdb_library
   python_environment
@@ -36,6 +37,9 @@ system_packages() {
   # The server program only: no service is installed or started.
   [ -x /usr/sbin/mariadbd ] || command -v mariadbd >/dev/null 2>&1 || missing+=(mariadb-server-core mariadb-client-core)
   compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || missing+=(postgresql)
+  # Neither of these has a service; the package with the server's program has one: see below.
+  need isql-fb firebird3.0-utils
+  compgen -G '/usr/lib/*/firebird/3.0/plugins.conf' >/dev/null || missing+=(firebird3.0-server-core)
   [ -d /usr/include/wasm32-wasi ] || missing+=(wasi-libc)
   python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
   [ -f "$DUCKDB_LIB_DIR/libduckdb.so" ] || need npm npm
@@ -57,6 +61,21 @@ install_packages() {
   fi
   "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive UCF_FORCE_CONFFOLD=1 apt-get install -y -qq --no-install-recommends "$@" >&2 \
     || fail "try: apt-get install $*"
+}
+
+# The server's program alone: installed, its package would enable and start a service.
+firebird_server() {
+  local place=$RIBERA_TOOLS/firebird-3.0 work
+  [ -x "$place/usr/sbin/firebird" ] || [ -x /usr/sbin/firebird ] && return
+  say "Firebird 3.0"
+  work=$(mktemp -d "$RIBERA_TOOLS/.firebird.XXXXXX")
+  download() { apt-get download -qq firebird3.0-server >&2; }
+  # Once more with new lists of packages, where the machine's are old.
+  (cd "$work" && { download || { install_packages && download; }; } && dpkg -x firebird3.0-server_*.deb unpacked) \
+    || { rm -rf "$work"; fail "try: apt-get update; apt-get download firebird3.0-server"; }
+  # Another setup may have been quicker.
+  mv -T "$work/unpacked" "$place" 2>/dev/null || true
+  rm -rf "$work"
 }
 
 # The pinned toolchain: as installed, through rustup, or under another name of the same version.

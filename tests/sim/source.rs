@@ -135,7 +135,7 @@ impl SimSession {
 }
 
 impl Session for SimSession {
-    fn now(&mut self) -> LocalBoxFuture<'_, Result<Timestamp>> {
+    fn now(&mut self, _zone: &jiff::tz::TimeZone) -> LocalBoxFuture<'_, Result<Timestamp>> {
         Box::pin(async { Ok(timestamp(self.cloud.sim.now() + self.pos.clock_off.get())) })
     }
 

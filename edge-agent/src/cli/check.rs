@@ -87,7 +87,7 @@ async fn check_store<S: ObjectStore>(
         Ok(place) => std::rc::Rc::new(place),
         Err(error) => return lines.push(bad("definition", Some(id), Stage::Definition, &error)),
     };
-    match check_source(store).await {
+    match check_source(store, &place.time_zone).await {
         Ok((detail, warning)) => lines.push(Checked { warning, ..good("source", Some(id), detail) }),
         Err(error) => return lines.push(bad("source", Some(id), Stage::Source, &error)),
     }
@@ -125,9 +125,9 @@ fn network(id: &StoreId, reached: &Reach, lang: Lang) -> Checked {
     }
 }
 
-async fn check_source(store: &ServedStore) -> Result<(String, Option<String>)> {
+async fn check_source(store: &ServedStore, zone: &jiff::tz::TimeZone) -> Result<(String, Option<String>)> {
     let mut session = store.source.connect().await?;
-    let now = session.now().await?;
+    let now = session.now(zone).await?;
     let rights = session.write_rights().await?;
     let warning = rights.map(|rights| format!("the user can write ({rights}): a reader should not"));
     Ok((format!("{}, {now}", store.source.describe()), warning))

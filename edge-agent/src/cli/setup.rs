@@ -15,7 +15,7 @@ use crate::objects::Objects;
 use crate::ports::NoSteps;
 use crate::recover;
 use crate::report::{Exit, Stage};
-use crate::source::{MysqlSource, PostgresSource, Source, SqliteSource};
+use crate::source::{FirebirdSource, MysqlSource, PostgresSource, Source, SqliteSource};
 
 /// An agent, and the lock on its folder for as long as it lives.
 pub struct Ready {
@@ -89,6 +89,7 @@ fn served(store: &StoreConfig, clock: &Rc<dyn Clock>) -> ServedStore {
         SourceConfig::Sqlite { path } => Box::new(SqliteSource::new(path, clock.clone())),
         SourceConfig::Mysql(server) => Box::new(MysqlSource::new(server.clone())),
         SourceConfig::Postgres(server) => Box::new(PostgresSource::new(server.clone())),
+        SourceConfig::Firebird(server) => Box::new(FirebirdSource::new(server.clone())),
     };
     ServedStore { config: store.clone(), source }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use ribera_storage::{Error, Result};
 use serde::Deserialize;
 
-use super::{Config, DatasetMapping, Limits, ServerConfig, SourceConfig, StoreConfig, TlsMode};
+use super::{Config, DatasetMapping, FirebirdConfig, Limits, ServerConfig, SourceConfig, StoreConfig, TlsMode};
 
 impl Config {
     /// Reads a file. Relative paths in it count from the file's own folder.
@@ -42,6 +42,7 @@ impl Config {
                 SourceConfig::Mysql(server) | SourceConfig::Postgres(server) => {
                     server.tls_ca_file.iter_mut().for_each(resolve)
                 }
+                SourceConfig::Firebird(_) => {}
             }
         }
     }
@@ -108,6 +109,7 @@ impl StoreConfig {
         match &self.source {
             SourceConfig::Sqlite { .. } => Ok(()),
             SourceConfig::Mysql(server) | SourceConfig::Postgres(server) => server.validate(&field("source")),
+            SourceConfig::Firebird(server) => server.validate(&field("source")),
         }
     }
 }
@@ -122,6 +124,18 @@ impl ServerConfig {
             }
             _ => Ok(()),
         }
+    }
+}
+
+impl FirebirdConfig {
+    fn validate(&self, field: &str) -> Result<()> {
+        for (name, value) in [("host", &self.host), ("database", &self.database), ("user", &self.user)] {
+            // The login takes names of up to 255 bytes.
+            if value.is_empty() || value.len() > 255 {
+                return bad(&format!("{field}.{name}"), "must be 1 to 255 bytes long", value);
+            }
+        }
+        Ok(())
     }
 }
 

@@ -86,6 +86,7 @@ pub enum SourceConfig {
     Mysql(ServerConfig),
     #[serde(alias = "postgresql")]
     Postgres(ServerConfig),
+    Firebird(FirebirdConfig),
 }
 
 impl SourceConfig {
@@ -95,6 +96,7 @@ impl SourceConfig {
             Self::Sqlite { .. } => "sqlite",
             Self::Mysql(_) => "mysql",
             Self::Postgres(_) => "postgres",
+            Self::Firebird(_) => "firebird",
         }
     }
 }
@@ -132,6 +134,38 @@ pub enum TlsMode {
     Require,
     /// In the clear. Only for a server on the same machine.
     Off,
+}
+
+/// A database of Firebird.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FirebirdConfig {
+    pub host: String,
+    #[serde(default)]
+    pub port: Option<u16>,
+    /// A path on the server, or an alias of its databases.conf.
+    pub database: String,
+    pub user: String,
+    #[serde(default)]
+    pub password: Option<Secret>,
+    #[serde(default)]
+    pub charset: FirebirdCharset,
+    #[serde(default)]
+    pub role: Option<String>,
+}
+
+/// The character set of the connection. The server converts into it whatever has a character set
+/// of its own; text that has none is taken to be in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum FirebirdCharset {
+    #[default]
+    Utf8,
+    Iso8859_1,
+    Iso8859_2,
+    Win1250,
+    Win1251,
+    Win1252,
 }
 
 /// Bounds. Each trade is told beside its key in `docs/agent.md`.

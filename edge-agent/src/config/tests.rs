@@ -60,7 +60,15 @@ fn relative_paths_count_from_the_file() {
 
 #[test]
 fn a_bad_setting_is_refused_naming_field_rule_and_value() {
-    let cases: [(&str, &[&str]); 10] = [
+    let firebird = |more: &str| {
+        format!("[[store]]\nid = \"s2\"\nadapter = \"caja\"\nsource = {{ kind = \"firebird\", user = \"u\", {more} }}")
+    };
+    let (no_host, charset, database) = (
+        firebird("database = \"d\""),
+        firebird("host = \"h\", database = \"d\", charset = \"LATIN9\""),
+        firebird("host = \"h\", database = \"\""),
+    );
+    let cases: [(&str, &[&str]); 13] = [
         ("colour = 1", &["line 4", "colour", "unknown field"]),
         ("dry_run = \"yes\"", &["line 4", "dry_run", "yes", "boolean"]),
         ("limits = { chunk_rows = 0 }", &["limits.chunk_rows", "1 to", "\"0\""]),
@@ -85,6 +93,9 @@ fn a_bad_setting_is_refused_naming_field_rule_and_value() {
             "[[store]]\nid = \"s2\"\nadapter = \"caja\"\nsource = { kind = \"mysql\", database = \"d\", user = \"u\" }",
             &["store s2: source.host"],
         ),
+        (&no_host, &["host", "missing"]),
+        (&charset, &["LATIN9", "UTF8", "WIN1252"]),
+        (&database, &["store s2: source.database", "1 to 255"]),
         ("[adapter.caja.productos]\nextract = \"SELECT 1\"", &["adapter.caja.productos.audit", "must be there"]),
     ];
     for (more, words) in cases {

@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use futures::future::LocalBoxFuture;
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use ribera_storage::{Error, Result};
 
 use crate::sql::{Dialect, Statement};
 use crate::value::Rows;
 
 mod audit;
+mod firebird;
 mod mysql;
 mod postgres;
 mod postgres_copy;
@@ -20,6 +22,7 @@ mod sqlite;
 mod sqlite_functions;
 
 pub use audit::{Fingerprint, fingerprints};
+pub use firebird::FirebirdSource;
 pub use mysql::MysqlSource;
 pub use postgres::PostgresSource;
 pub use sqlite::SqliteSource;
@@ -35,8 +38,8 @@ pub trait Source {
 
 /// An open connection.
 pub trait Session {
-    /// The source's own clock.
-    fn now(&mut self) -> LocalBoxFuture<'_, Result<Timestamp>>;
+    /// The source's own clock. `zone` is the store's, for a clock that shows wall time only.
+    fn now(&mut self, zone: &TimeZone) -> LocalBoxFuture<'_, Result<Timestamp>>;
     /// Begins a read-only transaction. `true`: everything read until [`Session::end`] is of one
     /// moment, so one audit is enough.
     fn begin(&mut self) -> LocalBoxFuture<'_, Result<bool>>;

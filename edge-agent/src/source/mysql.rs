@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures::TryStreamExt;
 use futures::future::LocalBoxFuture;
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use ribera_storage::{Error, Result};
 use sqlx::error::UnexpectedNullError;
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlRow, MySqlSslMode, MySqlTypeInfo};
@@ -108,7 +109,7 @@ impl MysqlSession {
 }
 
 impl Session for MysqlSession {
-    fn now(&mut self) -> LocalBoxFuture<'_, Result<Timestamp>> {
+    fn now(&mut self, _zone: &TimeZone) -> LocalBoxFuture<'_, Result<Timestamp>> {
         Box::pin(async {
             const SQL: &str = "SELECT CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)";
             let micros: i64 =

@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures::TryStreamExt;
 use futures::future::LocalBoxFuture;
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use ribera_storage::{Error, Result};
 use sqlx::postgres::types::Oid;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode, PgTypeInfo, PgTypeKind};
@@ -185,7 +186,7 @@ impl PostgresSession {
 }
 
 impl Session for PostgresSession {
-    fn now(&mut self) -> LocalBoxFuture<'_, Result<Timestamp>> {
+    fn now(&mut self, _zone: &TimeZone) -> LocalBoxFuture<'_, Result<Timestamp>> {
         Box::pin(async {
             let micros: i64 = self.ask("SELECT (EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::bigint").await?;
             Timestamp::from_microsecond(micros)

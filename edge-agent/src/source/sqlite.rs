@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::LocalBoxFuture;
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use ribera_storage::ports::Clock;
 use ribera_storage::{Error, Result};
 use rusqlite::types::ValueRef;
@@ -67,7 +68,7 @@ struct SqliteSession {
 }
 
 impl Session for SqliteSession {
-    fn now(&mut self) -> LocalBoxFuture<'_, Result<Timestamp>> {
+    fn now(&mut self, _zone: &TimeZone) -> LocalBoxFuture<'_, Result<Timestamp>> {
         Box::pin(async { Ok(self.clock.now()) })
     }
 

@@ -68,6 +68,16 @@ fn derived_queries_use_the_same_expressions_on_both_sides_of_the_audit() {
          SUM(CAST((l.importe) AS DECIMAL(38,2))) AS `total` FROM lineas l \
          WHERE (l.anulada = 0) AND (l.fecha BETWEEN ? AND ?) GROUP BY l.fecha"
     );
+    let firebird = DatasetMapping { row_hash: true, ..mapping.clone() };
+    let queries = Queries::new(&definition, &firebird, Dialect::Firebird).unwrap();
+    assert!(bind(&queries.extract).contains("CAST((l.importe) AS NUMERIC(18,2)) AS \"total\" FROM lineas l"));
+    let audit = bind(&queries.audit);
+    assert!(
+        audit.starts_with("SELECT l.fecha AS \"day\", COUNT(*) AS \"rows\", SUM(l.cantidad) AS \"cantidad\""),
+        "{audit}"
+    );
+    assert_eq!(audit.matches("HASH(").count(), 6, "each column once: {audit}");
+    assert!(audit.contains(" AS \"hash\" FROM"), "{audit}");
     let without_key = DatasetMapping { columns: Default::default(), ..mapping };
     let error = Queries::new(&definition, &without_key, Dialect::Mysql).unwrap_err();
     assert!(error.message().contains("ticket_id"), "{error}");

@@ -19,7 +19,7 @@ use ribera_agent::journal::Journal;
 use ribera_agent::plan::Days;
 use ribera_agent::ports::{SpoolDisk, SpoolFile, Steps, Timer};
 use ribera_agent::report::Report;
-use ribera_agent::source::{MysqlSource, PostgresSource, Source, SqliteSource};
+use ribera_agent::source::{FirebirdSource, MysqlSource, PostgresSource, Source, SqliteSource};
 use ribera_storage::batch::{Ack, AckOutcome, Manifest, ManifestKind};
 use ribera_storage::object::{MemoryStore, ObjectPath, PutBody, list_all};
 use ribera_storage::ports::{Clock, Random};
@@ -362,6 +362,7 @@ impl World {
                 SourceConfig::Sqlite { path } => Box::new(SqliteSource::new(path, clock.clone())),
                 SourceConfig::Mysql(server) => Box::new(MysqlSource::new(server.clone())),
                 SourceConfig::Postgres(server) => Box::new(PostgresSource::new(server.clone())),
+                SourceConfig::Firebird(server) => Box::new(FirebirdSource::new(server.clone())),
             };
             ServedStore { config: store.clone(), source }
         };

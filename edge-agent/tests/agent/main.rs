@@ -1,10 +1,13 @@
-//! The agent on real SQLite files and real MariaDB and PostgreSQL servers, on virtual time, with failures.
+//! The agent on real SQLite files, real MariaDB, PostgreSQL and Firebird servers, on virtual time, with failures.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod cli;
 mod crash;
 mod cycle;
 mod differing;
+mod firebird;
+mod firebird_server;
+mod firebird_types;
 mod fixture;
 mod journal;
 mod kinds;
