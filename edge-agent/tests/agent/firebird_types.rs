@@ -348,7 +348,7 @@ fn what_does_not_fit_is_refused_by_name_and_says_what_to_do() {
         format!("{:?}", report.problems)
     };
     let text = refused("sin_juego", "NONE", ("VARCHAR(20)", "text"), "x'F1E180'");
-    assert!(text.contains("column c0") && text.contains("f1, e1, 80"), "{text}");
+    assert!(text.contains("column c0") && text.contains("f1, e1, 80") && text.contains("WIN1252"), "{text}");
     let fraction = refused("fraccion", "UTF8", ("NUMERIC(18,4)", "decimal(18,2)"), "1.0001");
     assert!(fraction.contains("column c0") && fraction.contains("1.0001"), "{fraction}");
     let array = refused("arreglo", "UTF8", ("INTEGER [1:3]", "text"), "NULL");

@@ -55,6 +55,7 @@ const QUERY: &[Meaning] = &[
         "a type of Firebird 4, an array or a BLOB of its own sub type: CAST the column in the mapping",
     ),
     ("read-only transaction", ErrorKind::Config, "the agent only reads; a procedure it asks must not write"),
+    ("database SQL dialect 1", ErrorKind::Config, "in place of `round` write CAST(... AS NUMERIC(9,N))"),
     ("Token unknown", ErrorKind::Config, ""),
     ("SQL error code = -", ErrorKind::Config, ""),
     ("Invalid expression in the select list", ErrorKind::Config, ""),

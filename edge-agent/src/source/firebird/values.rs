@@ -7,16 +7,20 @@ use rsfbclient_rust::RawValue;
 use super::describe::{Column, Kind};
 use crate::value::{DAY_MICROS, Rows, Value};
 
+/// For a row with text that is in another character set than the connection.
+const FOREIGN: &str = "charset = \"WIN1252\" in [store.source], if that is what the till's programs write";
+
 /// Hands over rows that lie one behind the other in `batch`.
 pub fn hand_over(batch: &[RawValue], columns: &[Column], charset: &Charset, rows: &mut dyn Rows) -> Result<()> {
+    let mut foreign = false;
     for row in batch.chunks_exact(columns.len()) {
         for (index, (raw, column)) in row.iter().zip(columns).enumerate() {
             match (raw, column.kind) {
-                (RawValue::Text(bytes), kind) => text(bytes, kind, index, column, charset, rows)?,
+                (RawValue::Text(bytes), kind) => foreign |= !text(bytes, kind, index, column, charset, rows)?,
                 (raw, kind) => rows.value(index, plain(raw, kind)),
             }
         }
-        rows.end_row()?;
+        rows.end_row().map_err(|error| if foreign { error.with_hint(FOREIGN) } else { error })?;
     }
     Ok(())
 }
@@ -40,7 +44,15 @@ fn plain(raw: &RawValue, kind: Kind) -> Value<'static> {
     }
 }
 
-fn text(bytes: &[u8], kind: Kind, index: usize, column: &Column, charset: &Charset, rows: &mut dyn Rows) -> Result<()> {
+/// Hands over what came as text; `false` when it is not of the connection's character set.
+fn text(
+    bytes: &[u8],
+    kind: Kind,
+    index: usize,
+    column: &Column,
+    charset: &Charset,
+    rows: &mut dyn Rows,
+) -> Result<bool> {
     let unreadable =
         |what: &str| Error::data(format!("source: firebird: column {}: {what}: {}", column.name, Value::Bytes(bytes)));
     match kind {
@@ -49,14 +61,20 @@ fn text(bytes: &[u8], kind: Kind, index: usize, column: &Column, charset: &Chars
         // Every character set in use here has ASCII in the same place; UTF-8 needs no decoding.
         _ if charset.on_rust.is_none() || bytes.is_ascii() => match std::str::from_utf8(bytes) {
             Ok(text) => rows.value(index, Value::Text(text)),
-            Err(_) => rows.value(index, Value::Bytes(bytes)),
+            Err(_) => return refused(bytes, index, rows),
         },
         _ => match charset.decode(bytes) {
             Ok(text) => rows.value(index, Value::Text(&text)),
-            Err(_) => rows.value(index, Value::Bytes(bytes)),
+            Err(_) => return refused(bytes, index, rows),
         },
     }
-    Ok(())
+    Ok(true)
+}
+
+/// As bytes, which a column of text does not take.
+fn refused(bytes: &[u8], index: usize, rows: &mut dyn Rows) -> Result<bool> {
+    rows.value(index, Value::Bytes(bytes));
+    Ok(false)
 }
 
 /// A number as the server writes it: sign, digits, point, digits.
