@@ -5,17 +5,15 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use ribera_agent::agent::Agent;
 use ribera_agent::cycle::Ask;
 use ribera_agent::host::SystemClock;
 use ribera_agent::ports::{Steps, step};
 use ribera_agent::report::{Exit, Report};
-use ribera_storage::object::MemoryStore;
 use ribera_storage::ports::Clock;
 use ribera_storage::{ErrorKind, Result};
 
 use crate::firebird_server::{Server, plain_server, server};
-use crate::fixture::{World, day, days, request};
+use crate::fixture::{World, day, days, extract, run};
 
 const LINES: &str = "
     CREATE TABLE LINEAS (
@@ -65,16 +63,6 @@ cantidad = "CANTIDAD"
 total = "TOTAL"
 "#
     )
-}
-
-/// Runs on a runtime, for the sockets.
-pub fn run(agent: &Agent<MemoryStore>, ask: Ask) -> Report {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(agent.run("test", &request(ask), Duration::ZERO))
-}
-
-pub fn extract(world: &World, from: &str, to: &str) -> Report {
-    run(&world.start().unwrap(), Ask::Extract { days: days(from, to), force: false })
 }
 
 fn sell(server: &Server, database: &str, date: &str, tickets: std::ops::Range<u32>) {

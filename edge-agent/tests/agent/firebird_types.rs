@@ -15,9 +15,9 @@ use ribera_storage::ExactDecimal;
 use ribera_storage::control;
 use ribera_storage::dataset::DatasetDefinition;
 
-use crate::firebird::{extract, store};
+use crate::firebird::store;
 use crate::firebird_server::{Server, server};
-use crate::fixture::{World, block_on};
+use crate::fixture::{World, block_on, extract};
 
 /// A column of the source, the dataset's column type, and values as SQL and as they must arrive.
 struct Case {

@@ -28,6 +28,17 @@ use rusqlite::Connection;
 use sha2::{Digest, Sha256};
 
 /// Runs a future that never waits for anything real.
+/// Runs one request on a runtime, for sources with sockets.
+pub fn run(agent: &TestAgent, ask: Ask) -> Report {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(agent.run("test", &request(ask), Duration::ZERO))
+}
+
+/// These days if they differ, by an agent of their own on such a runtime.
+pub fn extract(world: &World, from: &str, to: &str) -> Report {
+    run(&world.start().unwrap(), Ask::Extract { days: days(from, to), force: false })
+}
+
 pub fn block_on<F: Future>(future: F) -> F::Output {
     let mut future = std::pin::pin!(future);
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());

@@ -2,20 +2,17 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::time::Duration;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Date32Type, Decimal128Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, RecordBatch};
-use ribera_agent::agent::Agent;
 use ribera_agent::cycle::Ask;
 use ribera_agent::ports::{Steps, step};
 use ribera_agent::report::{Exit, Report};
 use ribera_storage::dataset::DatasetDefinition;
-use ribera_storage::object::MemoryStore;
 use ribera_storage::{Result, control};
 
-use crate::fixture::{World, block_on, day, days, request};
+use crate::fixture::{World, block_on, day, days, extract, run};
 use crate::mariadb_server::{Server, server};
 
 const LINES: &str = "CREATE TABLE lineas (
@@ -57,16 +54,6 @@ cantidad = "cantidad"
 total = "total"
 "#
     )
-}
-
-/// Runs on a runtime, for the sockets.
-fn run(agent: &Agent<MemoryStore>, ask: Ask) -> Report {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(agent.run("test", &request(ask), Duration::ZERO))
-}
-
-fn extract(world: &World, from: &str, to: &str) -> Report {
-    run(&world.start().unwrap(), Ask::Extract { days: days(from, to), force: false })
 }
 
 fn sell(server: &Server, database: &str, date: &str, tickets: std::ops::Range<u32>) {

@@ -1,16 +1,12 @@
 //! A real PostgreSQL: types, encodings, snapshots, slow queries, TLS, functions.
 
-use std::time::Duration;
-
 use proptest::prelude::*;
 use proptest::test_runner::{Config as Cases, TestRunner};
-use ribera_agent::agent::Agent;
 use ribera_agent::cycle::Ask;
 use ribera_agent::report::{Exit, Report};
-use ribera_storage::object::MemoryStore;
 use ribera_storage::{Unit, control};
 
-use crate::fixture::{World, block_on, day, days, request};
+use crate::fixture::{World, block_on, day, days, extract, run};
 use crate::matrix::{self, Case};
 use crate::postgres_server::{Server, server};
 
@@ -57,16 +53,6 @@ producto_id = "producto"
 cantidad = "cantidad"
 total = "total"
 "#;
-
-/// Runs on a runtime, for the sockets.
-fn run(agent: &Agent<MemoryStore>, ask: Ask) -> Report {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(agent.run("test", &request(ask), Duration::ZERO))
-}
-
-fn extract(world: &World, from: &str, to: &str) -> Report {
-    run(&world.start().unwrap(), Ask::Extract { days: days(from, to), force: false })
-}
 
 fn sell(server: &Server, database: &str, date: &str, tickets: std::ops::Range<u32>) {
     let rows: Vec<String> =
