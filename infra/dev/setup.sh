@@ -130,8 +130,13 @@ duckdb_library() {
   say "DuckDB $DUCKDB_VERSION"
   local work
   work=$(mktemp -d "$RIBERA_TOOLS/.duckdb.XXXXXX")
-  (cd "$work" && npm pack --silent "$DUCKDB_PACKAGE" >/dev/null && tar -xzf ./*.tgz package/libduckdb.so) \
-    || { rm -rf "$work"; fail "$DUCKDB_PACKAGE cannot be fetched"; }
+  # A registry that stumbles once must not cost the whole set-up.
+  local try
+  for try in 1 2 3; do
+    (cd "$work" && npm pack --silent "$DUCKDB_PACKAGE" >/dev/null && tar -xzf ./*.tgz package/libduckdb.so) && break
+    [ "$try" -lt 3 ] || { rm -rf "$work"; fail "$DUCKDB_PACKAGE cannot be fetched"; }
+    sleep "$((try * 5))"
+  done
   echo "$DUCKDB_SHA256  $work/package/libduckdb.so" | sha256sum --check --quiet >&2 \
     || { rm -rf "$work"; fail "libduckdb.so differs from its pinned SHA-256: not used"; }
   mkdir -p "$DUCKDB_LIB_DIR"
