@@ -2,7 +2,7 @@
 //! logbook; both pruned by age and count.
 
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 use jiff::{Timestamp, ToSpan};
@@ -81,12 +81,13 @@ impl Logbook {
     /// Writes the logbook anew without its old lines, once the first of them is a day too old.
     fn prune_book(&self, oldest: Timestamp) -> Result<()> {
         let failed = |error| disk_error("write", &self.book, error);
-        let text = fs::read_to_string(&self.book).map_err(failed)?;
         let at = |line: &str| line.split(',').next().and_then(|at| at.parse::<Timestamp>().ok());
         let slack = oldest.checked_sub(24.hours()).unwrap_or(oldest);
-        if text.lines().nth(1).and_then(at).is_none_or(|first| first >= slack) {
+        let first = BufReader::new(fs::File::open(&self.book).map_err(failed)?).lines().nth(1);
+        if first.transpose().map_err(failed)?.as_deref().and_then(at).is_none_or(|first| first >= slack) {
             return Ok(());
         }
+        let text = fs::read_to_string(&self.book).map_err(failed)?;
         let kept = text.lines().skip(1).filter(|line| at(line).is_some_and(|at| at >= oldest));
         let fresh: String = std::iter::once(HEADER.trim_end()).chain(kept).flat_map(|line| [line, "\n"]).collect();
         let temporary = self.book.with_extension("csv.tmp");

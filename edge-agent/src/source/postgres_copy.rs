@@ -214,7 +214,7 @@ fn value<'a>(kind: Kind, bytes: &'a [u8], scratch: &'a mut String) -> Option<Val
         }
         Kind::Interval => interval(bytes, scratch)?,
         Kind::Text => text(bytes),
-        Kind::Char => text(bytes.trim_ascii_end_blanks()),
+        Kind::Char => text(without_blanks(bytes)),
         // A version, then text.
         Kind::Jsonb => text(bytes.split_first().filter(|(version, _)| **version == 1)?.1),
         Kind::Uuid => uuid(bytes, scratch)?,
@@ -223,15 +223,9 @@ fn value<'a>(kind: Kind, bytes: &'a [u8], scratch: &'a mut String) -> Option<Val
     })
 }
 
-trait Blanks {
-    fn trim_ascii_end_blanks(&self) -> &[u8];
-}
-
-impl Blanks for [u8] {
-    fn trim_ascii_end_blanks(&self) -> &[u8] {
-        let end = self.iter().rposition(|byte| *byte != b' ').map_or(0, |last| last + 1);
-        &self[..end]
-    }
+fn without_blanks(bytes: &[u8]) -> &[u8] {
+    let end = bytes.iter().rposition(|byte| *byte != b' ').map_or(0, |last| last + 1);
+    &bytes[..end]
 }
 
 /// A database of encoding SQL_ASCII may hold anything.
