@@ -14,6 +14,7 @@ use crate::sql::{Dialect, Statement};
 use crate::value::Rows;
 
 mod audit;
+mod driver;
 mod firebird;
 mod mysql;
 mod postgres;

@@ -12,12 +12,10 @@ use sqlx::error::UnexpectedNullError;
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlRow, MySqlSslMode, MySqlTypeInfo};
 use sqlx::{AssertSqlSafe, Column, ConnectOptions, Connection, Decode, Executor, MySql, Row, Type, TypeInfo};
 
-use super::{Outcome, Session, Source};
+use super::{Outcome, Session, Source, driver};
 use crate::config::{ServerConfig, TlsMode};
 use crate::sql::{Dialect, Statement};
 use crate::value::{Rows, Value, days_of_civil};
-
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub struct MysqlSource {
     config: ServerConfig,
@@ -76,18 +74,9 @@ impl Source for MysqlSource {
     fn connect(&self) -> LocalBoxFuture<'_, Result<Box<dyn Session>>> {
         Box::pin(async move {
             let options = self.options();
-            let connecting = tokio::time::timeout(CONNECT_TIMEOUT, MySqlConnection::connect_with(&options));
-            let connection = match connecting.await {
-                Ok(Ok(connection)) => connection,
-                Ok(Err(error)) => return Err(connect_error(&self.describe(), error)),
-                Err(_) => {
-                    return Err(Error::retry(format!(
-                        "source: {}: no answer within {} s",
-                        self.describe(),
-                        CONNECT_TIMEOUT.as_secs()
-                    )));
-                }
-            };
+            let connecting = MySqlConnection::connect_with(&options);
+            // Whatever the server itself says before a login is done is for a person.
+            let connection = driver::connected(&self.describe(), connecting, |_| true).await?;
             Ok(Box::new(MysqlSession { connection: Some(connection) }) as Box<dyn Session>)
         })
     }
@@ -330,26 +319,8 @@ fn fraction(bytes: Option<&[u8]>) -> i64 {
     bytes.and_then(|bytes| bytes.try_into().ok()).map_or(0, |bytes| i64::from(u32::from_le_bytes(bytes)))
 }
 
-fn connect_error(place: &str, error: sqlx::Error) -> Error {
-    let text = format!("source: {place}: cannot connect");
-    match &error {
-        sqlx::Error::Database(database) => {
-            Error::config(format!("{text}: user, password or database name: {database}"))
-                .with_hint("ribera-agent check")
-        }
-        sqlx::Error::Tls(_) | sqlx::Error::Configuration(_) => {
-            Error::config(format!("{text}: source.tls: {error}")).with_hint("ribera-agent check")
-        }
-        // How the TLS library says that it does not trust the certificate.
-        sqlx::Error::Io(io) if io.kind() == std::io::ErrorKind::InvalidData => {
-            Error::config(format!("{text}: source.tls: {io}")).with_hint("ribera-agent check")
-        }
-        _ => Error::retry(text).with_source(error).with_hint("ribera-agent check"),
-    }
-}
-
 fn query_error(sql: &str, error: sqlx::Error) -> Error {
-    let shown: String = sql.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(80).collect();
+    let shown = driver::shown(sql);
     match &error {
         sqlx::Error::Database(database) => {
             // Syntax, unknown table or column, missing right: a person must act.

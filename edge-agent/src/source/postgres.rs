@@ -8,17 +8,17 @@ use futures::future::LocalBoxFuture;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use ribera_storage::{Error, Result};
+use sqlx::error::DatabaseError;
 use sqlx::postgres::types::Oid;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode, PgTypeInfo, PgTypeKind};
 use sqlx::{AssertSqlSafe, Column, ConnectOptions, Connection, Executor, SqlSafeStr, Statement as _, TypeInfo};
 
 use super::postgres_copy::{Decoder, Kind};
-use super::{Outcome, Session, Source};
+use super::{Outcome, Session, Source, driver};
 use crate::config::{ServerConfig, TlsMode};
 use crate::sql::{Dialect, Statement};
 use crate::value::Rows;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// The server ends a slow query itself; a server that does not answer at all is left after this.
 const TIMEOUT_GRACE: Duration = Duration::from_secs(3);
 const PORT: u16 = 5432;
@@ -82,15 +82,13 @@ impl Source for PostgresSource {
     fn connect(&self) -> LocalBoxFuture<'_, Result<Box<dyn Session>>> {
         Box::pin(async move {
             let options = self.options();
-            match tokio::time::timeout(CONNECT_TIMEOUT, PgConnection::connect_with(&options)).await {
-                Ok(Ok(connection)) => Ok(Box::new(PostgresSession::new(connection)) as Box<dyn Session>),
-                Ok(Err(error)) => Err(connect_error(&self.describe(), error)),
-                Err(_) => Err(Error::retry(format!(
-                    "source: {}: no answer within {} s",
-                    self.describe(),
-                    CONNECT_TIMEOUT.as_secs()
-                ))),
-            }
+            let connecting = PgConnection::connect_with(&options);
+            // Classes 28 and 3D: login, database name. Others, such as too many sessions, pass.
+            let is_login = |database: &dyn DatabaseError| {
+                matches!(database.code().unwrap_or_default().get(..2), Some("28" | "3D"))
+            };
+            let connection = driver::connected(&self.describe(), connecting, is_login).await?;
+            Ok(Box::new(PostgresSession::new(connection)) as Box<dyn Session>)
         })
     }
 }
@@ -255,31 +253,8 @@ fn is_canceled(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(|database| database.code()).is_some_and(|code| code == QUERY_CANCELED)
 }
 
-fn connect_error(place: &str, error: sqlx::Error) -> Error {
-    let text = format!("source: {place}: cannot connect");
-    let hint = "ribera-agent check";
-    match &error {
-        sqlx::Error::Database(database) => match database.code().unwrap_or_default().get(..2) {
-            // Login, database name.
-            Some("28" | "3D") => {
-                Error::config(format!("{text}: user, password or database name: {database}")).with_hint(hint)
-            }
-            _ => Error::retry(format!("{text}: {database}")).with_hint(hint),
-        },
-        sqlx::Error::Tls(_) | sqlx::Error::Configuration(_) => {
-            Error::config(format!("{text}: source.tls: {error}")).with_hint(hint)
-        }
-        // How the TLS library says that it does not trust the certificate.
-        sqlx::Error::Io(io) if io.kind() == std::io::ErrorKind::InvalidData => {
-            Error::config(format!("{text}: source.tls: {io}")).with_hint(hint)
-        }
-        _ => Error::retry(text).with_source(error).with_hint(hint),
-    }
-}
-
 fn query_error(sql: &str, error: &sqlx::Error) -> Error {
-    let shown: String = sql.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(80).collect();
-    let text = format!("source: postgres: {shown}: {error}");
+    let text = format!("source: postgres: {}: {error}", driver::shown(sql));
     let state = error.as_database_error().and_then(|database| database.code()).unwrap_or_default();
     // Syntax, unknown table or column, missing right, a value that a cast refuses: a person must act.
     if state.starts_with("42") || state.starts_with("22") { Error::config(text) } else { Error::retry(text) }
