@@ -5,12 +5,13 @@ use std::rc::Rc;
 
 use futures::StreamExt;
 use jiff::civil::Date;
+use ribera_storage::batch::Facts;
 use ribera_storage::dataset::{DatasetDefinition, DatasetKind};
-use ribera_storage::{DatasetName, Error, ErrorKind, ExactDecimal, ObjectStore, Result, StoreId, Unit};
+use ribera_storage::{DatasetName, ErrorKind, ObjectStore, Result, StoreId, Unit, heartbeat};
 
 use crate::agent::{Agent, DatasetContext, ServedStore, StorePlace};
 use crate::extract::{Found, Job, Reading, day_before};
-use crate::journal::{GOOD_CYCLE, UnitRow};
+use crate::journal::UnitRow;
 use crate::plan::{Comparison, Days, TRIES_MAX, Why, daily_batches, month_batch, window};
 use crate::report::{DatasetReport, PlannedUnit, Problem, Stage};
 
@@ -114,7 +115,7 @@ impl<S: ObjectStore> Agent<S> {
         }
         let done = self.work(context, &request.ask, &mut report).await;
         let outcome = match &done {
-            Ok(()) => GOOD_CYCLE.to_owned(),
+            Ok(()) => heartbeat::GOOD.to_owned(),
             Err(error) => {
                 self.log(format!("store {id}, dataset {name}: {error}"));
                 collected.problems.push(Problem::new(Stage::Source, error).of(id, Some(name)));
@@ -150,7 +151,7 @@ impl<S: ObjectStore> Agent<S> {
         // The state at a past moment cannot be had again.
         let waits = definition.kind != DatasetKind::Snapshot
             && self.journal.has_stale(store, dataset, TRIES_MAX).unwrap_or(false);
-        if outcome != GOOD_CYCLE || waits {
+        if outcome != heartbeat::GOOD || waits {
             every_s = every_s.min(AGAIN_AFTER_S);
         }
         let since = self.ports.clock.now().duration_since(begun_at).as_secs();
@@ -359,14 +360,12 @@ impl<S: ObjectStore> Agent<S> {
     ) -> Result<()> {
         let extracted = self.extract(reading, job, before).await?;
         report.batches += 1;
-        report.rows += extracted.rows;
         report.bytes += extracted.bytes;
         report.unproven.extend(extracted.unproven);
         report.tries += u64::from(extracted.tries);
-        for (name, sum) in extracted.facts.sums {
-            let total = report.sums.entry(name).or_insert(ExactDecimal::ZERO);
-            *total = total.checked_add(sum).ok_or_else(|| Error::data("a run's sum exceeds 38 digits"))?;
-        }
+        let mut all = Facts { rows: report.rows, sums: std::mem::take(&mut report.sums) };
+        all.add(&extracted.facts)?;
+        (report.rows, report.sums) = (all.rows, all.sums);
         Ok(())
     }
 }

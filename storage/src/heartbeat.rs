@@ -41,6 +41,9 @@ pub struct SpoolDepth {
 pub struct LastRun {
     pub dataset: DatasetName,
     pub begun_at: Timestamp,
-    /// `ok`, or what went wrong.
+    /// [`GOOD`], or what went wrong.
     pub outcome: String,
 }
+
+/// The outcome of a cycle that came to its end.
+pub const GOOD: &str = "ok";

@@ -14,7 +14,7 @@ use super::{Common, Stopped, Wait, checked_days, once, setup, stopped};
 use crate::config::{Hours, Limits};
 use crate::cycle::Ask;
 use crate::plan::Days;
-use crate::reach::{self, State};
+use crate::reach;
 use crate::report::{Exit, Problem, Stage};
 
 /// Where the journal keeps the backfill that has not come to its end.
@@ -75,7 +75,9 @@ pub async fn main(common: &Common, args: &BackfillArgs) -> Result<Exit, Stopped>
     let mut ready = setup::agent_with(common, &|limits| args.limit(limits))?;
     let asked = asked(&ready, common, args)?;
     if !ready.agent.config.dry_run {
-        let text = serde_json::to_string(&asked).unwrap_or_default();
+        let text = serde_json::to_string(&asked)
+            .map_err(|error| Error::bug("a backfill does not serialise").with_source(error))
+            .map_err(stopped(Stage::Journal, None))?;
         ready.agent.journal.note(NOTED, Some(&text)).map_err(stopped(Stage::Journal, None))?;
     }
     let days = checked_days(asked.from, asked.to)?;
@@ -117,8 +119,8 @@ async fn unreachable(ready: &Ready, common: &Common) -> Vec<Problem> {
         let (host, port) = reach::place(&store.config.source)?;
         let reached = reach::reach(&host, Some(port), REACH_TIMEOUT).await;
         let id = &store.config.id;
-        (reached.state != State::PortOk).then(|| {
-            let (es, en) = reached.cause.map(reach::Cause::next_step).unwrap_or_default();
+        reached.cause.map(|cause| {
+            let (es, en) = cause.next_step();
             let error = Error::retry(format!("source: {host}:{port}: left out: {}", common.lang.pick(es, en)))
                 .with_hint(format!("ribera-agent check --stores {id}"));
             let mut problem = Problem::new(Stage::Source, &error).of(id, None);

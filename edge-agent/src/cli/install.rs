@@ -110,8 +110,15 @@ fn quoted(text: &str) -> String {
 
 /// Writes what is not there yet; a file that someone changed stays unless told otherwise.
 fn write(path: &Path, text: &str, force: bool) -> Result<()> {
-    let standing = std::fs::read_to_string(path).ok();
-    if standing.as_deref() == Some(text) {
+    // What is there and cannot be read is no less somebody's.
+    let standing = match std::fs::read(path) {
+        Ok(standing) => Some(standing),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => {
+            return Err(Error::config(format!("install: {} cannot be read", path.display())).with_source(error));
+        }
+    };
+    if standing.as_deref() == Some(text.as_bytes()) {
         return Ok(());
     }
     if standing.is_some() && !force {

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ribera_storage::ports::Random;
-use ribera_storage::{DatasetName, Error, Result, StoreId};
+use ribera_storage::{DatasetName, Error, Result, StoreId, heartbeat};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, params};
 
@@ -23,8 +23,6 @@ pub use batches::{BatchRow, BatchState, NewBatch, SpoolUse};
 pub use streams::StreamState;
 pub use units::{LakeState, UnitRow};
 
-/// The outcome kept of a cycle that came to its end; of any other it is the error.
-pub const GOOD_CYCLE: &str = "ok";
 const SCHEMA_VERSION: i64 = 1;
 /// More than the journal has statements, so that each is prepared once.
 const STATEMENTS_KEPT: usize = 64;
@@ -172,7 +170,7 @@ impl Journal {
                     begun_at.to_string(),
                     outcome,
                     seen_at.to_string(),
-                    GOOD_CYCLE
+                    heartbeat::GOOD
                 ],
             )
             .map(drop)

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use jiff::civil::Date;
 use jiff::{SignedDuration, Timestamp};
 use ribera_core::coverage::{self, Touched};
 use ribera_reach::{Cause, Reach, State};
-use ribera_storage::heartbeat::Heartbeat;
+use ribera_storage::heartbeat::{GOOD, Heartbeat};
 use ribera_storage::ports::Clock;
 use ribera_storage::store::StoreDefinition;
 use ribera_storage::{ObjectStore, Result, StoreId, control, paths};
@@ -88,22 +88,18 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit> {
     for store in &args.store {
         lake.store(store)?;
     }
-    let wanted = |store: &StoreDefinition| {
+    let wanted = |store: &&StoreDefinition| {
         store.host.is_some()
             && (args.store.is_empty() || args.store.contains(&store.id))
             && (store.active || !args.only_active)
     };
-    let mut stores = control::load_stores(&lake.objects).await?;
-    stores.retain(wanted);
     let workers = if args.sequential { 1 } else { usize::try_from(args.workers).unwrap_or(1) };
     let timeout = Duration::from_secs(args.timeout);
-    let checked: Vec<Checked> = futures::stream::iter(&stores)
+    let checked: Vec<Checked> = futures::stream::iter(lake.stores.iter().filter(wanted))
         .map(|store| check(&lake, store, timeout))
         .buffered(workers)
-        .collect::<Vec<_>>()
-        .await
-        .into_iter()
-        .collect::<Result<_>>()?;
+        .try_collect()
+        .await?;
     let summary = summary(&lake, &checked).await?;
     context.answer(&json!({"stores": checked, "summary": summary}), |lang| text(lang, &checked, &summary))?;
     Ok(if summary.causes.is_empty() { Exit::Ok } else { Exit::Findings })
@@ -134,7 +130,7 @@ async fn heartbeat(lake: &Lake, store: &StoreId) -> Result<Option<(Timestamp, bo
     let Some(bytes) = lake.objects.get(&path).await? else { return Ok(None) };
     // One agent's broken object must not end the check of all stores.
     let Ok(heartbeat) = serde_json::from_slice::<Heartbeat>(&bytes) else { return Ok(Some((meta.modified, false))) };
-    let good = !heartbeat.runs.is_empty() && heartbeat.runs.iter().all(|run| run.outcome == "ok");
+    let good = !heartbeat.runs.is_empty() && heartbeat.runs.iter().all(|run| run.outcome == GOOD);
     Ok(Some((meta.modified, good)))
 }
 
