@@ -174,6 +174,7 @@ impl<S: ObjectStore> Agent<S> {
         };
         // The rows are safe; a source that cannot end a read-only transaction changes nothing.
         let _ = reading.session.end().await;
+        report.longest_query_s = reading.longest_query.as_secs_f64();
         done
     }
 

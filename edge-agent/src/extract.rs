@@ -49,6 +49,8 @@ pub struct Reading<'a> {
     pub today: Date,
     /// Halved when the source is slow.
     pub chunk_rows: u64,
+    /// What a query took at most, the reading of its rows included.
+    pub longest_query: Duration,
 }
 
 /// What came of a batch.
@@ -82,6 +84,11 @@ impl Reading<'_> {
     fn timeout<S>(&self, agent: &Agent<S>) -> Duration {
         Duration::from_secs(agent.config.limits.chunk_timeout_s)
     }
+
+    fn note_query(&mut self, begun_at: Timestamp, ended_at: Timestamp) {
+        let took = Duration::try_from(ended_at.duration_since(begun_at)).unwrap_or_default();
+        self.longest_query = self.longest_query.max(took);
+    }
 }
 
 impl<S: ObjectStore> Agent<S> {
@@ -95,7 +102,8 @@ impl<S: ObjectStore> Agent<S> {
         let today = source_now.to_zoned(context.place.time_zone.clone()).date();
         let chunk_rows = self.config.limits.chunk_rows;
         let closing_now = self.store_now().map_or(source_now, |store_now| store_now.min(source_now));
-        Ok(Reading { context, queries, session, snapshot, source_now, closing_now, today, chunk_rows })
+        let longest_query = Duration::ZERO;
+        Ok(Reading { context, queries, session, snapshot, source_now, closing_now, today, chunk_rows, longest_query })
     }
 
     /// What the source says of the days now. A query that takes too long is asked in halves, down
@@ -108,9 +116,11 @@ impl<S: ObjectStore> Agent<S> {
         while let Some(piece) = pieces.pop() {
             self.ports.steps.at(step::SOURCE_QUERY)?;
             let statement = reading.queries.audit.bind(piece.from, piece.to, &context.store.config.id);
+            let begun_at = self.ports.clock.now();
             let asked =
-                fingerprints(reading.session.as_mut(), &statement, &context.definition, context.mapping, timeout);
-            match asked.await.map_err(|error| in_context(error, context))? {
+                fingerprints(reading.session.as_mut(), &statement, &context.definition, context.mapping, timeout).await;
+            reading.note_query(begun_at, self.ports.clock.now());
+            match asked.map_err(|error| in_context(error, context))? {
                 Some(answer) => found.extend(answer),
                 None => {
                     let daily = context.definition.kind == DatasetKind::Daily;
@@ -206,7 +216,10 @@ impl<S: ObjectStore> Agent<S> {
             }
             self.ports.steps.at(step::SOURCE_QUERY)?;
             let statement = reading.queries.extract.bind(days.from, days.to, &reading.context.store.config.id);
-            if reading.session.query(&statement, sink, timeout).await? == Outcome::TimedOut {
+            let begun_at = self.ports.clock.now();
+            let outcome = reading.session.query(&statement, sink, timeout).await;
+            reading.note_query(begun_at, self.ports.clock.now());
+            if outcome? == Outcome::TimedOut {
                 return Ok(Outcome::TimedOut);
             }
         }

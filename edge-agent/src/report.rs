@@ -123,6 +123,8 @@ pub struct DatasetReport {
     /// Of the rows extracted, by audit column.
     pub sums: BTreeMap<String, ExactDecimal>,
     pub seconds: f64,
+    /// What the source was busy with one query at most.
+    pub longest_query_s: f64,
 }
 
 impl DatasetReport {
@@ -139,6 +141,7 @@ impl DatasetReport {
             tries: 0,
             sums: BTreeMap::new(),
             seconds: 0.0,
+            longest_query_s: 0.0,
         }
     }
 }

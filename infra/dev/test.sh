@@ -10,7 +10,7 @@ cd "$ROOT" || exit
 SUITES=(lint build unit sim judge e2e crash)
 case ${1:-test} in
   test) KILLS=20 SEEDS=20 STORES=6 ;;
-  soak) KILLS=200 SEEDS=200 STORES=20 SUITES+=(mutants) ;;
+  soak) KILLS=200 SEEDS=200 STORES=20 SUITES+=(mutants package) ;;
   *) echo "test.sh: test or soak, got $1" >&2; exit 2 ;;
 esac
 shift
@@ -45,6 +45,19 @@ judge() { python tests/judge/judge_test.py; }
 e2e() { python tests/e2e/run.py --stores "$STORES"; }
 
 crash() { python tests/e2e/crash.py --kills "$KILLS" --stores "$STORES"; }
+
+# The store program as stores get it, static and for Windows, in place of the one built here.
+package() {
+  local alone=every_kind_of_database_gives_the_same_lake_in_one_run
+  infra/package.sh linux windows || return
+  RIBERA_AGENT=$CARGO_TARGET_DIR/package/ribera-agent-linux-x86_64 python tests/e2e/run.py "$alone" || return
+  # Debian keeps it out of PATH.
+  local wine=/usr/lib/wine/wine64
+  [ -x $wine ] || apt-get install -y -qq --no-install-recommends wine64 || return
+  # Wine keeps its Windows in a folder that it makes first.
+  export WINEPREFIX=$RIBERA_TOOLS/wine WINEDEBUG=-all
+  RIBERA_AGENT="$wine $CARGO_TARGET_DIR/package/ribera-agent-windows-x86_64.exe" python tests/e2e/run.py "$alone"
+}
 
 python() { "$VENV/bin/python" -B "$@"; }
 

@@ -7,9 +7,12 @@ as they were built last).
 """
 
 import importlib
+import os
 import sys
 
-from runner import place
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from runner import place  # noqa: E402
 
 NAMES = ("agent", "ingest", "commit", "history", "host")
 

@@ -11,10 +11,11 @@ import time
 from datetime import date
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "fixtures"))
+TESTS = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(TESTS), str(TESTS / "fixtures")]
 
 import sales  # noqa: E402
-from chain import ROOT, Chain, Failed, tail  # noqa: E402
+from chain import ROOT, SOURCES, Chain, Failed, tail  # noqa: E402
 
 ENGLISH = os.environ.get("RIBERA_LANG") == "en"
 # What is made imperfect on purpose: three weeks that were never extracted, and a batch that is
@@ -59,7 +60,7 @@ def parse() -> argparse.Namespace:
     size.add_argument("--stores", type=positive, default=20, metavar="N", help=say("las N tiendas con más ventas (20)", "the N busiest stores (20)"))
     size.add_argument("--all", action="store_true", help=say("las 457 tiendas", "all 457 stores"))
     parser.add_argument("--perfect", action="store_true", help=say("sin las imperfecciones a propósito", "without the imperfections made on purpose"))
-    parser.add_argument("--source", choices=["sqlite", "mariadb"], default="sqlite", help=say("base de datos de las tiendas", "the stores' database"))
+    parser.add_argument("--source", choices=[*SOURCES, "all"], default="sqlite", help=say("base de datos de las tiendas; all: las cinco por turno", "the stores' database; all: the five in turn"))
     parser.add_argument("--once", action="store_true", help=say("termina sola", "ends by itself"))
     parser.add_argument("--json", action="store_true", help=say("última línea de la salida: un objeto JSON", "last line of the output: one JSON object"))
     parser.add_argument("--folder", type=Path, default=ROOT / ".ribera" / "demo", help=say("dónde trabaja", "where it works"))

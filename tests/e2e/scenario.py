@@ -9,7 +9,7 @@ from datetime import date
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(TESTS / "fixtures"), str(TESTS / "demo"), str(TESTS / "judge")]
+sys.path[:0] = [str(TESTS), str(TESTS / "fixtures"), str(TESTS / "demo"), str(TESTS / "judge")]
 
 import polars as pl  # noqa: E402
 import sales  # noqa: E402
@@ -44,7 +44,11 @@ def expectations(table: pl.DataFrame) -> list[str]:
 def judged(chain: Chain, *words: str, sources: bool = True, expect: list[str] | None = None) -> dict:
     """The verdict of the three independent readers, which must be clean."""
     command = [sys.executable, str(TESTS / "judge" / "judge.py"), str(chain.store), "--json"]
-    command += ["--sources", str(chain.pos)] if sources else []
+    if sources:
+        command += ["--sources", str(chain.pos)]
+        totals = chain.folder / "day_totals.json"
+        totals.write_text(json.dumps(chain.day_totals()))
+        command += ["--day-totals", str(totals)]
     command += ["--expect", *expect] if expect else []
     done = subprocess.run([*command, *words], capture_output=True, text=True, check=False)
     check(done.returncode == 0, f"the judge finds fault: {done.stdout[-3000:]}{done.stderr[-3000:]}")

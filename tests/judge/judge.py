@@ -4,10 +4,11 @@ delta extension. Each reads the table on its own and must find the same rows, su
 
     judge.py LAKE [--table ventas] [--readers deltalake,polars,duckdb]
         [--expect rows=1469307 quantity=152923108 sales_value=4596039.58 content=HASH files=N]
-        [--sources FOLDER_OF_SQLITE_FILES] [--version N] [--without COLUMN...] [--json]
+        [--sources FOLDER_OF_SQLITE_FILES] [--day-totals FILE.json] [--version N] [--without COLUMN...] [--json]
 
 LAKE is the object store's folder, its `lake/` folder or the table's own folder. `--sources` compares rows,
-quantity and amount of every store-day with the tills' databases, to the cent. `content` is a hash of
+quantity and amount of every store-day with the tills' databases, to the cent; `--day-totals` with what
+other databases said of theirs, a list of store, day, rows, quantity, total. `content` is a hash of
 all rows that does not depend on their order or on files. Exit code 0: all agree and all
 expectations hold; 1: they do not; 2: bad call or unreadable table.
 """
@@ -52,6 +53,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--readers", default=",".join(READERS))
     parser.add_argument("--expect", nargs="+", default=[], metavar="NAME=VALUE")
     parser.add_argument("--sources", type=Path)
+    parser.add_argument("--day-totals", type=Path)
     parser.add_argument("--version", type=int)
     parser.add_argument("--without", nargs="+", default=[], metavar="COLUMN", help="columns left out of everything")
     parser.add_argument("--json", action="store_true")
@@ -108,7 +110,7 @@ def judge(readings: dict[str, pl.DataFrame], arguments: argparse.Namespace) -> d
     verdict = {**first, "readers": list(facts), "problems": problems}
     if arguments.sources:
         table = next(iter(readings.values()))
-        verdict["store_days_compared"], differing = compare_sources(table, arguments.sources)
+        verdict["store_days_compared"], differing = compare_sources(table, arguments.sources, arguments.day_totals)
         problems += differing
     return verdict
 
@@ -146,7 +148,7 @@ def text(name: str, kind: pl.DataType) -> pl.Expr:
     return column.cast(pl.String).fill_null("\x00")
 
 
-def compare_sources(table: pl.DataFrame, folder: Path) -> tuple[int, list[str]]:
+def compare_sources(table: pl.DataFrame, folder: Path, day_totals: Path | None) -> tuple[int, list[str]]:
     """Every store-day of the tills against the lake; at most ten differences are named."""
     lake = {
         (store, str(day)): (rows, Decimal(quantity), Decimal(total))
@@ -154,7 +156,10 @@ def compare_sources(table: pl.DataFrame, folder: Path) -> tuple[int, list[str]]:
         .agg(pl.len(), pl.col("cantidad").sum(), pl.col("total").sum())
         .iter_rows()
     }
-    tills = {}
+    said = json.loads(day_totals.read_text()) if day_totals else []
+    tills = {
+        (one["store"], one["day"]): (int(one["rows"]), Decimal(one["quantity"]), Decimal(one["total"])) for one in said
+    }
     for path in sorted(folder.glob("*.db")):
         database = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
         for day, rows, quantity, cents in database.execute(

@@ -11,7 +11,7 @@ import sys
 
 PACKAGES = [
     "duckdb==1.5.5", "duckdb-extension-mysql-scanner==1.5.5", "duckdb-extension-postgres-scanner==1.5.5",
-    "connectorx==0.4.6", "pyarrow==26.0.1", "rivet-cli==0.32.2", "dlt==1.31.0", "sqlalchemy<3", "pymysql",
+    "duckdb-extension-sqlite-scanner==1.5.5", "connectorx==0.4.6", "pyarrow==26.0.1", "rivet-cli==0.32.2", "dlt==1.31.0", "sqlalchemy<3", "pymysql",
     "psycopg2-binary",
 ]
 DUCKDB, CONNECTORX, RIVET, DLT = "DuckDB 1.5.5 scanner", "connectorx 0.4.6", "rivet 0.32.2", "dlt 1.31.0"
@@ -44,18 +44,31 @@ def sums(cache, files):
     return subprocess.run([python(cache), "-c", code, *files], check=True, capture_output=True, text=True).stdout
 
 
+def decimals(cache, files):
+    """How a peer's files keep quantity and amount, by an independent reader: one line of text."""
+    code = (
+        "import duckdb, sys; types = {name: kind for name, kind, *_ in duckdb.execute("
+        "'DESCRIBE SELECT cantidad, total FROM read_parquet(?)', [sys.argv[1:]]).fetchall()};"
+        "print(types['cantidad'], types['total'], sep=', ')"
+    )
+    done = subprocess.run([python(cache), "-c", code, *files], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
 def by_duckdb(uri, out, columns):
     import duckdb
     from urllib.parse import urlparse
 
     at = urlparse(uri)
-    kind, database = ("mysql", "database") if at.scheme == "mysql" else ("postgres", "dbname")
+    login = f"host={at.hostname} port={at.port} user={at.username} password={at.password}"
+    kind, place = {
+        "mysql": ("mysql", f"{login} database={at.path[1:]}"),
+        "postgresql": ("postgres", f"{login} dbname={at.path[1:]}"),
+        "sqlite": ("sqlite", at.path),
+    }[at.scheme]
     connection = duckdb.connect(config={"allow_unsigned_extensions": "true"})
     connection.execute(f"LOAD '{scanner(kind)}'")
-    connection.execute(
-        f"ATTACH 'host={at.hostname} port={at.port} user={at.username} password={at.password} "
-        f"{database}={at.path[1:]}' AS pos (TYPE {kind}, READ_ONLY)"
-    )
+    connection.execute(f"ATTACH '{place}' AS pos (TYPE {kind}, READ_ONLY)")
     connection.execute(
         f"COPY (SELECT {columns} FROM pos.ventas_detalle) TO '{out}' "
         f"(FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL {ZSTD_LEVEL})"
@@ -112,7 +125,8 @@ def by_dlt(uri, out, columns):
 
     folder = f"{out}.dlt"
     table = sql_table(
-        uri.replace("mysql://", "mysql+pymysql://").replace("postgresql://", "postgresql+psycopg2://"),
+        uri.replace("mysql://", "mysql+pymysql://").replace("postgresql://", "postgresql+psycopg2://")
+        .replace("sqlite://", "sqlite:///"),
         table="ventas_detalle", backend="pyarrow", chunk_size=50000, reflection_level="full_with_precision",
     )
     pipeline = dlt.pipeline(

@@ -18,7 +18,8 @@ class Report:
     def add(self, what, value, unit, target=None, peer=None, peer_value=None, ratio_target=None):
         """One row. `target` such as "<= 2" bounds the value, `ratio_target` the ratio of the value
         to the peer's. `met` is None where nothing was asked; else both must hold."""
-        ratio = value / peer_value if peer_value else None
+        # Words have no ratio.
+        ratio = value / peer_value if peer_value and not isinstance(value, str) else None
         asked = [holds(value, target)] if target else []
         if ratio_target:
             asked.append(ratio is not None and holds(ratio, ratio_target))

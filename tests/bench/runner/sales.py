@@ -1,66 +1,28 @@
-"""A month of point-of-sale lines with a realistic distribution, made the same every time.
+"""Point-of-sale lines with a realistic distribution, made the same every time.
 
-Run with the peers' Python (it needs duckdb): `python sales.py ROWS FILE.csv`. 31 days; twelve
+Run with the peers' Python (it needs duckdb): `python sales.py ROWS FILE.csv`. 31 days for every five million rows begun; twelve
 opening hours with two rushes; about five lines to a ticket and a few very long ones; 20,000
 products of which few sell much; prices by product; weighed goods with three decimals; about
 two of five tickets with a known customer; an eighth of the lines with a discount.
 """
 
+import datetime
 import sys
-
-TABLE = """
-CREATE TABLE ventas_detalle (
-  ticket      VARCHAR(20)   NOT NULL,
-  linea       INT           NOT NULL,
-  fecha       DATE          NOT NULL,
-  tienda      VARCHAR(8)    NOT NULL,
-  vendido_en  DATETIME(0)   NOT NULL,
-  producto    VARCHAR(14)   NOT NULL,
-  cliente     VARCHAR(12)   NULL,
-  cantidad    DECIMAL(18,3) NOT NULL,
-  precio      DECIMAL(18,4) NOT NULL,
-  descuento   DECIMAL(18,2) NULL,
-  total       DECIMAL(18,2) NOT NULL,
-  PRIMARY KEY (ticket, linea),
-  KEY por_fecha (fecha)
-) ENGINE=InnoDB;
-"""
-
-TABLE_POSTGRES = """
-CREATE TABLE ventas_detalle (
-  ticket      VARCHAR(20)   NOT NULL,
-  linea       INT           NOT NULL,
-  fecha       DATE          NOT NULL,
-  tienda      VARCHAR(8)    NOT NULL,
-  vendido_en  TIMESTAMP(0)  NOT NULL,
-  producto    VARCHAR(14)   NOT NULL,
-  cliente     VARCHAR(12)   NULL,
-  cantidad    NUMERIC(18,3) NOT NULL,
-  precio      NUMERIC(18,4) NOT NULL,
-  descuento   NUMERIC(18,2) NULL,
-  total       NUMERIC(18,2) NOT NULL
-);
-"""
 
 COLUMNS = (
     "fecha, tienda, ticket, linea, vendido_en, producto, cliente, cantidad, precio, descuento, total"
 )
-FIRST_DAY, WEEK_DAY, HALF_DAY, LAST_DAY, DAYS = "2026-01-01", "2026-01-07", "2026-01-15", "2026-01-31", 31
+FIRST_DAY, WEEK_DAY, HALF_DAY = "2026-01-01", "2026-01-07", "2026-01-15"
 
-LOAD = """
-SET unique_checks=0, foreign_key_checks=0;
-LOAD DATA LOCAL INFILE '{csv}' INTO TABLE ventas_detalle
-  FIELDS TERMINATED BY ',' LINES TERMINATED BY '\\n'
-  (ticket, linea, fecha, tienda, vendido_en, producto, cliente, cantidad, precio, descuento, total);
-ANALYZE TABLE ventas_detalle;
-"""
 
-LOAD_POSTGRES = """
-\\copy ventas_detalle FROM '{csv}' WITH (FORMAT csv, NULL '\\N')
-ALTER TABLE ventas_detalle ADD PRIMARY KEY (ticket, linea);
-CREATE INDEX por_fecha ON ventas_detalle (fecha);
-VACUUM ANALYZE ventas_detalle;
-"""
+def days(rows):
+    """31 for every five million rows begun: a busy store's month."""
+    return 31 * -(-rows // 5_000_000)
+
+
+def last_day(rows):
+    return str(datetime.date.fromisoformat(FIRST_DAY) + datetime.timedelta(days=days(rows) - 1))
+
 
 # u(x, salt): a number in [0, 1) that depends on x and the salt alone.
 QUERY = """
@@ -116,8 +78,8 @@ def main():
     connection = duckdb.connect()
     connection.execute(MACRO)
     # Lines per ticket average 4.52: a few more than needed, cut by LIMIT.
-    tickets = max(31, int(rows / 4.5))
-    connection.execute(QUERY.format(rows=rows, csv=csv, tickets=tickets, days=DAYS, first_day=FIRST_DAY))
+    tickets = max(days(rows), int(rows / 4.5))
+    connection.execute(QUERY.format(rows=rows, csv=csv, tickets=tickets, days=days(rows), first_day=FIRST_DAY))
     print(connection.execute(f"SELECT count(*) FROM read_csv('{csv}', header=false)").fetchone()[0])
 
 
