@@ -14,6 +14,7 @@ use crate::extract::{Found, Job, Reading, day_before};
 use crate::journal::UnitRow;
 use crate::plan::{Comparison, Days, TRIES_MAX, Why, daily_batches, month_batch, window};
 use crate::report::{DatasetReport, PlannedUnit, Problem, Stage};
+use crate::source::{Source, pieces};
 
 /// What a run is asked to look at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -185,24 +186,46 @@ impl<S: ObjectStore> Agent<S> {
         let last_good =
             self.journal.last_good_cycle(id, name)?.map(|at| day_before(at.to_zoned(place.time_zone.clone()).date()));
         let window = window(&context.definition, reading.today, last_good, self.config.limits.facts_days);
+        let due = self.journal.units_due_before(id, name, window.from)?;
+        let due = due.values().filter_map(due_once_more).collect();
+        let parts = parts(context.store.source.as_ref(), window.within(place.opened, place.closed), due);
+        let several = parts.len() > 1;
+        let mut failed = Ok(());
+        for part in parts {
+            let done = self.work_part(reading, part, window.from, report).await;
+            failed = one_bad_part(failed, done, several)?;
+        }
+        failed
+    }
+
+    /// The days of a cycle that lie in one database.
+    async fn work_part(
+        &self,
+        reading: &mut Reading<'_>,
+        part: Part,
+        window_from: Date,
+        report: &mut DatasetReport,
+    ) -> Result<()> {
+        let context = reading.context;
+        let (id, name, place) = (&context.store.config.id, context.name, context.place.clone());
+        self.turn_to(reading, part.day).await?;
         let mut differing = BTreeMap::new();
         let mut found = Found::new();
-        if let Some(days) = window.within(place.opened, place.closed) {
-            found = self.ask(reading, &days).await?;
+        if let Some(days) = &part.window {
+            found = self.ask(reading, days).await?;
             let known = self.journal.units_between(id, name, days.from, days.to)?;
-            differing = comparison(reading, &place, false, false).differing(&days, &found, &known);
-            report.compared = days.iter().count() as u64;
+            differing = comparison(reading, &place, false, false).differing(days, &found, &known);
+            report.compared += days.iter().count() as u64;
         }
-        let due = self.journal.units_due_before(id, name, window.from)?;
-        differing.extend(due.values().filter_map(due_once_more));
+        differing.extend(part.due);
         plan_report(report, &differing);
         if self.config.dry_run {
             return Ok(());
         }
         self.found_differing(id, name, &changed(&differing)).await?;
         let mut failed = Ok(());
-        for batch in daily_batches(&differing, window.from) {
-            let known = (batch.from >= window.from).then_some(&found);
+        for batch in daily_batches(&differing, window_from) {
+            let known = (batch.from >= window_from).then_some(&found);
             let taken = self.take_days(reading, &batch, known, report).await;
             failed = one_bad_batch(failed, taken)?;
         }
@@ -219,37 +242,55 @@ impl<S: ObjectStore> Agent<S> {
         report: &mut DatasetReport,
     ) -> Result<()> {
         let context = reading.context;
-        let (id, name, place) = (&context.store.config.id, context.name, context.place.clone());
+        let place = context.place.clone();
         let until_today = Days { from: days.from, to: days.to.min(reading.today) };
         let Some(days) = until_today.within(place.opened, place.closed) else { return Ok(()) };
+        let several = pieces(context.store.source.as_ref(), &days).len() > 1;
         let mut failed = Ok(());
         let mut months = days.months();
         if !(by_month && self.config.limits.oldest_first) {
             months.reverse();
         }
         for month in months {
-            if by_month {
-                self.wait_for_hours(reading).await?;
-            }
-            let found = self.ask(reading, &month).await?;
-            let known = self.journal.units_between(id, name, month.from, month.to)?;
-            let differing = comparison(reading, &place, force, true).differing(&month, &found, &known);
-            report.compared += month.iter().count() as u64;
-            plan_report(report, &differing);
-            if self.config.dry_run {
-                continue;
-            }
-            self.found_differing(id, name, &changed(&differing)).await?;
-            let batches = if by_month {
-                month_batch(&differing).into_iter().collect()
-            } else {
-                daily_batches(&differing, month.from)
-            };
-            for batch in batches {
-                let taken = self.take_days(reading, &batch, Some(&found), report).await;
-                failed = one_bad_batch(failed, taken)?;
-            }
+            let done = self.work_month(reading, &month, force, by_month, report).await;
+            failed = one_bad_part(failed, done, several)?;
             self.progress.days_done(month.iter().count() as u64);
+        }
+        failed
+    }
+
+    async fn work_month(
+        &self,
+        reading: &mut Reading<'_>,
+        month: &Days,
+        force: bool,
+        by_month: bool,
+        report: &mut DatasetReport,
+    ) -> Result<()> {
+        let context = reading.context;
+        let (id, name, place) = (&context.store.config.id, context.name, context.place.clone());
+        self.turn_to(reading, month.from).await?;
+        if by_month {
+            self.wait_for_hours(reading).await?;
+        }
+        let found = self.ask(reading, month).await?;
+        let known = self.journal.units_between(id, name, month.from, month.to)?;
+        let differing = comparison(reading, &place, force, true).differing(month, &found, &known);
+        report.compared += month.iter().count() as u64;
+        plan_report(report, &differing);
+        if self.config.dry_run {
+            return Ok(());
+        }
+        self.found_differing(id, name, &changed(&differing)).await?;
+        let batches = if by_month {
+            month_batch(&differing).into_iter().collect()
+        } else {
+            daily_batches(&differing, month.from)
+        };
+        let mut failed = Ok(());
+        for batch in batches {
+            let taken = self.take_days(reading, &batch, Some(&found), report).await;
+            failed = one_bad_batch(failed, taken)?;
         }
         failed
     }
@@ -290,6 +331,7 @@ impl<S: ObjectStore> Agent<S> {
         if self.config.dry_run {
             return Ok(());
         }
+        self.turn_to(reading, reading.today).await?;
         let job = Job::whole(Unit::Moment(moment), reading.today);
         let before = self.ask(reading, &job.days).await?;
         self.take(reading, &job, before, report).await
@@ -325,6 +367,7 @@ impl<S: ObjectStore> Agent<S> {
     async fn work_table(&self, reading: &mut Reading<'_>, ask: &Ask, report: &mut DatasetReport) -> Result<()> {
         let context = reading.context;
         let force = matches!(ask, Ask::Extract { force: true, .. } | Ask::Backfill { force: true, .. });
+        self.turn_to(reading, reading.today).await?;
         let job = Job::whole(Unit::Table, reading.today);
         let found = self.ask(reading, &job.days).await?;
         let said = found.get(&Unit::Table).cloned().unwrap_or_default();
@@ -388,6 +431,38 @@ fn one_bad_batch(failed: Result<()>, taken: Result<()>) -> Result<Result<()>> {
         Err(error) if error.kind() != ErrorKind::Data => Err(error),
         taken => Ok(failed.and(taken)),
     }
+}
+
+/// The days of one database. The failure of one of several leaves the others alone.
+fn one_bad_part(failed: Result<()>, done: Result<()>, several: bool) -> Result<Result<()>> {
+    match done {
+        Err(error) if error.kind() != ErrorKind::Data && !several => Err(error),
+        done => Ok(failed.and(done)),
+    }
+}
+
+/// What a cycle has to look at in one database.
+struct Part {
+    /// Any day of it.
+    day: Date,
+    /// Of the lookback window.
+    window: Option<Days>,
+    /// Older ones, and why.
+    due: BTreeMap<Date, Why>,
+}
+
+/// A part for each database concerned, the newest first.
+fn parts(source: &dyn Source, window: Option<Days>, due: BTreeMap<Date, Why>) -> Vec<Part> {
+    let mut parts: BTreeMap<Date, Part> = BTreeMap::new();
+    let part = |day: Date| Part { day, window: None, due: BTreeMap::new() };
+    for piece in window.iter().flat_map(|days| pieces(source, days)) {
+        let day = piece.from;
+        parts.entry(source.span(day).from).or_insert_with(|| part(day)).window = Some(piece);
+    }
+    for (day, why) in due {
+        parts.entry(source.span(day).from).or_insert_with(|| part(day)).due.insert(day, why);
+    }
+    parts.into_values().rev().collect()
 }
 
 /// What was found of some days.

@@ -16,7 +16,7 @@ use crate::journal::NewBatch;
 use crate::plan::{Days, chunks, has_left, is_closed};
 use crate::ports::step;
 use crate::sink::{Sink, SinkContext};
-use crate::source::{Fingerprint, Outcome, Session, fingerprints, timed_out};
+use crate::source::{Fingerprint, Outcome, Session, connect_around, fingerprints, timed_out};
 use crate::sql::Queries;
 
 /// Below so many bytes left no batch is begun.
@@ -47,8 +47,12 @@ pub struct Reading<'a> {
     /// over by it are closed. The lake does not believe that a day ended after it was received.
     pub closing_now: Timestamp,
     pub today: Date,
-    /// Halved when the source is slow.
+    /// Halved when the source is slow ...
     pub chunk_rows: u64,
+    /// ... down to this.
+    chunk_rows_min: u64,
+    /// The days that the session's database holds.
+    held: Days,
     /// What a query took at most, the reading of its rows included.
     pub longest_query: Duration,
 }
@@ -81,6 +85,21 @@ impl Attempt {
 }
 
 impl Reading<'_> {
+    /// A new session with the same database.
+    async fn connect(&mut self) -> Result<()> {
+        // A day that it holds: the last one, or that before there was any end.
+        let day = self.held.to.min(self.today).max(self.held.from);
+        self.session = self.context.store.source.connect_for(day).await?;
+        self.begin().await
+    }
+
+    /// A new transaction, and whether it holds what is read still. Procedures get none: they commit
+    /// as they like, and what they gather in temporary tables is refused in a read-only one.
+    async fn begin(&mut self) -> Result<()> {
+        self.snapshot = !self.queries.call_procedures() && self.session.begin().await?;
+        Ok(())
+    }
+
     fn timeout<S>(&self, agent: &Agent<S>) -> Duration {
         Duration::from_secs(agent.config.limits.chunk_timeout_s)
     }
@@ -96,14 +115,42 @@ impl<S: ObjectStore> Agent<S> {
     pub(crate) async fn begin_reading<'a>(&self, context: &'a DatasetContext<'a>) -> Result<Reading<'a>> {
         let queries = Queries::new(&context.definition, context.mapping, context.store.source.dialect())?;
         self.ports.steps.at(step::SOURCE_QUERY)?;
-        let mut session = context.store.source.connect().await?;
-        let source_now = session.now(&context.place.time_zone).await?;
-        let snapshot = session.begin().await?;
-        let today = source_now.to_zoned(context.place.time_zone.clone()).date();
-        let chunk_rows = self.config.limits.chunk_rows;
+        let zone = &context.place.time_zone;
+        let day = self.ports.clock.now().to_zoned(zone.clone()).date();
+        let (mut session, held) = connect_around(context.store.source.as_ref(), day).await?;
+        let source_now = session.now(zone).await?;
+        let today = source_now.to_zoned(zone.clone()).date();
+        let (chunk_rows, chunk_rows_min) = self.config.limits.chunk_rows_of(context.mapping);
         let closing_now = self.store_now().map_or(source_now, |store_now| store_now.min(source_now));
-        let longest_query = Duration::ZERO;
-        Ok(Reading { context, queries, session, snapshot, source_now, closing_now, today, chunk_rows, longest_query })
+        let mut reading = Reading {
+            context,
+            queries,
+            session,
+            snapshot: false,
+            source_now,
+            closing_now,
+            today,
+            chunk_rows,
+            chunk_rows_min,
+            held,
+            longest_query: Duration::ZERO,
+        };
+        reading.begin().await?;
+        Ok(reading)
+    }
+
+    /// Goes on with the database that holds `day`, if it is another one.
+    pub(crate) async fn turn_to(&self, reading: &mut Reading<'_>, day: Date) -> Result<()> {
+        if reading.held.from <= day && day <= reading.held.to {
+            return Ok(());
+        }
+        self.ports.steps.at(step::SOURCE_QUERY)?;
+        let source = reading.context.store.source.as_ref();
+        let session = source.connect_for(day).await.map_err(|error| in_context(error, reading.context))?;
+        // It only read: a transaction that cannot be ended changes nothing.
+        let _ = reading.session.end().await;
+        (reading.session, reading.held) = (session, source.span(day));
+        reading.begin().await
     }
 
     /// What the source says of the days now. A query that takes too long is asked in halves, down
@@ -162,7 +209,7 @@ impl<S: ObjectStore> Agent<S> {
     /// A new transaction, and what the source says in it.
     async fn begin_again(&self, reading: &mut Reading<'_>, days: &Days) -> Result<Found> {
         reading.session.end().await?;
-        reading.snapshot = reading.session.begin().await?;
+        reading.begin().await?;
         self.ask(reading, days).await
     }
 
@@ -240,16 +287,13 @@ impl<S: ObjectStore> Agent<S> {
         self.log(format!("dataset {}: the backfill goes on in {} min", reading.context.name, wait.as_secs() / 60));
         let _ = reading.session.end().await;
         self.ports.timer.sleep(wait).await;
-        reading.session = reading.context.store.source.connect().await?;
-        reading.snapshot = reading.session.begin().await?;
-        Ok(())
+        reading.connect().await
     }
 
     /// A new session in place of one whose query was ended. What was asked before belongs to
     /// another moment, so the audit has to be repeated after the extraction.
     async fn reconnect(&self, reading: &mut Reading<'_>) -> Result<()> {
-        reading.session = reading.context.store.source.connect().await?;
-        reading.session.begin().await?;
+        reading.connect().await?;
         reading.snapshot = false;
         Ok(())
     }
@@ -257,7 +301,7 @@ impl<S: ObjectStore> Agent<S> {
     fn halve(&self, reading: &mut Reading<'_>, days: &Days) -> Result<()> {
         let name = reading.context.name;
         reading.chunk_rows /= 2;
-        if reading.chunk_rows < self.config.limits.chunk_rows_min || days.from == days.to {
+        if reading.chunk_rows < reading.chunk_rows_min || days.from == days.to {
             return Err(timed_out(&format!("extraction of {name}"), reading.timeout(self)));
         }
         self.log(format!("dataset {name}: a query took too long, now {} rows each", reading.chunk_rows));

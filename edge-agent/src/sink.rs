@@ -50,8 +50,8 @@ pub struct Sink<'c, 'f> {
     context: SinkContext<'c>,
     file: Option<BatchFile<'f>>,
     columns: Vec<ColumnBuilder>,
-    /// Result column to dataset column.
-    bound: Vec<usize>,
+    /// Result column to dataset column; nothing for one that is left out.
+    bound: Vec<Option<usize>>,
     filled: Vec<(usize, Fill)>,
     key: Vec<usize>,
     date_column: Option<usize>,
@@ -148,6 +148,19 @@ impl<'c, 'f> Sink<'c, 'f> {
         Err(self.config_error(name, "must be given by the query because it cannot be NULL", "no such result column"))
     }
 
+    /// A result column that the mapping names must be there.
+    fn refuse_absent(&self) -> Result<()> {
+        let mapping = self.context.mapping;
+        for (at, column) in self.columns.iter().enumerate() {
+            let named = mapping.columns.get(column.name()).and_then(|column| column.sql.as_deref());
+            if let Some(named) = named.filter(|_| mapping.extract.is_some() && !self.bound.contains(&Some(at))) {
+                let rule = format!("must be the result column {named:?}");
+                return Err(self.config_error(column.name(), &rule, "none of that name"));
+            }
+        }
+        Ok(())
+    }
+
     fn config_error(&self, column: &str, rule: &str, got: &str) -> Error {
         Error::config(format!("adapter: {}.columns.{column}: {rule}, got {got}", self.context.definition.name))
     }
@@ -232,20 +245,23 @@ impl Rows for Sink<'_, '_> {
     fn begin(&mut self, names: &[String]) -> Result<()> {
         self.bound.clear();
         for name in names {
-            let Some(at) = self.columns.iter().position(|column| column.name() == name.as_str()) else {
+            let wanted = self.context.mapping.column_of(name);
+            let at = self.columns.iter().position(|column| column.name() == wanted);
+            if at.is_none() && !self.context.mapping.leaves_out_columns() {
                 return Err(self.config_error(
                     name,
                     "result columns must be columns of the dataset",
                     "one that is not",
                 ));
-            };
-            if self.bound.contains(&at) {
+            }
+            if at.is_some() && self.bound.contains(&at) {
                 return Err(self.config_error(name, "must be given once", "twice"));
             }
             self.bound.push(at);
         }
+        self.refuse_absent()?;
         self.filled = (0..self.columns.len())
-            .filter(|at| !self.bound.contains(at))
+            .filter(|at| !self.bound.contains(&Some(*at)))
             .map(|at| {
                 let column = &self.context.definition.columns[at];
                 Ok((at, self.fill_for(&column.name, column.nullable)?))
@@ -256,7 +272,7 @@ impl Rows for Sink<'_, '_> {
 
     #[inline]
     fn value(&mut self, index: usize, value: Value<'_>) {
-        let at = self.bound[index];
+        let Some(at) = self.bound[index] else { return };
         if let Err(refusal) = self.columns[at].push(value) {
             self.columns[at].push_filler();
             self.refused.get_or_insert((at, format!("{}, got {value}", refusal.0)));

@@ -16,7 +16,7 @@ use crate::journal::{LakeState, UnitRow};
 use crate::objects::Objects;
 use crate::plan::Days;
 use crate::report::{Exit, Problem, Stage};
-use crate::source::Fingerprint;
+use crate::source::{Fingerprint, pieces};
 
 /// What comes of comparing a day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -66,9 +66,12 @@ pub async fn main(common: &Common, args: &AuditDays) -> Result<Exit, Stopped> {
             if !common.datasets.is_empty() && !common.datasets.contains(name) {
                 continue;
             }
-            match audit(agent, store, name, mapping, &days).await {
-                Ok(found) => audited.extend(found),
-                Err(error) => problems.push(Problem::new(Stage::Source, &error).of(&store.config.id, Some(name))),
+            // Each database by itself: one that is away leaves the others alone.
+            for piece in pieces(store.source.as_ref(), &days) {
+                match audit(agent, store, name, mapping, &piece).await {
+                    Ok(found) => audited.extend(found),
+                    Err(error) => problems.push(Problem::new(Stage::Source, &error).of(&store.config.id, Some(name))),
+                }
             }
         }
     }
@@ -96,6 +99,7 @@ async fn audit(
     let mut reading = agent.begin_reading(&context).await?;
     let until_today = Days { from: days.from, to: days.to.min(reading.today) };
     let Some(days) = until_today.within(place.opened, place.closed) else { return Ok(Vec::new()) };
+    agent.turn_to(&mut reading, days.from).await?;
     let found = agent.ask(&mut reading, &days).await;
     // The answer is there; a source that cannot end a read-only transaction changes nothing.
     let _ = reading.session.end().await;

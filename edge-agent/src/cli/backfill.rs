@@ -150,7 +150,7 @@ impl BackfillArgs {
             limits.workers = 1;
         }
         if let Some(rows) = self.chunk_rows {
-            limits.chunk_rows = rows;
+            (limits.chunk_rows, limits.chunk_rows_win) = (rows, true);
             limits.chunk_rows_min = limits.chunk_rows_min.min(rows);
         }
         limits.chunk_timeout_s = self.timeout.unwrap_or(limits.chunk_timeout_s);

@@ -137,6 +137,7 @@ async fn check_source(store: &ServedStore, zone: &jiff::tz::TimeZone) -> Result<
 async fn check_dataset<S: ObjectStore>(agent: &Agent<S>, context: &DatasetContext<'_>) -> Result<String> {
     let mut reading = agent.begin_reading(context).await?;
     let day: Date = reading.today;
+    agent.turn_to(&mut reading, day).await?;
     let found = agent.ask(&mut reading, &Days { from: day, to: day }).await?;
     let job = match context.definition.kind {
         ribera_storage::dataset::DatasetKind::Daily => Job::days(&Days { from: day, to: day }),

@@ -8,14 +8,14 @@ use ribera_storage::{Error, Result};
 
 use super::{Common, Stopped, stopped};
 use crate::agent::{Agent, Ports, ServedStore};
-use crate::config::{Config, Limits, SourceConfig, StoreConfig};
+use crate::config::{Config, Limits, StoreConfig};
 use crate::host::{FolderDisk, OsRandom, SystemClock, TokioTimer};
 use crate::journal::Journal;
 use crate::objects::Objects;
 use crate::ports::NoSteps;
 use crate::recover;
 use crate::report::{Exit, Stage};
-use crate::source::{FirebirdSource, MysqlSource, PostgresSource, Source, SqliteSource};
+use crate::source;
 
 /// An agent, and the lock on its folder for as long as it lives.
 pub struct Ready {
@@ -77,21 +77,13 @@ pub fn agent_with(common: &Common, limit: &dyn Fn(&mut Limits)) -> Result<Ready,
         (open_journal(common, &config, &disk, random.as_ref())?, Some(lock), disk)
     };
     let clock: Rc<dyn Clock> = Rc::new(SystemClock);
-    let stores = config.stores.iter().map(|store| served(store, &clock)).collect();
+    let served = |store: &StoreConfig| Ok(ServedStore { config: store.clone(), source: source::open(store, &clock)? });
+    let stores = config.stores.iter().map(served).collect::<Result<_>>();
+    let stores = stores.map_err(stopped(Stage::Definition, Some(Exit::Config)))?;
     let ports =
         Ports { objects, clock, random, timer: Rc::new(TokioTimer), disk: Rc::new(disk), steps: Rc::new(NoSteps) };
     let agent = Agent::start(config, ports, journal, stores).map_err(stopped(Stage::Spool, None))?;
     Ok(Ready { agent, _lock: lock })
-}
-
-fn served(store: &StoreConfig, clock: &Rc<dyn Clock>) -> ServedStore {
-    let source: Box<dyn Source> = match &store.source {
-        SourceConfig::Sqlite { path } => Box::new(SqliteSource::new(path, clock.clone())),
-        SourceConfig::Mysql(server) => Box::new(MysqlSource::new(server.clone())),
-        SourceConfig::Postgres(server) => Box::new(PostgresSource::new(server.clone())),
-        SourceConfig::Firebird(server) => Box::new(FirebirdSource::new(server.clone())),
-    };
-    ServedStore { config: store.clone(), source }
 }
 
 fn open_journal(common: &Common, config: &Config, disk: &FolderDisk, random: &OsRandom) -> Result<Journal, Stopped> {

@@ -5,7 +5,9 @@ use std::path::Path;
 use ribera_storage::{Error, Result};
 use serde::Deserialize;
 
-use super::{Config, DatasetMapping, FirebirdConfig, Limits, ServerConfig, SourceConfig, StoreConfig, TlsMode};
+use super::{
+    Config, Databases, DatasetMapping, FirebirdConfig, Limits, ServerConfig, SourceConfig, StoreConfig, TlsMode,
+};
 
 impl Config {
     /// Reads a file. Relative paths in it count from the file's own folder.
@@ -43,6 +45,11 @@ impl Config {
                     server.tls_ca_file.iter_mut().for_each(resolve)
                 }
                 SourceConfig::Firebird(_) => {}
+            }
+            if let SourceConfig::Sqlite { .. } = &store.source {
+                for one in &mut store.databases {
+                    one.database = base.join(&one.database).display().to_string();
+                }
             }
         }
     }
@@ -106,6 +113,7 @@ impl StoreConfig {
         {
             return bad(&field("time_zone"), "must be an IANA time zone such as Europe/Madrid", zone);
         }
+        Databases::of_store(self)?;
         match &self.source {
             SourceConfig::Sqlite { .. } => Ok(()),
             SourceConfig::Mysql(server) | SourceConfig::Postgres(server) => server.validate(&field("source")),
@@ -157,6 +165,25 @@ impl DatasetMapping {
                 }
             }
             (Some(_), false) => {}
+        }
+        for (name, number) in [("result_set", self.result_set), ("audit_result_set", self.audit_result_set)] {
+            match number {
+                Some(number) if !by_hand => {
+                    return bad(
+                        &format!("{field}.{name}"),
+                        "must be absent unless there is `extract`",
+                        &number.to_string(),
+                    );
+                }
+                Some(0) => return bad(&format!("{field}.{name}"), "must be 1 for the first or more", "0"),
+                _ => {}
+            }
+        }
+        if let Some(name) = self.audit_columns.keys().next().filter(|_| !by_hand) {
+            return bad(&format!("{field}.audit_columns"), "must be absent unless there is `audit`", name);
+        }
+        if let Some(rows) = self.chunk_rows.filter(|rows| !(1..=10_000_000).contains(rows)) {
+            return bad(&format!("{field}.chunk_rows"), "must be 1 to 10000000", &rows.to_string());
         }
         for (name, column) in &self.columns {
             let field = format!("{field}.columns.{name}");
@@ -234,6 +261,6 @@ fn parse_error(text: &str, error: &toml::de::Error) -> Error {
     Error::config(format!("configuration: {}{}", place.unwrap_or_default(), error.message()))
 }
 
-fn bad<T>(field: &str, rule: &str, got: &str) -> Result<T> {
+pub(super) fn bad<T>(field: &str, rule: &str, got: &str) -> Result<T> {
     Err(Error::config(format!("configuration: {field}: {rule}, got {got:?}")))
 }

@@ -7,6 +7,8 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use crate::sql::is_call;
+
 /// Either `from` (queries are derived from it) or `extract` and `audit` (queries written by hand).
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -38,6 +40,18 @@ pub struct DatasetMapping {
     /// SELECT with the same parameters: `day`, `rows`, one column per audit sum, perhaps `hash`.
     #[serde(default)]
     pub audit: Option<String>,
+    /// Which result set of `extract` holds the rows, from 1, where it is a procedure that gives several.
+    #[serde(default)]
+    pub result_set: Option<u32>,
+    /// The same of `audit`.
+    #[serde(default)]
+    pub audit_result_set: Option<u32>,
+    /// `day`, `rows`, `hash` or an audit sum, to the name that `audit` gives it.
+    #[serde(default)]
+    pub audit_columns: BTreeMap<String, String>,
+    /// Rows asked for in one query of this dataset, in place of `limits.chunk_rows`.
+    #[serde(default)]
+    pub chunk_rows: Option<u64>,
     /// Dataset column to SQL expression (to result column name with `extract`).
     #[serde(default)]
     pub columns: BTreeMap<String, ColumnMapping>,
@@ -108,6 +122,35 @@ impl<'de> Deserialize<'de> for ColumnMapping {
         }
 
         deserializer.deserialize_any(TextOrTable)
+    }
+}
+
+impl DatasetMapping {
+    /// A procedure's result columns are what they are: those that are no columns of the dataset are
+    /// left out.
+    pub fn leaves_out_columns(&self) -> bool {
+        self.extract.as_deref().is_some_and(is_call) || self.result_set.is_some()
+    }
+
+    /// As [`DatasetMapping::leaves_out_columns`], of `audit`.
+    pub fn leaves_out_audit_columns(&self) -> bool {
+        self.audit.as_deref().is_some_and(is_call) || self.audit_result_set.is_some()
+    }
+
+    /// The dataset column that a result column of `extract` is.
+    pub fn column_of<'a>(&'a self, result_column: &'a str) -> &'a str {
+        let named = self.extract.as_ref().and_then(|_| {
+            let is =
+                |column: &ColumnMapping| column.sql.as_ref().is_some_and(|sql| sql.eq_ignore_ascii_case(result_column));
+            self.columns.iter().find(|(_, column)| is(column))
+        });
+        named.map_or(result_column, |(name, _)| name.as_str())
+    }
+
+    /// The same of `audit`.
+    pub fn audit_column_of<'a>(&'a self, result_column: &'a str) -> &'a str {
+        let is = |name: &str| name.eq_ignore_ascii_case(result_column);
+        self.audit_columns.iter().find(|(_, name)| is(name)).map_or(result_column, |(meaning, _)| meaning.as_str())
     }
 }
 

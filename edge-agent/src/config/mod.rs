@@ -9,12 +9,14 @@ use ribera_storage::secret::Secret;
 use ribera_storage::{DatasetName, StoreId};
 use serde::Deserialize;
 
+mod databases;
 mod hours;
 mod load;
 mod mapping;
 #[cfg(test)]
 mod tests;
 
+pub use databases::{DatabaseDays, Databases};
 pub use hours::Hours;
 pub use mapping::{ColumnMapping, DatasetMapping, EpochUnit};
 
@@ -72,6 +74,12 @@ pub struct StoreConfig {
     #[serde(default)]
     pub datasets: Option<Vec<DatasetName>>,
     pub source: SourceConfig,
+    /// Where the days of a store lie in several databases, unless `{year}` in the source's says so.
+    #[serde(default)]
+    pub databases: Vec<DatabaseDays>,
+    /// First day of the year that `{year}` names, as MM-01.
+    #[serde(default)]
+    pub fiscal_year_starts: Option<String>,
 }
 
 /// The store's own database.
@@ -174,6 +182,9 @@ pub enum FirebirdCharset {
 pub struct Limits {
     pub spool_bytes_max: u64,
     pub chunk_rows: u64,
+    /// The command line says `chunk_rows`: it wins over the number of a dataset.
+    #[serde(skip)]
+    pub chunk_rows_win: bool,
     pub chunk_rows_min: u64,
     pub chunk_pause_ms: u64,
     pub chunk_timeout_s: u64,
@@ -195,6 +206,7 @@ impl Default for Limits {
         Self {
             spool_bytes_max: 4 << 30,
             chunk_rows: 50_000,
+            chunk_rows_win: false,
             chunk_rows_min: 1_000,
             chunk_pause_ms: 0,
             chunk_timeout_s: 120,
@@ -207,6 +219,17 @@ impl Default for Limits {
             reports_max: 500,
             backfill_hours: None,
             oldest_first: false,
+        }
+    }
+}
+
+impl Limits {
+    /// Rows of a query, and the floor that they are halved down to. A dataset's own number has its
+    /// floor at a tenth.
+    pub fn chunk_rows_of(&self, mapping: &DatasetMapping) -> (u64, u64) {
+        match mapping.chunk_rows.filter(|_| !self.chunk_rows_win) {
+            Some(rows) => (rows, self.chunk_rows_min.min(rows.div_ceil(10))),
+            None => (self.chunk_rows, self.chunk_rows_min),
         }
     }
 }

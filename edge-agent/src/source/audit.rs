@@ -46,6 +46,8 @@ enum Meaning {
     /// Audit column and what its source integers count (10^-scale).
     Sum(String, u8),
     Hash,
+    /// Of a procedure: not ours.
+    LeftOut,
 }
 
 struct AuditReader<'a> {
@@ -76,15 +78,16 @@ impl<'a> AuditReader<'a> {
     }
 
     fn meaning(&self, name: &str) -> Result<Meaning> {
-        Ok(match name {
+        Ok(match self.mapping.audit_column_of(name) {
             "day" if self.daily() => Meaning::Day,
             "rows" => Meaning::Rows,
             "hash" => Meaning::Hash,
-            _ if self.definition.audit_sums.iter().any(|sum| sum == name) => {
+            name if self.definition.audit_sums.iter().any(|sum| sum == name) => {
                 let options = self.mapping.columns.get(name);
                 let scale = options.and_then(|options| options.scale.or(options.round)).unwrap_or(0);
                 Meaning::Sum(name.to_owned(), scale)
             }
+            _ if self.mapping.leaves_out_audit_columns() => Meaning::LeftOut,
             _ => {
                 return Err(self.error(name, "result columns must be day, rows, hash or one of audit_sums", "another"));
             }
@@ -100,6 +103,7 @@ impl<'a> AuditReader<'a> {
             Meaning::Day => self.unit = Some(Unit::Day(day_of(value).ok_or("must be a date")?)),
             Meaning::Rows => self.current.facts.rows = count_of(value).ok_or("must be a count")?,
             Meaning::Hash => self.current.hash = hash_of(value),
+            Meaning::LeftOut => {}
             Meaning::Sum(name, scale) => {
                 let sum = exact(value)?;
                 let shifted = match scale {
@@ -117,7 +121,7 @@ impl<'a> AuditReader<'a> {
 impl Rows for AuditReader<'_> {
     fn begin(&mut self, names: &[String]) -> Result<()> {
         self.meanings = names.iter().map(|name| self.meaning(name)).collect::<Result<_>>()?;
-        let has = |wanted: &str| names.iter().any(|name| name == wanted);
+        let has = |wanted: &str| names.iter().any(|name| self.mapping.audit_column_of(name) == wanted);
         for wanted in self.definition.audit_sums.iter().map(String::as_str).chain(["rows"]) {
             if !has(wanted) {
                 return Err(self.error(wanted, "must be a result column", "none of that name"));
@@ -136,6 +140,7 @@ impl Rows for AuditReader<'_> {
                 Meaning::Day => "day".to_owned(),
                 Meaning::Rows => "rows".to_owned(),
                 Meaning::Hash => "hash".to_owned(),
+                Meaning::LeftOut => return,
                 Meaning::Sum(name, _) => name,
             };
             self.refused.get_or_insert(format!("{name}: {rule}, got {value}"));

@@ -3,26 +3,34 @@
 //! A session runs one statement at a time and hands each value of each row to a [`Rows`] as it
 //! leaves the driver's buffer. What a value means is decided there, not here.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use futures::future::LocalBoxFuture;
 use jiff::Timestamp;
+use jiff::civil::Date;
 use jiff::tz::TimeZone;
+use ribera_storage::ports::Clock;
 use ribera_storage::{Error, Result};
 
+use crate::config::{Databases, SourceConfig, StoreConfig};
+use crate::plan::Days;
 use crate::sql::{Dialect, Statement};
 use crate::value::Rows;
 
 mod audit;
+mod databases;
 mod driver;
 mod firebird;
 mod mysql;
 mod postgres;
 mod postgres_copy;
+mod result_sets;
 mod sqlite;
 mod sqlite_functions;
 
 pub use audit::{Fingerprint, fingerprints};
+pub use databases::{DatabasesSource, connect_around, pieces};
 pub use firebird::FirebirdSource;
 pub use mysql::MysqlSource;
 pub use postgres::PostgresSource;
@@ -35,6 +43,32 @@ pub trait Source {
     fn describe(&self) -> String;
     /// Opens a session. Errors: retry (not reachable), config (login, TLS, file name).
     fn connect(&self) -> LocalBoxFuture<'_, Result<Box<dyn Session>>>;
+    /// The days around `day` that lie in the same database: all days, unless there are several.
+    fn span(&self, _day: Date) -> Days {
+        Days { from: Date::MIN, to: Date::MAX }
+    }
+    /// Opens a session with the database that holds `day`.
+    fn connect_for(&self, _day: Date) -> LocalBoxFuture<'_, Result<Box<dyn Session>>> {
+        self.connect()
+    }
+}
+
+/// The source of a store.
+pub fn open(store: &StoreConfig, clock: &Rc<dyn Clock>) -> Result<Box<dyn Source>> {
+    let opener = |source: SourceConfig, clock: Rc<dyn Clock>| -> Box<dyn Source> {
+        match source {
+            SourceConfig::Sqlite { path } => Box::new(SqliteSource::new(path, clock)),
+            SourceConfig::Mysql(server) => Box::new(MysqlSource::new(server)),
+            SourceConfig::Postgres(server) => Box::new(PostgresSource::new(server)),
+            SourceConfig::Firebird(server) => Box::new(FirebirdSource::new(server)),
+        }
+    };
+    let Some(databases) = Databases::of_store(store)? else {
+        return Ok(opener(store.source.clone(), clock.clone()));
+    };
+    let (source, inner_clock) = (store.source.clone(), clock.clone());
+    let open = move |database: &str| opener(source.with_database(database), inner_clock.clone());
+    Ok(Box::new(DatabasesSource::new(store, databases, clock.clone(), Box::new(open))))
 }
 
 /// An open connection.

@@ -10,11 +10,12 @@ use jiff::tz::TimeZone;
 use ribera_storage::{Error, Result};
 use sqlx::error::UnexpectedNullError;
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlRow, MySqlSslMode, MySqlTypeInfo};
-use sqlx::{AssertSqlSafe, Column, ConnectOptions, Connection, Decode, Executor, MySql, Row, Type, TypeInfo};
+use sqlx::{AssertSqlSafe, Column, ConnectOptions, Connection, Decode, Either, Executor, MySql, Row, Type, TypeInfo};
 
+use super::result_sets::ResultSets;
 use super::{Outcome, Session, Source, driver};
 use crate::config::{ServerConfig, TlsMode};
-use crate::sql::{Dialect, Statement};
+use crate::sql::{Dialect, ResultSet, Statement};
 use crate::value::{Rows, Value, days_of_civil};
 
 pub struct MysqlSource {
@@ -162,20 +163,38 @@ async fn run(connection: &mut MySqlConnection, statement: &Statement<'_>, rows: 
     for parameter in &statement.parameters {
         query = query.bind(parameter);
     }
-    let mut found = query.fetch(connection);
+    let mut found = connection.fetch_many(query);
+    let mut sets = ResultSets::new(rows, statement.result_set).with_hidden_columns();
     let mut kinds: Vec<Kind> = Vec::new();
-    while let Some(row) = found.try_next().await.map_err(|error| query_error(&statement.sql, error))? {
-        if kinds.is_empty() {
+    let mut is_open = false;
+    // Ends of sets whose rows never came: the last of a procedure's is that of the call itself.
+    let mut ends = 0;
+    while let Some(next) = found.try_next().await.map_err(|error| query_error(&statement.sql, error))? {
+        let row = match next {
+            Either::Right(row) => row,
+            Either::Left(_) if std::mem::take(&mut is_open) => continue,
+            Either::Left(_) => {
+                ends += 1;
+                continue;
+            }
+        };
+        if !is_open {
+            (0..std::mem::take(&mut ends)).for_each(|_| sets.pass_empty());
+            is_open = true;
             kinds = row.columns().iter().map(|column| Kind::of(column.type_info())).collect();
             let names: Vec<String> = row.columns().iter().map(|column| column.name().to_owned()).collect();
-            rows.begin(&names)?;
+            sets.begin(&names)?;
         }
-        hand_over(&row, &kinds, rows)?;
+        if sets.wants() {
+            hand_over(&row, &kinds, &mut sets)?;
+        }
     }
-    Ok(())
+    let without_rows = if statement.result_set == ResultSet::Only { 0 } else { (ends as usize).saturating_sub(1) };
+    (0..without_rows).for_each(|_| sets.pass_empty());
+    sets.finish()
 }
 
-fn hand_over(row: &MySqlRow, kinds: &[Kind], rows: &mut dyn Rows) -> Result<()> {
+fn hand_over(row: &MySqlRow, kinds: &[Kind], rows: &mut ResultSets<'_>) -> Result<()> {
     for (index, kind) in kinds.iter().enumerate() {
         let raw = row.try_get_raw(index).map_err(|error| query_error("reading a row", error))?;
         // The driver calls zero dates NULL; their bytes are there all the same.

@@ -4,7 +4,7 @@
 use ribera_storage::dataset::{Column, ColumnType, DatasetDefinition, DatasetKind, Transform};
 use ribera_storage::{Error, Result};
 
-use super::{Dialect, Template};
+use super::{Dialect, Template, refuse_call};
 use crate::config::DatasetMapping;
 
 /// The two queries of a dataset.
@@ -20,14 +20,33 @@ impl Queries {
     pub fn new(definition: &DatasetDefinition, mapping: &DatasetMapping, dialect: Dialect) -> Result<Self> {
         let context = |error: Error| error.context(format_args!("dataset {}", definition.name));
         if let (Some(extract), Some(audit)) = (&mapping.extract, &mapping.audit) {
-            let parse = |text: &String| Template::parse(text, dialect).map_err(context);
-            return Ok(Self { extract: parse(extract)?, audit: parse(audit)? });
+            if let Some(name) = mapping.columns.keys().find(|name| definition.column(name).is_none()) {
+                return Err(context(Error::config(format!(
+                    "adapter: columns: must be columns of the dataset, got {name:?}"
+                ))));
+            }
+            let parse = |text: &str, result_set| {
+                refuse_call(text, dialect)?;
+                Ok(Template::parse(text, dialect)?.in_result_set(result_set))
+            };
+            return Ok(Self {
+                extract: parse(extract, mapping.result_set).map_err(context)?,
+                audit: parse(audit, mapping.audit_result_set).map_err(context)?,
+            });
         }
         let derived = Derived::new(definition, mapping, dialect)?;
         Ok(Self {
             extract: Template::parse(&derived.extract(), dialect).map_err(context)?,
             audit: Template::parse(&derived.audit(), dialect).map_err(context)?,
         })
+    }
+}
+
+impl Queries {
+    /// Whether a procedure is called: it may commit, or begin a transaction of its own, so that
+    /// what is read is not of one moment.
+    pub fn call_procedures(&self) -> bool {
+        self.extract.is_procedure() || self.audit.is_procedure()
     }
 }
 

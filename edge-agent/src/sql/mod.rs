@@ -6,11 +6,13 @@ use jiff::ToSpan;
 use jiff::civil::Date;
 use ribera_storage::{Error, Result, StoreId};
 
+mod calls;
 mod derive;
 mod dialect;
 #[cfg(test)]
 mod tests;
 
+pub use calls::{is_call, refuse_call};
 pub use derive::Queries;
 pub use dialect::Dialect;
 
@@ -21,6 +23,18 @@ pub struct Template {
     parameters: Vec<Parameter>,
     /// Where in `sql` the values stand, if the statement takes no parameters.
     places: Option<Vec<usize>>,
+    result_set: ResultSet,
+}
+
+/// Which result set of a statement holds its rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResultSet {
+    /// The statement is a query: it has one.
+    Only,
+    /// The first one with the columns that are needed.
+    Fitting,
+    /// By number, from 1.
+    Nth(u32),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +50,7 @@ enum Parameter {
 pub struct Statement<'a> {
     pub sql: Cow<'a, str>,
     pub parameters: Vec<String>,
+    pub result_set: ResultSet,
 }
 
 impl Template {
@@ -64,7 +79,18 @@ impl Template {
             rest = &rest[1 + name.len()..];
         }
         sql.push_str(rest);
-        Ok(Self { sql, parameters, places: dialect.placeholder().is_empty().then_some(places) })
+        let result_set = if is_call(text) { ResultSet::Fitting } else { ResultSet::Only };
+        Ok(Self { sql, parameters, places: dialect.placeholder().is_empty().then_some(places), result_set })
+    }
+
+    /// The same with its rows in the result set of that number, if there is one.
+    pub fn in_result_set(self, number: Option<u32>) -> Self {
+        Self { result_set: number.map_or(self.result_set, ResultSet::Nth), ..self }
+    }
+
+    /// Whether it is a procedure or batch, which may do anything, and give several result sets.
+    pub fn is_procedure(&self) -> bool {
+        self.result_set != ResultSet::Only
     }
 
     /// The statement for the days `from` to `to`.
@@ -77,10 +103,11 @@ impl Template {
             Parameter::Store => store.to_string(),
         };
         let values: Vec<String> = self.parameters.iter().map(value).collect();
-        match &self.places {
-            None => Statement { sql: Cow::Borrowed(&self.sql), parameters: values },
-            Some(places) => Statement { sql: Cow::Owned(self.filled(places, &values)), parameters: Vec::new() },
-        }
+        let (sql, parameters) = match &self.places {
+            None => (Cow::Borrowed(self.sql.as_str()), values),
+            Some(places) => (Cow::Owned(self.filled(places, &values)), Vec::new()),
+        };
+        Statement { sql, parameters, result_set: self.result_set }
     }
 
     /// The text with each value quoted in its place. Values are dates and store ids: neither holds

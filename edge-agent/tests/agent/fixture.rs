@@ -13,13 +13,12 @@ use futures::future::LocalBoxFuture;
 use jiff::Timestamp;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use ribera_agent::agent::{Agent, Ports, ServedStore};
-use ribera_agent::config::{Config, SourceConfig};
+use ribera_agent::config::Config;
 use ribera_agent::cycle::{Ask, Request};
 use ribera_agent::journal::Journal;
 use ribera_agent::plan::Days;
 use ribera_agent::ports::{SpoolDisk, SpoolFile, Steps, Timer};
 use ribera_agent::report::Report;
-use ribera_agent::source::{FirebirdSource, MysqlSource, PostgresSource, Source, SqliteSource};
 use ribera_storage::batch::{Ack, AckOutcome, Manifest, ManifestKind};
 use ribera_storage::object::{MemoryStore, ObjectPath, PutBody, list_all};
 use ribera_storage::ports::{Clock, Random};
@@ -368,14 +367,9 @@ impl World {
 
     pub fn start_with(&self, journal: Journal) -> Result<TestAgent> {
         let clock: Rc<dyn Clock> = Rc::new(self.clock.clone());
-        let served = |store: &ribera_agent::config::StoreConfig| {
-            let source: Box<dyn Source> = match &store.source {
-                SourceConfig::Sqlite { path } => Box::new(SqliteSource::new(path, clock.clone())),
-                SourceConfig::Mysql(server) => Box::new(MysqlSource::new(server.clone())),
-                SourceConfig::Postgres(server) => Box::new(PostgresSource::new(server.clone())),
-                SourceConfig::Firebird(server) => Box::new(FirebirdSource::new(server.clone())),
-            };
-            ServedStore { config: store.clone(), source }
+        let served = |store: &ribera_agent::config::StoreConfig| ServedStore {
+            config: store.clone(),
+            source: ribera_agent::source::open(store, &clock).unwrap(),
         };
         let stores = self.config.stores.iter().map(served).collect();
         Agent::start(self.config.clone(), self.ports(), journal, stores)
@@ -451,8 +445,12 @@ impl World {
 
     /// What the lake holds by the rule of the highest position: per day, rows and total.
     pub fn lake(&self) -> BTreeMap<Unit, (u64, String)> {
+        self.lake_of("ventas")
+    }
+
+    pub fn lake_of(&self, dataset: &str) -> BTreeMap<Unit, (u64, String)> {
         let mut winners: BTreeMap<Unit, (ribera_storage::ids::Position, u64, String)> = BTreeMap::new();
-        for manifest in self.manifests() {
+        for manifest in self.manifests().into_iter().filter(|one| one.batch.dataset.as_str() == dataset) {
             for facts in &manifest.units {
                 let total = facts.file.sums["total"].to_string();
                 let entry = (manifest.batch.position, facts.file.rows, total);

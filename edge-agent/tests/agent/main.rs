@@ -4,6 +4,7 @@
 mod cli;
 mod crash;
 mod cycle;
+mod databases;
 mod differing;
 mod firebird;
 mod firebird_server;
@@ -17,5 +18,6 @@ mod mariadb_server;
 mod matrix;
 mod postgres;
 mod postgres_server;
+mod procedures;
 mod servers;
 mod spool;
