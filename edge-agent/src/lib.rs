@@ -7,6 +7,7 @@
 #![allow(async_fn_in_trait)]
 
 pub mod acks;
+pub mod adapters;
 pub mod agent;
 pub mod batch_file;
 pub mod cli;

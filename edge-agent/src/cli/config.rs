@@ -1,17 +1,47 @@
-//! `ribera-agent config check`: is the configuration file right, without asking anybody anything.
+//! `ribera-agent config`: is the configuration file right, without asking anybody anything; and the
+//! adapters that come with the agent.
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
+use ribera_storage::Error;
 use serde::Serialize;
 
-use super::{Common, Stopped, render, setup};
+use super::{Common, Stopped, render, setup, stopped};
+use crate::adapters::{SHIPPED, Shipped, shipped};
 use crate::reach;
-use crate::report::Exit;
+use crate::report::{Exit, Stage};
 
 #[derive(Debug, Clone, Subcommand)]
 pub enum ConfigVerb {
     /// Revisa el archivo y dice qué haría / Checks the file and says what it would do
     #[command(after_help = "Ejemplo / Example:\n  ribera-agent --config agent.toml config check")]
     Check,
+    /// Los adaptadores que trae el agente / The adapters that come with the agent
+    #[command(
+        after_help = "Ejemplos / Examples:\n  ribera-agent config adapters\n  ribera-agent config adapters abasto\n  ribera-agent config adapters abasto --grant | mariadb BASE"
+    )]
+    Adapters(AdaptersArgs),
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct AdaptersArgs {
+    /// Escribe el de este nombre / Prints the one of this name
+    pub name: Option<String>,
+    /// Su usuario de solo lectura, como SQL / Its read-only user, as SQL
+    #[arg(long, requires = "name", conflicts_with = "schema")]
+    pub grant: bool,
+    /// Las tablas del producto, como SQL / The product's tables, as SQL
+    #[arg(long, requires = "name")]
+    pub schema: bool,
+}
+
+/// A line of `config adapters --json`.
+#[derive(Debug, Serialize)]
+pub struct AdapterSummary {
+    pub name: &'static str,
+    pub kind: &'static str,
+    pub datasets: Vec<String>,
+    pub es: &'static str,
+    pub en: &'static str,
 }
 
 /// What a store would read.
@@ -35,7 +65,9 @@ pub struct Answer {
 }
 
 pub fn main(common: &Common, verb: &ConfigVerb) -> Result<Exit, Stopped> {
-    let ConfigVerb::Check = verb;
+    if let ConfigVerb::Adapters(args) = verb {
+        return adapters(common, args);
+    }
     // With its secrets: one that is not set is what a run would stop at.
     let config = setup::config(common)?;
     let stores = config.stores.iter().map(|store| StoreSummary {
@@ -55,4 +87,32 @@ pub fn main(common: &Common, verb: &ConfigVerb) -> Result<Exit, Stopped> {
     };
     render::config(common, &answer);
     Ok(Exit::Done)
+}
+
+/// Needs no configuration file.
+fn adapters(common: &Common, args: &AdaptersArgs) -> Result<Exit, Stopped> {
+    let config_error = stopped(Stage::Definition, Some(Exit::Config));
+    let Some(name) = &args.name else {
+        let all = SHIPPED.iter().map(summary).collect::<ribera_storage::Result<Vec<_>>>().map_err(&config_error)?;
+        render::adapters(common, &all);
+        return Ok(Exit::Done);
+    };
+    let one = shipped(name).ok_or_else(|| {
+        let known: Vec<&str> = SHIPPED.iter().map(|one| one.name).collect();
+        let known = known.join(", ");
+        let error = Error::config(format!("adapter: must be one that comes with the agent ({known}), got {name:?}"));
+        config_error(error.with_hint("ribera-agent config adapters"))
+    })?;
+    let text = match (args.grant, args.schema) {
+        (true, _) => one.grant,
+        (_, true) => one.schema,
+        _ => one.mapping,
+    };
+    print!("{text}");
+    Ok(Exit::Done)
+}
+
+fn summary(one: &Shipped) -> ribera_storage::Result<AdapterSummary> {
+    let datasets = one.datasets()?.keys().map(ToString::to_string).collect();
+    Ok(AdapterSummary { name: one.name, kind: one.kind, datasets, es: one.es, en: one.en })
 }

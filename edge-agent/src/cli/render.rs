@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::audit::{self, Verdict};
 use super::check::Checked;
+use super::config::AdapterSummary;
 use super::quick::Answer;
 use super::spool::SpoolList;
 use super::{Common, Lang};
@@ -279,6 +280,20 @@ pub fn config(common: &Common, answer: &super::config::Answer) {
     println!("{table}");
     println!("{}: {}", answer.file, lang.pick("bien", "ok"));
     println!("{}: ribera-agent check", lang.pick("siguiente", "next"));
+}
+
+pub fn adapters(common: &Common, adapters: &[AdapterSummary]) {
+    if common.json {
+        return json(&adapters);
+    }
+    let lang = common.lang;
+    let header = "adaptador,base,conjuntos,lee";
+    let mut table = table(lang.pick(header, "adapter,database,datasets,reads"), 4);
+    for one in adapters {
+        table.add_row([one.name, one.kind, &one.datasets.join(", "), lang.pick(one.es, one.en)]);
+    }
+    println!("{table}");
+    println!("{}: ribera-agent config adapters NAME", lang.pick("siguiente", "next"));
 }
 
 pub fn reached(common: &Common, answer: &Answer) {

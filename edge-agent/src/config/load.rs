@@ -5,6 +5,8 @@ use std::path::Path;
 use ribera_storage::{Error, Result};
 use serde::Deserialize;
 
+use crate::adapters;
+
 use super::{
     Config, Databases, DatasetMapping, FirebirdConfig, Limits, ServerConfig, SourceConfig, StoreConfig, TlsMode,
 };
@@ -28,10 +30,31 @@ impl Config {
         toml::from_str::<Self>(text).map_err(|error| parse_error(text, &error))?;
         let mut value: toml::Value = toml::from_str(text).map_err(|error| parse_error(text, &error))?;
         fill(&mut value, "", env)?;
-        let config =
+        let mut config =
             Self::deserialize(value).map_err(|error| Error::config(format!("configuration: {}", error.message())))?;
+        config.add_shipped_adapters()?;
         config.validate()?;
         Ok(config)
+    }
+
+    /// Adapters that stores name and the file does not have come with the agent.
+    fn add_shipped_adapters(&mut self) -> Result<()> {
+        for store in &self.stores {
+            let Some(shipped) = adapters::shipped(&store.adapter) else { continue };
+            if !self.adapters.contains_key(shipped.name) {
+                self.adapters.insert(shipped.name.to_owned(), shipped.datasets()?);
+                self.shipped.insert(shipped.name);
+            }
+            if self.shipped.contains(shipped.name) && store.source.kind() != shipped.kind {
+                let field = format!("store {}: source.kind", store.id);
+                return bad(
+                    &field,
+                    &format!("must be {} with adapter {}", shipped.kind, shipped.name),
+                    store.source.kind(),
+                );
+            }
+        }
+        Ok(())
     }
 
     fn resolve_paths(&mut self, base: &Path) {
@@ -103,7 +126,9 @@ impl StoreConfig {
     fn validate(&self, config: &Config) -> Result<()> {
         let field = |name: &str| format!("store {}: {name}", self.id);
         let Some(adapter) = config.adapters.get(&self.adapter) else {
-            return bad(&field("adapter"), "must be the name of an [adapter.NAME.DATASET]", &self.adapter);
+            let rule = "must be the name of an [adapter.NAME.DATASET], or of one that comes with the agent";
+            return bad(&field("adapter"), rule, &self.adapter)
+                .map_err(|error: Error| error.with_hint("ribera-agent config adapters"));
         };
         if let Some(name) = self.datasets.iter().flatten().find(|name| !adapter.contains_key(name)) {
             return bad(&field("datasets"), &format!("must be datasets of adapter {:?}", self.adapter), name.as_str());

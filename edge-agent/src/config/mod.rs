@@ -1,7 +1,7 @@
 //! The agent's settings: plain data read from one TOML file. `docs/agent.md` holds the commented
 //! sample, which a test keeps valid.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use jiff::civil::Date;
@@ -44,6 +44,9 @@ pub struct Config {
     /// `[adapter.NAME.DATASET]`: how a point-of-sale product's tables become datasets.
     #[serde(default, rename = "adapter")]
     pub adapters: BTreeMap<String, BTreeMap<DatasetName, DatasetMapping>>,
+    /// Those of `adapters` that came with the agent.
+    #[serde(skip)]
+    pub shipped: BTreeSet<&'static str>,
 }
 
 /// Where batches go.

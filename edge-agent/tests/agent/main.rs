@@ -1,6 +1,7 @@
 //! The agent on real SQLite files, real MariaDB, PostgreSQL and Firebird servers, on virtual time, with failures.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod adapters;
 mod cli;
 mod crash;
 mod cycle;
@@ -21,3 +22,4 @@ mod postgres_server;
 mod procedures;
 mod servers;
 mod spool;
+mod till_clock;
