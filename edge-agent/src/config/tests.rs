@@ -49,6 +49,15 @@ fn the_sample_in_the_documentation_is_valid_whole_and_with_every_comment_taken_a
 }
 
 #[test]
+fn the_command_line_wins_over_a_datasets_chunk_rows_and_these_over_the_limits() {
+    let limits = |win| Limits { chunk_rows: 5_000, chunk_rows_win: win, ..Limits::default() };
+    let own = DatasetMapping { chunk_rows: Some(1_000), ..DatasetMapping::default() };
+    assert_eq!(limits(false).chunk_rows_of(&DatasetMapping::default()), (5_000, 1_000));
+    assert_eq!(limits(false).chunk_rows_of(&own), (1_000, 100));
+    assert_eq!(limits(true).chunk_rows_of(&own), (5_000, 1_000));
+}
+
+#[test]
 fn relative_paths_count_from_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("agent.toml");

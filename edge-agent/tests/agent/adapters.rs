@@ -355,15 +355,6 @@ fn stock_is_in_the_lake_at_six_moments(till: &Till) {
     assert_eq!(lake, expected);
 }
 
-fn write_rights(world: &World) -> Option<String> {
-    let agent = world.start().unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let mut session = agent.served(&[]).next().unwrap().source.connect().await.unwrap();
-        session.write_rights().await.unwrap()
-    })
-}
-
 #[test]
 fn abastos_daily_totals_come_from_its_procedure_to_the_cent_and_changes_are_found() {
     let till = abasto("abasto1", "");
@@ -447,21 +438,41 @@ fn with_daily_totals_alone_no_ticket_row_enters_the_spool_and_none_could_be_read
     assert!(told.contains("denied") && world.manifests().is_empty(), "{told}");
 }
 
-#[test]
-fn the_grant_scripts_user_can_write_nothing_and_the_owner_is_told_of() {
-    let abasto = abasto("abasto4", "");
-    assert_eq!(write_rights(&abasto.world), None);
-    (abasto.owner)("CREATE USER IF NOT EXISTS duena@'%' IDENTIFIED BY 'secret'; GRANT ALL ON abasto4.* TO duena@'%';");
-    let owner = World::with_config(&config("abasto", "", &abasto_source("abasto4", "duena", "secret")));
-    assert_eq!(write_rights(&owner).as_deref(), Some("ALL PRIVILEGES"));
-    let quirofano = quirofano("QUIROFANO4");
-    assert_eq!(write_rights(&quirofano.world), None);
-    let ribera_agent::config::SourceConfig::Firebird(server) = &quirofano.world.config.stores[0].source else {
-        panic!("a Firebird source");
+/// What `ribera-agent check` says of each thing it tries: whether it works, and its warning.
+fn checked(world: &World) -> BTreeMap<String, (bool, Option<String>)> {
+    let output = Command::new(env!("CARGO_BIN_EXE_ribera-agent"))
+        .args(["--json", "check", "--config"])
+        .arg(world.folder.path().join("agent.toml"))
+        .output()
+        .unwrap();
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let lines = answer.as_array().or_else(|| answer["checks"].as_array()).expect("lines").clone();
+    let line = |line: serde_json::Value| {
+        let warning = line["warning"].as_str().map(str::to_owned);
+        (line["what"].as_str().unwrap().to_owned(), (line["ok"].as_bool().unwrap(), warning))
     };
-    let owner =
-        World::with_config(&config("quirofano", "", &quirofano_source(&server.database, "sysdba", "masterkey")));
-    assert_eq!(write_rights(&owner).as_deref(), Some("administrator"));
+    lines.into_iter().map(line).collect()
+}
+
+#[test]
+fn check_finds_the_grant_scripts_user_without_a_right_to_write_and_warns_of_the_owner() {
+    let abasto = abasto("abasto4", "");
+    (abasto.owner)("CREATE USER IF NOT EXISTS duena@'%' IDENTIFIED BY 'secret'; GRANT ALL ON abasto4.* TO duena@'%';");
+    let abastos_owner = config("abasto", "", &abasto_source("abasto4", "duena", "secret"));
+    let quirofano = quirofano("QUIROFANO4");
+    let database = quirofano.world.config.stores[0].source.database();
+    let quirofanos_owner = config("quirofano", "", &quirofano_source(&database, "sysdba", "masterkey"));
+    for (till, owner, right) in
+        [(abasto, abastos_owner, "ALL PRIVILEGES"), (quirofano, quirofanos_owner, "administrator")]
+    {
+        let lines = checked(&till.world);
+        assert!(lines.values().all(|(ok, _)| *ok), "{lines:?}");
+        assert_eq!(lines["source"].1, None, "{lines:?}");
+        assert!(lines.contains_key(till.dataset) && lines.contains_key("inventario"), "{lines:?}");
+        let lines = checked(&World::with_config(&owner));
+        let warning = lines["source"].1.as_deref().unwrap_or_default();
+        assert!(warning.contains("can write") && warning.contains(right), "{lines:?}");
+    }
 }
 
 #[test]
@@ -501,4 +512,20 @@ fn a_shipped_adapter_is_for_its_own_kind_of_database_and_a_files_own_wins() {
     assert_eq!(names, ["ventas"], "a file's own replaces it whole");
     let unknown = parse(&config("otro", "", "kind = \"sqlite\"\npath = \"x.db\"")).unwrap_err();
     assert!(unknown.to_string().contains("config adapters"), "{unknown}");
+}
+
+#[test]
+fn a_datasets_own_chunk_rows_win_over_the_limits() {
+    let queries = |mapping: &str| {
+        let world = World::with_config(
+            &crate::fixture::CONFIG.replace("date = \"fecha\"", &format!("date = \"fecha\"\n{mapping}")),
+        );
+        for day in 1..=6 {
+            world.sell(&format!("2017-04-0{day}"), day * 10..day * 10 + 2);
+        }
+        let report = world.backfill("2017-04-01", "2017-04-06");
+        assert_eq!((report.exit(), report.datasets[0].rows), (Exit::Done, 12));
+        world.steps.seen.borrow().iter().filter(|step| **step == ribera_agent::ports::step::SOURCE_QUERY).count()
+    };
+    assert_eq!(queries("chunk_rows = 4") - queries(""), 2, "three queries of two days instead of one of six");
 }

@@ -341,3 +341,19 @@ fn a_running_agent_ends_in_order_when_told_to() {
     assert!(told.success());
     assert_eq!(running.wait().unwrap().code(), Some(0));
 }
+
+#[test]
+fn the_adapters_that_come_with_the_agent_are_listed_and_printed_without_a_configuration() {
+    let nowhere = tempfile::tempdir().unwrap();
+    let listed = json(&agent(nowhere.path(), &["--json", "config", "adapters"]));
+    let names: Vec<&str> = listed.as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["abasto", "mostrador", "quirofano"]);
+    let text = |words: &[&str]| String::from_utf8(agent(nowhere.path(), words).stdout).unwrap();
+    assert!(text(&["config", "adapters"]).contains("ventas diarias por producto"));
+    assert!(text(&["--lang", "en", "config", "adapters"]).contains("daily sales by product"));
+    assert!(text(&["config", "adapters", "abasto"]).contains("[adapter.abasto.ventas_agrupadas]"));
+    assert!(text(&["config", "adapters", "quirofano", "--grant"]).contains("GRANT SELECT ON PARTIDAS TO RIBERA"));
+    let unknown = agent(nowhere.path(), &["config", "adapters", "otro"]);
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("abasto, mostrador, quirofano"));
+}
