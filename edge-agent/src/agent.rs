@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -16,6 +17,7 @@ use crate::heartbeat::ClockOffset;
 use crate::journal::Journal;
 use crate::ports::{SpoolDisk, Steps, Timer, step};
 use crate::source::Source;
+use crate::uplink::Uplink;
 use crate::zone::Zone;
 
 /// What the agent is given by its host or by a simulation.
@@ -53,6 +55,7 @@ pub struct Agent<S> {
     pub journal: Journal,
     pub stores: Vec<ServedStore>,
     pub progress: Rc<dyn Progress>,
+    pub uplink: Arc<Uplink>,
     /// Once measured.
     pub clock_offset: Cell<Option<ClockOffset>>,
     /// Newest last, for the heartbeat.
@@ -83,6 +86,7 @@ impl<S: ObjectStore> Agent<S> {
     /// Takes the parts and puts the spool in order: what no batch needs any more is deleted.
     pub fn start(config: Config, ports: Ports<S>, journal: Journal, stores: Vec<ServedStore>) -> Result<Self> {
         let agent = Self {
+            uplink: Arc::new(Uplink::new(&config.limits)),
             config,
             ports,
             journal,

@@ -31,6 +31,7 @@ pub mod run;
 pub mod sink;
 pub mod source;
 pub mod sql;
+pub mod uplink;
 pub mod upload;
 pub mod value;
 pub mod zone;

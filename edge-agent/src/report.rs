@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use jiff::civil::DateTime;
 use ribera_storage::{DatasetName, Error, ErrorKind, ExactDecimal, StoreId, Unit};
 use serde::Serialize;
 
@@ -158,6 +159,9 @@ pub struct UploadReport {
     pub waiting: u64,
     /// Epochs begun because another journal had used the stream.
     pub new_epochs: u64,
+    /// Local time at which `upload_schedule` lets waiting batches go.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_until: Option<DateTime>,
 }
 
 #[derive(Debug, Clone, Serialize)]

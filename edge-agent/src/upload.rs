@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use jiff::civil::DateTime;
 use ribera_storage::batch::{FileFacts, Manifest, ManifestKind};
 use ribera_storage::object::{ObjectPath, PutBody, PutOutcome};
 use ribera_storage::{Error, ErrorKind, ObjectStore, Result, StoreId, paths};
@@ -14,6 +15,7 @@ use crate::columns::hex;
 use crate::journal::{BatchRow, BatchState};
 use crate::ports::step;
 use crate::report::UploadReport;
+use crate::uplink::Rate;
 
 /// The first pause after a failed attempt; it doubles up to the last.
 const PAUSE_FIRST_MS: u64 = 250;
@@ -34,13 +36,35 @@ impl<S: ObjectStore> Agent<S> {
     pub async fn upload(&self, stores: &[StoreId], report: &mut UploadReport) -> Result<()> {
         let stores = self.served_ids(stores);
         self.publish_all_differing(&stores).await?;
-        while let Some(batch) = self.journal.next_to_send(&stores)? {
+        loop {
+            // Time passes with every batch.
+            let (open, held) = self.open_now(&stores);
+            let Some(batch) = self.journal.next_to_send(&open)? else {
+                if self.journal.next_to_send(&stores)?.is_some() {
+                    report.held_until = held;
+                }
+                return Ok(());
+            };
             match batch.state {
                 BatchState::Voiding => self.send_void(&batch, report).await?,
                 _ => self.send(batch, report).await?,
             }
         }
-        Ok(())
+    }
+
+    /// The stores whose hours allow uploads, and when the first of the others may again.
+    fn open_now(&self, stores: &[StoreId]) -> (Vec<StoreId>, Option<DateTime>) {
+        let mut held: Option<DateTime> = None;
+        let mut open = Vec::new();
+        for store in stores {
+            let now = self.local_now(store);
+            if self.uplink.rate(now.time()) == Rate::Closed {
+                held = [held, self.uplink.opens_at(now)].into_iter().flatten().min();
+            } else {
+                open.push(store.clone());
+            }
+        }
+        (open, held)
     }
 
     /// Runs `call` until it succeeds, with growing pauses; gives up after `upload_tries` or at an
@@ -80,6 +104,8 @@ impl<S: ObjectStore> Agent<S> {
         self.publish_differing(&store, &dataset).await?;
         let file = batch.manifest.file.as_ref().ok_or_else(|| Error::bug("a batch without file facts"))?;
         let path = ObjectPath::new(file.path.clone())?;
+        let local = self.local_now(&store);
+        self.uplink.begin(local);
         self.with_retries(async || {
             self.ports.steps.at(step::UPLOAD_FILE)?;
             // Its name holds its hash: whatever is there already is this very file.
@@ -91,7 +117,7 @@ impl<S: ObjectStore> Agent<S> {
                 self.journal.set_state(batch.id, BatchState::Uploaded, None, self.ports.clock.now())?;
                 report.batches += 1;
                 report.bytes += batch.bytes;
-                self.keep_to_rate(batch.bytes, begun_at).await;
+                self.keep_to_rate(self.uplink.rate(local.time()), batch.bytes, begun_at).await;
                 Ok(())
             }
             Sent::Theirs => self.leave_epoch(&store, &dataset, report).await,
@@ -198,9 +224,9 @@ impl<S: ObjectStore> Agent<S> {
         Ok(bytes == facts.bytes && hex(&hasher.finalize()) == facts.sha256)
     }
 
-    /// Waits until the bytes just sent fit the uplink limit.
-    async fn keep_to_rate(&self, bytes: u64, begun_at: jiff::Timestamp) {
-        let Some(rate) = self.config.limits.upload_bytes_per_s else { return };
+    /// Waits until the bytes just sent fit the uplink limit, where the object store took them at once.
+    async fn keep_to_rate(&self, rate: Rate, bytes: u64, begun_at: jiff::Timestamp) {
+        let Rate::BytesPerS(rate) = rate else { return };
         let owed = Duration::from_secs_f64(bytes as f64 / rate as f64);
         let spent = Duration::try_from(self.ports.clock.now().duration_since(begun_at)).unwrap_or_default();
         if let Some(rest) = owed.checked_sub(spent) {

@@ -147,7 +147,7 @@ duckdb_library() {
 # The independent readers, in a virtual environment named after its requirements.
 python_environment() {
   [ -f "$VENV/.complete" ] && return
-  say "python: deltalake, polars, duckdb, pyarrow"
+  say "python: deltalake, polars, duckdb, pyarrow, moto"
   (
     flock 9
     [ -f "$VENV/.complete" ] && exit

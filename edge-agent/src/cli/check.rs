@@ -6,7 +6,7 @@ use ribera_storage::ports::Random;
 use ribera_storage::{Error, ObjectStore, Result, StoreId};
 use serde::Serialize;
 
-use super::{CheckArgs, Common, Lang, Stopped, render, setup};
+use super::{CheckArgs, Common, Lang, Stopped, check_s3, render, setup};
 use crate::agent::{Agent, DatasetContext, ServedStore};
 use crate::extract::Job;
 use crate::host::OsRandom;
@@ -33,7 +33,16 @@ pub async fn main(common: &Common, args: &CheckArgs) -> Result<Exit, Stopped> {
     // A check changes nothing in the agent's folder, and may run beside a running agent.
     let ready = setup::agent(&Common { dry_run: true, ..common.clone() })?;
     let agent = &ready.agent;
-    let mut lines = vec![object_store(agent).await];
+    let mut lines = Vec::new();
+    let reached = match (&agent.config.object_store.s3, &agent.ports.objects) {
+        (Some(config), Objects::S3(store)) => {
+            check_s3::way(config, store, common.lang, args.timeout(), &mut lines).await
+        }
+        _ => true,
+    };
+    if reached {
+        lines.push(object_store(agent, common.lang).await);
+    }
     let checked = futures::stream::iter(agent.served(&common.stores))
         .map(|store| async move {
             let mut lines = Vec::new();
@@ -48,7 +57,7 @@ pub async fn main(common: &Common, args: &CheckArgs) -> Result<Exit, Stopped> {
     Ok(exit)
 }
 
-async fn object_store(agent: &Agent<Objects>) -> Checked {
+async fn object_store(agent: &Agent<Objects>, lang: Lang) -> Checked {
     let place = agent.ports.objects.describe();
     let done = async {
         agent.ports.objects.probe().await?;
@@ -64,7 +73,7 @@ async fn object_store(agent: &Agent<Objects>) -> Checked {
             warning: (offset_s.abs() > 60).then(|| format!("clock off by {offset_s} s")),
             ..good("object_store", None, format!("{place}, clock {offset_s:+} s"))
         },
-        Err(error) => bad("object_store", None, Stage::Upload, &error),
+        Err(error) => check_s3::failed("object_store", &error, lang),
     }
 }
 
@@ -165,11 +174,11 @@ async fn check_dataset<S: ObjectStore>(agent: &Agent<S>, context: &DatasetContex
     Ok(format!("{day}: {audited} audited, {} read", sink.rows()))
 }
 
-fn good(what: &str, store: Option<&StoreId>, detail: String) -> Checked {
+pub(super) fn good(what: &str, store: Option<&StoreId>, detail: String) -> Checked {
     Checked { what: what.to_owned(), store: store.cloned(), ok: true, warning: None, detail, problem: None }
 }
 
-fn bad(what: &str, store: Option<&StoreId>, stage: Stage, error: &ribera_storage::Error) -> Checked {
+pub(super) fn bad(what: &str, store: Option<&StoreId>, stage: Stage, error: &ribera_storage::Error) -> Checked {
     let problem = Problem::new(stage, error);
     Checked {
         what: what.to_owned(),

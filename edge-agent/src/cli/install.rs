@@ -53,8 +53,8 @@ pub fn main(common: &Common, args: &InstallArgs) -> Result<Exit, Stopped> {
 
 /// A service that comes back after any end, may write only where it must, and gives way to the till.
 fn unit(program: &Path, file: &Path, user: &str, config: &Config) -> String {
-    let writable: Vec<String> =
-        [&config.folder, &config.object_store.folder].map(|folder| quoted(&folder.display().to_string())).into();
+    let folders = std::iter::once(&config.folder).chain(&config.object_store.folder);
+    let writable: Vec<String> = folders.map(|folder| quoted(&folder.display().to_string())).collect();
     format!(
         "# Written by `ribera-agent install`.
 [Unit]

@@ -12,6 +12,7 @@ use crate::report::{Exit, Problem, Stage};
 mod audit;
 mod backfill;
 mod check;
+mod check_s3;
 mod config;
 mod extract;
 mod install;

@@ -127,6 +127,10 @@ pub fn report(common: &Common, report: &Report) {
             lang.pick("en espera", "waiting"),
             upload.waiting
         );
+        if let Some(until) = upload.held_until {
+            let held = lang.pick("la subida espera (upload_schedule) hasta", "uploads wait (upload_schedule) until");
+            println!("{held}: {until}");
+        }
     }
     report.problems.iter().for_each(|problem| tell(lang, problem));
 }

@@ -83,6 +83,7 @@ pub fn agent_with(common: &Common, limit: &dyn Fn(&mut Limits)) -> Result<Ready,
     let ports =
         Ports { objects, clock, random, timer: Rc::new(TokioTimer), disk: Rc::new(disk), steps: Rc::new(NoSteps) };
     let agent = Agent::start(config, ports, journal, stores).map_err(stopped(Stage::Spool, None))?;
+    agent.ports.objects.set_pace(agent.uplink.clone());
     Ok(Ready { agent, _lock: lock })
 }
 

@@ -14,15 +14,13 @@ pub struct Hours {
 }
 
 impl Hours {
+    pub fn contains(self, time: Time) -> bool {
+        if self.from < self.to { (self.from..self.to).contains(&time) } else { time >= self.from || time < self.to }
+    }
+
     /// When work may go on: now, or at the next beginning.
     pub fn next(self, now: DateTime) -> DateTime {
-        let time = now.time();
-        let inside = if self.from < self.to {
-            (self.from..self.to).contains(&time)
-        } else {
-            time >= self.from || time < self.to
-        };
-        if inside {
+        if self.contains(now.time()) {
             return now;
         }
         let today = now.date().to_datetime(self.from);

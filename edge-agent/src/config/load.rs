@@ -6,6 +6,7 @@ use ribera_storage::{Error, Result};
 use serde::Deserialize;
 
 use crate::adapters;
+use crate::uplink::{Rate, Uplink};
 
 use super::{
     Config, Databases, DatasetMapping, FirebirdConfig, Limits, ServerConfig, SourceConfig, StoreConfig, TlsMode,
@@ -60,7 +61,7 @@ impl Config {
     fn resolve_paths(&mut self, base: &Path) {
         let resolve = |path: &mut std::path::PathBuf| *path = base.join(&*path);
         resolve(&mut self.folder);
-        resolve(&mut self.object_store.folder);
+        self.object_store.paths_mut().for_each(resolve);
         for store in &mut self.stores {
             match &mut store.source {
                 SourceConfig::Sqlite { path } => resolve(path),
@@ -79,6 +80,7 @@ impl Config {
 
     fn validate(&self) -> Result<()> {
         self.limits.validate()?;
+        self.object_store.validate()?;
         if self.stores.is_empty() {
             return bad("store", "must be at least one [[store]]", "none");
         }
@@ -117,6 +119,16 @@ impl Limits {
             if !(min..=max).contains(&value) {
                 return bad(&format!("limits.{field}"), &format!("must be {min} to {max}"), &value.to_string());
             }
+        }
+        for rate in self.upload_schedule.iter().filter_map(|span| span.bytes_per_s) {
+            if (1..1024).contains(&rate) {
+                return bad("limits.upload_schedule.bytes_per_s", "must be 0, or 1024 and more", &rate.to_string());
+            }
+        }
+        let uplink = Uplink::new(self);
+        let noon = jiff::civil::date(2026, 1, 1).at(12, 0, 0, 0);
+        if uplink.rate(noon.time()) == Rate::Closed && uplink.opens_at(noon).is_none() {
+            return bad("limits.upload_schedule", "must leave some time of the day for uploads", "none");
         }
         Ok(())
     }

@@ -13,12 +13,14 @@ mod databases;
 mod hours;
 mod load;
 mod mapping;
+mod object_store;
 #[cfg(test)]
 mod tests;
 
 pub use databases::{DatabaseDays, Databases};
 pub use hours::Hours;
 pub use mapping::{ColumnMapping, DatasetMapping, EpochUnit};
+pub use object_store::{ObjectStoreConfig, ProxyConfig, S3Config};
 
 /// The whole configuration file.
 #[derive(Debug, Clone, Deserialize)]
@@ -47,14 +49,6 @@ pub struct Config {
     /// Those of `adapters` that came with the agent.
     #[serde(skip)]
     pub shipped: BTreeSet<&'static str>,
-}
-
-/// Where batches go.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ObjectStoreConfig {
-    /// A folder of a local or network disk.
-    pub folder: PathBuf,
 }
 
 /// One store: its database, and what is read from it.
@@ -179,6 +173,16 @@ pub enum FirebirdCharset {
     Win1252,
 }
 
+/// The uplink limit in a part of the day, in the store's own time.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UploadSpan {
+    pub hours: Hours,
+    /// 0: nothing is uploaded. Absent: as `upload_bytes_per_s` says.
+    #[serde(default)]
+    pub bytes_per_s: Option<u64>,
+}
+
 /// Bounds. Each trade is told beside its key in `docs/agent.md`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -195,6 +199,8 @@ pub struct Limits {
     pub audit_tries: u32,
     pub upload_tries: u32,
     pub upload_bytes_per_s: Option<u64>,
+    /// The first that has the time of day holds.
+    pub upload_schedule: Vec<UploadSpan>,
     pub facts_days: u32,
     pub reports_days: u32,
     pub reports_max: u32,
@@ -217,6 +223,7 @@ impl Default for Limits {
             audit_tries: 3,
             upload_tries: 5,
             upload_bytes_per_s: None,
+            upload_schedule: Vec::new(),
             facts_days: 400,
             reports_days: 90,
             reports_max: 500,

@@ -3,7 +3,7 @@ use super::*;
 const SAMPLE_PAGE: &str = include_str!("../../../docs/agent.md");
 
 fn env(name: &str) -> Option<String> {
-    (name == "POS_PASSWORD").then(|| "hunter2".to_owned())
+    ["POS_PASSWORD", "S3_SECRET"].contains(&name).then(|| "hunter2".to_owned())
 }
 
 /// The fenced TOML blocks of docs/agent.md.
@@ -112,6 +112,70 @@ fn a_bad_setting_is_refused_naming_field_rule_and_value() {
         for word in words {
             assert!(error.contains(word), "{error:?} should name {word:?}");
         }
+    }
+}
+
+/// With an object store and limits of its own.
+fn stored(object_store: &str, limits: &str) -> Result<Config, ribera_storage::Error> {
+    let text = minimal(&format!("limits = {{ {limits} }}"));
+    Config::parse(&text.replace("object_store = { folder = \"objects\" }", object_store), &env)
+}
+
+fn s3(more: &str) -> String {
+    format!(
+        "object_store = {{ s3 = {{ endpoint = \"https://s3.example.com\", bucket = \"ventas\", region = \"eu-west-1\", \
+         access_key_id = \"K\", secret_access_key = \"${{S3_SECRET}}\", {more} }} }}"
+    )
+}
+
+#[test]
+fn an_object_store_is_a_folder_or_a_bucket_and_what_is_wrong_with_it_is_named() {
+    let config = stored(&s3("prefix = \"a/b/\", ca_file = \"/x/ca.pem\""), "").unwrap();
+    assert!(!format!("{config:?}").contains("hunter2"));
+    let settings = config.object_store.s3.unwrap().settings();
+    assert_eq!((settings.prefix.as_str(), settings.path_style), ("a/b/", true));
+    assert_eq!(settings.secret_access_key.expose(), "hunter2");
+    let amazon = s3("path_style = true").replace("s3.example.com", "s3.eu-west-1.amazonaws.com");
+    assert!(stored(&amazon, "").unwrap().object_store.s3.unwrap().settings().path_style);
+    let amazon = amazon.replace("path_style = true", "timeout_s = 5");
+    assert!(!stored(&amazon, "").unwrap().object_store.s3.unwrap().settings().path_style);
+    let both = s3("timeout_s = 5").replace("{ s3", "{ folder = \"objects\", s3");
+    let proxy = |url: &str| s3(&format!("proxy = {{ url = \"{url}\", user = \"u\", password = \"${{S3_SECRET}}\" }}"));
+    let user = s3("timeout_s = 9").replace("s3.example", "u:hunter2@s3.example");
+    let cases: [(String, &[&str]); 9] = [
+        ("object_store = { }".to_owned(), &["object_store.folder", "neither"]),
+        (both, &["object_store.folder", "absent beside s3"]),
+        (s3("timeout_s = 9").replace("https://", "ftp://"), &["object_store.s3.endpoint", "ftp://s3.example.com"]),
+        (user, &["object_store.s3.endpoint", "s3.example.com"]),
+        (s3("timeout_s = 9").replace("\"ventas\"", "\"ve/ntas\""), &["object_store.s3.bucket", "ve/ntas"]),
+        (s3("prefix = \"a//b\""), &["object_store.s3.prefix", "a//b"]),
+        (s3("timeout_s = 0"), &["object_store.s3.timeout_s", "1 to 600"]),
+        (proxy("socks5://127.0.0.1:1080"), &["object_store.s3.proxy.url", "socks5"]),
+        (proxy(&format!("http://{}127.0.0.1:3128", "u:hunter2@")), &["object_store.s3.proxy.url", "keys of their own"]),
+    ];
+    for (text, words) in cases {
+        let error = stored(&text, "").unwrap_err().to_string();
+        assert!(!error.contains("hunter2"), "{error}");
+        for word in words {
+            assert!(error.contains(word), "{error:?} should name {word:?}");
+        }
+    }
+    stored(&proxy("http://127.0.0.1:3128"), "").unwrap();
+}
+
+#[test]
+fn hours_without_any_upload_must_leave_some_of_the_day() {
+    let schedule = |text: &str| stored("object_store = { folder = \"o\" }", &format!("upload_schedule = [{text}]"));
+    schedule("{ hours = \"08:00-22:00\", bytes_per_s = 50_000 }, { hours = \"22:00-08:00\", bytes_per_s = 0 }")
+        .unwrap();
+    let never = "{ hours = \"08:00-22:00\", bytes_per_s = 0 }, { hours = \"22:00-08:00\", bytes_per_s = 0 }";
+    for (text, word) in [
+        (never, "leave some time"),
+        ("{ hours = \"8-22\" }", "HH:MM"),
+        ("{ hours = \"08:00-09:00\", bytes_per_s = 9 }", "1024"),
+    ] {
+        let error = schedule(text).unwrap_err().to_string();
+        assert!(error.contains(word), "{error}");
     }
 }
 

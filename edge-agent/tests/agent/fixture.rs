@@ -361,18 +361,27 @@ impl World {
     }
 
     pub fn start(&self) -> Result<TestAgent> {
-        let journal = Journal::open_file(&self.journal_file(), self.random.as_ref(), self.steps.clone())?;
-        self.start_with(journal)
+        self.start_with(self.journal()?)
+    }
+
+    pub fn journal(&self) -> Result<Journal> {
+        Journal::open_file(&self.journal_file(), self.random.as_ref(), self.steps.clone())
     }
 
     pub fn start_with(&self, journal: Journal) -> Result<TestAgent> {
+        self.start_on(self.objects.clone(), journal)
+    }
+
+    /// With another object store.
+    pub fn start_on<S: ObjectStore>(&self, objects: S, journal: Journal) -> Result<Agent<S>> {
         let clock: Rc<dyn Clock> = Rc::new(self.clock.clone());
         let served = |store: &ribera_agent::config::StoreConfig| ServedStore {
             config: store.clone(),
             source: ribera_agent::source::open(store, &clock).unwrap(),
         };
         let stores = self.config.stores.iter().map(served).collect();
-        Agent::start(self.config.clone(), self.ports(), journal, stores)
+        let Ports { clock, random, timer, disk, steps, .. } = self.ports();
+        Agent::start(self.config.clone(), Ports { objects, clock, random, timer, disk, steps }, journal, stores)
     }
 
     /// Starts an agent, runs one request, ends the agent.

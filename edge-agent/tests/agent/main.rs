@@ -1,4 +1,4 @@
-//! The agent on real SQLite files, real MariaDB, PostgreSQL and Firebird servers, on virtual time, with failures.
+//! The agent on real SQLite files, real MariaDB, PostgreSQL, Firebird and S3 servers, on virtual time, with failures.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod adapters;
@@ -14,12 +14,18 @@ mod fixture;
 mod journal;
 mod kinds;
 mod lake;
+mod line;
 mod mariadb;
 mod mariadb_server;
 mod matrix;
 mod postgres;
 mod postgres_server;
 mod procedures;
+mod s3_agent;
+mod s3_check;
+mod s3_server;
+mod s3_store;
 mod servers;
 mod spool;
 mod till_clock;
+mod uplink;

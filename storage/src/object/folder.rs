@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::{ObjectMeta, ObjectPath, ObjectStore, PutBody, PutOutcome};
+use super::{ObjectMeta, ObjectPath, ObjectStore, PutBody, PutOutcome, keeps_put_if_absent};
 use crate::error::{Error, Result};
 
 /// The folder of unfinished writes; no object lies in it.
@@ -76,13 +76,9 @@ impl FolderStore {
 
     /// Whether the folder keeps the promise of put-if-absent; an error that says so otherwise.
     pub async fn probe(&self) -> Result<()> {
-        let path = ObjectPath::new(format!("state/probe/{}-{}", self.token, next_number()))?;
-        let first = self.put_if_absent(&path, Bytes::from_static(b"1").into()).await?;
-        let second = self.put_if_absent(&path, Bytes::from_static(b"2").into()).await?;
-        let kept = self.get(&path).await?;
-        self.delete(&path).await?;
-        let promised = first == PutOutcome::Created && second == PutOutcome::Exists && kept.as_deref() == Some(b"1");
-        if promised {
+        let name = format!("{}-{}", self.token, next_number());
+        let put = async |path: &ObjectPath, body| self.put_if_absent(path, body).await;
+        if keeps_put_if_absent(self, put, &name).await? {
             return Ok(());
         }
         Err(Error::config(format!(

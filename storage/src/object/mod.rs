@@ -18,9 +18,13 @@ pub mod conformance;
 pub mod faulty;
 pub mod folder;
 pub mod memory;
+#[cfg(feature = "s3")]
+pub mod s3;
 
 pub use folder::FolderStore;
 pub use memory::MemoryStore;
+#[cfg(feature = "s3")]
+pub use s3::S3Store;
 
 /// The key of an object: segments of `[A-Za-z0-9._=+~-]` joined by `/`, none of them empty,
 /// `.` or `..`, 512 bytes at most. Checked when made, so that no key escapes a folder.
@@ -146,6 +150,21 @@ pub async fn store_now<S: ObjectStore>(store: &S, fresh_name: &str) -> Result<Ti
     let meta = store.head(&path).await?;
     store.delete(&path).await?;
     meta.map(|meta| meta.modified).ok_or_else(|| Error::retry(format!("{path}: vanished")))
+}
+
+/// Whether of two puts of a fresh object only the first one counts. `put` is the store's own
+/// put-if-absent; `fresh_name` must be random.
+pub async fn keeps_put_if_absent<S: ObjectStore>(
+    store: &S,
+    put: impl AsyncFn(&ObjectPath, PutBody) -> Result<PutOutcome>,
+    fresh_name: &str,
+) -> Result<bool> {
+    let path = ObjectPath::new(format!("state/probe/{fresh_name}"))?;
+    let first = put(&path, Bytes::from_static(b"1").into()).await?;
+    let second = put(&path, Bytes::from_static(b"2").into()).await?;
+    let kept = store.get(&path).await?;
+    store.delete(&path).await?;
+    Ok(first == PutOutcome::Created && second == PutOutcome::Exists && kept.as_deref() == Some(b"1"))
 }
 
 impl<T: ObjectStore> ObjectStore for &T {
