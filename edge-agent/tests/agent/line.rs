@@ -25,6 +25,8 @@ pub enum Fault {
     Redirect,
     /// 404 and a page for people, as filters answer.
     NotFoundPage,
+    /// It is done; the answer's ETag is another than the MD5, as of objects that are encrypted with an owner's key.
+    OtherTag,
     /// 200 with an ETag and no more; nothing was done.
     EmptySuccess,
     /// No answer at all, and the connection stays open.
@@ -134,6 +136,14 @@ impl Line {
     }
 }
 
+/// What comes back of an answer.
+#[derive(Clone, Copy)]
+enum Back {
+    Whole,
+    OtherTag,
+    Nothing,
+}
+
 /// The first line and the headers, in the words they came in.
 struct Head {
     first: String,
@@ -179,7 +189,7 @@ impl State {
                 *self.fired.lock().unwrap().entry(fault).or_default() += 1;
                 self.harm(client, &head, fault)
             }
-            None => self.pass(client, &head, &head.first, self.upstream, true),
+            None => self.pass(client, &head, &head.first, self.upstream, Back::Whole),
         }
     }
 
@@ -196,7 +206,8 @@ impl State {
         let page = "<!DOCTYPE html><html><body>Bienvenido a la red. Acepte las condiciones.</body></html>";
         let error = |code: &str| format!("<Error><Code>{code}</Code><Message>Later.</Message></Error>");
         match fault {
-            Fault::LostAnswer => return self.pass(client, head, &head.first, self.upstream, false),
+            Fault::LostAnswer => return self.pass(client, head, &head.first, self.upstream, Back::Nothing),
+            Fault::OtherTag => return self.pass(client, head, &head.first, self.upstream, Back::OtherTag),
             Fault::Reset => {
                 // What is not read when a connection closes makes it a reset.
                 let half = head.body_bytes() / 2;
@@ -228,7 +239,7 @@ impl State {
     }
 
     /// Hands a request on, and its answer back, unless that is to be lost.
-    fn pass(&self, mut client: TcpStream, head: &Head, first: &str, port: u16, answers: bool) -> Result<()> {
+    fn pass(&self, mut client: TcpStream, head: &Head, first: &str, port: u16, back: Back) -> Result<()> {
         let mut server = TcpStream::connect(("127.0.0.1", port))?;
         let mut text = format!("{first}\r\n");
         for (name, value) in &head.headers {
@@ -251,11 +262,18 @@ impl State {
         }
         let mut whole = Vec::new();
         server.read_to_end(&mut whole)?;
-        if answers {
-            client.write_all(&whole)?;
-            client.shutdown(Shutdown::Write)?;
+        match back {
+            Back::Nothing => return Ok(()),
+            Back::Whole => {}
+            Back::OtherTag => {
+                let name = b"ETag: \"";
+                let at = whole.windows(name.len()).position(|window| window.eq_ignore_ascii_case(name));
+                let at = at.expect("an answer with an ETag") + name.len();
+                whole[at..at + 32].reverse();
+            }
         }
-        Ok(())
+        client.write_all(&whole)?;
+        client.shutdown(Shutdown::Write)
     }
 
     fn serve_proxy(&self, mut client: TcpStream, head: Head, user: &str) -> Result<()> {
@@ -274,7 +292,7 @@ impl State {
         }
         let (host, path) = target.strip_prefix("http://").unwrap().split_once('/').unwrap();
         let port = host.rsplit_once(':').unwrap().1.parse().unwrap();
-        self.pass(client, &head, &format!("{method} /{path} HTTP/1.1"), port, true)
+        self.pass(client, &head, &format!("{method} /{path} HTTP/1.1"), port, Back::Whole)
     }
 
     fn tunnel(&self, mut client: TcpStream, mut server: TcpStream) -> Result<()> {

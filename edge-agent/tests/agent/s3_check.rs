@@ -63,3 +63,24 @@ fn each_way_a_bucket_can_fail_is_told_with_the_next_step_in_both_languages() {
     }
     assert!(line.fired(Fault::Portal) > 0 && proxy.refused() > 0);
 }
+
+#[test]
+fn without_a_proxy_of_its_own_the_environment_s_holds_but_for_hosts_it_leaves_out() {
+    let proxy = Line::proxy("tienda:clave");
+    let place = sold_place("environment", &format!("http://127.0.0.1:{}", server().port), "");
+    let check = |no_proxy: &str| {
+        let mut command = agent_command(place.path(), &["check", "--json"]);
+        command.env("http_proxy", format!("http://{}127.0.0.1:{}", "tienda:clave@", proxy.port));
+        let output = command.env("no_proxy", no_proxy).env_remove("NO_PROXY").output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let shown = String::from_utf8(output.stdout).unwrap();
+        assert!(!shown.contains("clave@"), "{shown}");
+        shown
+    };
+    // Nobody can say from here whether the proxy reaches the bucket: that is told by the requests.
+    assert!(!check("").contains("object_store_network"));
+    let through = proxy.passed();
+    assert!(through > 0, "the proxy saw nothing");
+    check("127.0.0.1");
+    assert_eq!(proxy.passed(), through, "a host that was left out went through the proxy");
+}

@@ -217,6 +217,25 @@ fn after_any_fault_of_the_line_the_file_is_there_whole_or_not_at_all() {
 }
 
 #[test]
+fn a_put_whose_tag_says_nothing_is_proven_by_the_object_itself() {
+    let line = Line::to(server().port);
+    let store = open(&server().settings(line.port, "tags"));
+    on_runtime(async {
+        let body = || PutBody::Bytes(Bytes::from_static(b"encrypted with a key of the owner"));
+        // The put and the look at the object after it.
+        line.fail("PUT", &[Fault::OtherTag]);
+        line.fail("HEAD", &[Fault::OtherTag]);
+        store.put(&path("a/b"), body()).await.unwrap();
+        line.assert_all_fired();
+        // What is found is not what was answered.
+        line.fail("PUT", &[Fault::OtherTag]);
+        let error = store.put(&path("a/b"), body()).await.unwrap_err();
+        assert_eq!((cause(&error), error.kind()), (Cause::Damaged, ErrorKind::Retry), "{error}");
+        line.assert_all_fired();
+    });
+}
+
+#[test]
 fn a_clock_that_is_four_hundred_days_off_signs_with_the_bucket_s_time() {
     on_runtime(async {
         for days in [400, -400] {
