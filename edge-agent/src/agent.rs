@@ -166,9 +166,20 @@ impl<S: ObjectStore> Agent<S> {
 
     /// Remembers a line for people who look from afar.
     pub fn log(&self, line: impl Into<String>) {
-        const LINES_MAX: usize = 50;
         let line = line.into();
         tracing::warn!("{line}");
+        self.keep_line(&line);
+    }
+
+    /// The same of something that a person must see to.
+    pub fn log_error(&self, line: impl Into<String>) {
+        let line = line.into();
+        tracing::error!("{line}");
+        self.keep_line(&line);
+    }
+
+    fn keep_line(&self, line: &str) {
+        const LINES_MAX: usize = 50;
         let mut tail = self.log_tail.borrow_mut();
         if tail.len() >= LINES_MAX {
             tail.remove(0);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use futures::StreamExt;
+use jiff::Timestamp;
 use jiff::civil::Date;
 use ribera_storage::batch::Facts;
 use ribera_storage::dataset::{DatasetDefinition, DatasetKind};
@@ -12,7 +13,7 @@ use ribera_storage::{DatasetName, ErrorKind, ObjectStore, Result, StoreId, Unit,
 use crate::agent::{Agent, DatasetContext, ServedStore, StorePlace};
 use crate::extract::{Found, Job, Reading, day_before};
 use crate::journal::UnitRow;
-use crate::plan::{Comparison, Days, TRIES_MAX, Why, daily_batches, month_batch, window};
+use crate::plan::{Comparison, Days, TRIES_MAX, Why, daily_batches, month_batch, stretches, window};
 use crate::report::{DatasetReport, PlannedUnit, Problem, Stage};
 use crate::source::{Source, pieces};
 
@@ -128,18 +129,28 @@ impl<S: ObjectStore> Agent<S> {
                 "{} unit(s) are not proven: the source's audit and the rows it gave differ, the first is {}",
                 report.unproven.len(),
                 report.unproven[0]
-            ));
+            ))
+            .with_hint(audit_command(id, name, report.unproven[0]));
             collected.problems.push(Problem::new(Stage::Lake, &error).of(id, Some(name)));
         }
         report.seconds = self.ports.clock.now().duration_since(begun_at).as_secs_f64();
         collected.datasets.push(report);
-        let seen_at = self.store_now().map_or(begun_at, |now| now.min(begun_at));
+        let seen_at = self.seen_at(id, name, begun_at);
         if is_cycle
             && !self.config.dry_run
             && let Err(error) = self.journal.record_cycle(id, name, begun_at, seen_at, &outcome)
         {
             collected.problems.push(Problem::new(Stage::Journal, &error).of(id, Some(name)));
         }
+    }
+
+    /// The earliest that "now" may have been in a cycle. One that began before the last good cycle, by a clock
+    /// that is behind the object store's, looked at other days: what it saw does not put the last good one back.
+    fn seen_at(&self, store: &StoreId, dataset: &DatasetName, begun_at: Timestamp) -> Timestamp {
+        let Some(store_now) = self.store_now() else { return begun_at };
+        let last = self.journal.last_good_cycle(store, dataset).ok().flatten();
+        let last = last.filter(|last| *last <= store_now).unwrap_or(Timestamp::MIN);
+        begun_at.min(store_now).max(last)
     }
 
     /// Whether the schedule lets a dataset's cycle begin: by the definition last seen, so that
@@ -195,7 +206,8 @@ impl<S: ObjectStore> Agent<S> {
             let done = self.work_part(reading, part, window.from, report).await;
             failed = one_bad_part(failed, done, several)?;
         }
-        failed
+        failed?;
+        if self.config.dry_run { Ok(()) } else { self.advance_watermark(reading) }
     }
 
     /// The days of a cycle that lie in one database.
@@ -212,10 +224,14 @@ impl<S: ObjectStore> Agent<S> {
         let mut differing = BTreeMap::new();
         let mut found = Found::new();
         if let Some(days) = &part.window {
-            found = self.ask(reading, days).await?;
             let known = self.journal.units_between(id, name, days.from, days.to)?;
-            differing = comparison(reading, &place, false, false).differing(days, &found, &known);
-            report.compared += days.iter().count() as u64;
+            let comparison = comparison(reading, &place, false, false);
+            let to_compare = self.days_to_compare(reading, days, &known, &comparison).await?;
+            report.compared += to_compare.len() as u64;
+            for days in stretches(to_compare) {
+                found.extend(self.ask(reading, &days).await?);
+                differing.extend(comparison.differing(&days, &found, &known));
+            }
         }
         differing.extend(part.due);
         plan_report(report, &differing);
@@ -465,6 +481,14 @@ fn parts(source: &dyn Source, window: Option<Days>, due: BTreeMap<Date, Why>) ->
     parts.into_values().rev().collect()
 }
 
+/// Shows what source, agent and lake say of a unit.
+pub(crate) fn audit_command(store: &StoreId, dataset: &DatasetName, unit: Unit) -> String {
+    match unit.date() {
+        Some(day) => format!("ribera-agent audit --stores {store} --datasets {dataset} --from {day} --to {day}"),
+        None => "ribera-agent spool".to_owned(),
+    }
+}
+
 /// What was found of some days.
 fn part(found: &Found, days: &Days) -> Found {
     let wanted = days.iter().map(Unit::Day);
@@ -477,7 +501,11 @@ fn due_once_more(row: &UnitRow) -> Option<(Date, Why)> {
     if row.tries >= TRIES_MAX {
         return None;
     }
-    Some((day, if row.stale { Why::Stale } else { Why::LeavesLookback }))
+    Some(match () {
+        () if row.stale => (day, Why::Stale),
+        () if !row.is_final => (day, Why::LeavesLookback),
+        () => (day, Why::Unproven),
+    })
 }
 
 /// The units of days whose rows at the source are not those that were extracted.

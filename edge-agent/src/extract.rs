@@ -12,6 +12,7 @@ use ribera_storage::{BatchId, Error, Month, ObjectStore, Result, Unit};
 
 use crate::agent::{Agent, DatasetContext};
 use crate::batch_file::{BatchFile, Spooled};
+use crate::config::Limits;
 use crate::journal::NewBatch;
 use crate::plan::{Days, chunks, has_left, is_closed};
 use crate::ports::step;
@@ -47,6 +48,8 @@ pub struct Reading<'a> {
     /// over by it are closed. The lake does not believe that a day ended after it was received.
     pub closing_now: Timestamp,
     pub today: Date,
+    /// The agent's with the store's own.
+    pub limits: Limits,
     /// Halved when the source is slow ...
     pub chunk_rows: u64,
     /// ... down to this.
@@ -100,11 +103,12 @@ impl Reading<'_> {
         Ok(())
     }
 
-    fn timeout<S>(&self, agent: &Agent<S>) -> Duration {
-        Duration::from_secs(agent.config.limits.chunk_timeout_s)
+    /// For one query.
+    pub(crate) fn timeout(&self) -> Duration {
+        Duration::from_secs(self.limits.chunk_timeout_s)
     }
 
-    fn note_query(&mut self, begun_at: Timestamp, ended_at: Timestamp) {
+    pub(crate) fn note_query(&mut self, begun_at: Timestamp, ended_at: Timestamp) {
         let took = Duration::try_from(ended_at.duration_since(begun_at)).unwrap_or_default();
         self.longest_query = self.longest_query.max(took);
     }
@@ -120,7 +124,8 @@ impl<S: ObjectStore> Agent<S> {
         let (mut session, held) = connect_around(context.store.source.as_ref(), day).await?;
         let source_now = session.now(zone).await?;
         let today = source_now.to_zoned(zone.clone()).date();
-        let (chunk_rows, chunk_rows_min) = self.config.limits.chunk_rows_of(context.mapping);
+        let limits = context.store.config.limits.over(&self.config.limits);
+        let (chunk_rows, chunk_rows_min) = limits.chunk_rows_of(context.mapping);
         let closing_now = self.store_now().map_or(source_now, |store_now| store_now.min(source_now));
         let mut reading = Reading {
             context,
@@ -130,6 +135,7 @@ impl<S: ObjectStore> Agent<S> {
             source_now,
             closing_now,
             today,
+            limits,
             chunk_rows,
             chunk_rows_min,
             held,
@@ -156,7 +162,7 @@ impl<S: ObjectStore> Agent<S> {
     /// What the source says of the days now. A query that takes too long is asked in halves, down
     /// to one day.
     pub(crate) async fn ask(&self, reading: &mut Reading<'_>, days: &Days) -> Result<Found> {
-        let timeout = reading.timeout(self);
+        let timeout = reading.timeout();
         let context = reading.context;
         let mut found = Found::new();
         let mut pieces = vec![days.clone()];
@@ -193,7 +199,7 @@ impl<S: ObjectStore> Agent<S> {
         loop {
             let (attempt, file) = self.attempt(reading, job, &before).await?;
             let proven = job.units.iter().all(|unit| attempt.is_proven(unit));
-            if !proven && tries < self.config.limits.audit_tries {
+            if !proven && tries < reading.limits.audit_tries {
                 file.abandon();
                 tries += 1;
                 self.log(format!("store {store}, dataset {name}: audit and file differ, try {tries}"));
@@ -253,8 +259,8 @@ impl<S: ObjectStore> Agent<S> {
         before: &Found,
         sink: &mut Sink<'_, '_>,
     ) -> Result<Outcome> {
-        let timeout = reading.timeout(self);
-        let pause = Duration::from_millis(self.config.limits.chunk_pause_ms);
+        let timeout = reading.timeout();
+        let pause = Duration::from_millis(reading.limits.chunk_pause_ms);
         let daily = reading.context.definition.kind == DatasetKind::Daily;
         let pieces = if daily { chunks(&job.days, before, reading.chunk_rows) } else { vec![job.days.clone()] };
         for (index, days) in pieces.iter().enumerate() {
@@ -276,7 +282,7 @@ impl<S: ObjectStore> Agent<S> {
     /// Waits for the hours in which a backfill may read, and begins a new session then: none stays
     /// open in the meantime.
     pub(crate) async fn wait_for_hours(&self, reading: &mut Reading<'_>) -> Result<()> {
-        let Some(hours) = self.config.limits.backfill_hours else { return Ok(()) };
+        let Some(hours) = reading.limits.backfill_hours else { return Ok(()) };
         let zone = &reading.context.place.time_zone;
         let now = self.ports.clock.now().to_zoned(zone.clone());
         let wait = hours.next(now.datetime()).duration_since(now.datetime());
@@ -292,7 +298,7 @@ impl<S: ObjectStore> Agent<S> {
 
     /// A new session in place of one whose query was ended. What was asked before belongs to
     /// another moment, so the audit has to be repeated after the extraction.
-    async fn reconnect(&self, reading: &mut Reading<'_>) -> Result<()> {
+    pub(crate) async fn reconnect(&self, reading: &mut Reading<'_>) -> Result<()> {
         reading.connect().await?;
         reading.snapshot = false;
         Ok(())
@@ -302,7 +308,7 @@ impl<S: ObjectStore> Agent<S> {
         let name = reading.context.name;
         reading.chunk_rows /= 2;
         if reading.chunk_rows < reading.chunk_rows_min || days.from == days.to {
-            return Err(timed_out(&format!("extraction of {name}"), reading.timeout(self)));
+            return Err(timed_out(&format!("extraction of {name}"), reading.timeout()));
         }
         self.log(format!("dataset {name}: a query took too long, now {} rows each", reading.chunk_rows));
         Ok(())

@@ -1,7 +1,7 @@
 //! The heartbeat: what the centre sees of an agent that it cannot reach.
 
 use jiff::{SignedDuration, Timestamp};
-use ribera_storage::heartbeat::{Heartbeat, LastRun, SpoolDepth};
+use ribera_storage::heartbeat::{ALARMS_MAX, AuditAlarm, Heartbeat, LastRun, SpoolDepth};
 use ribera_storage::{Error, ObjectStore, Result, StoreId, paths};
 
 use crate::agent::{Agent, ServedStore};
@@ -56,6 +56,11 @@ impl<S: ObjectStore> Agent<S> {
     async fn beat_store(&self, store: &ServedStore) -> Result<()> {
         let id = &store.config.id;
         let path = paths::heartbeat(id)?;
+        let mut alarms: Vec<AuditAlarm> =
+            self.journal.alarms()?.into_iter().filter(|one| one.store == *id).map(|one| one.alarm).collect();
+        alarms.sort_by(|one, other| (&one.dataset, other.unit).cmp(&(&other.dataset, one.unit)));
+        let alarms_total = alarms.len() as u64;
+        alarms.truncate(ALARMS_MAX);
         let heartbeat = Heartbeat {
             store: id.clone(),
             at: self.ports.clock.now(),
@@ -64,6 +69,8 @@ impl<S: ObjectStore> Agent<S> {
             clock_offset_s: self.clock_offset.get().map(|offset| offset.seconds),
             spool: self.spool_depth(id)?,
             runs: self.last_runs(store)?,
+            alarms,
+            alarms_total,
             log_tail: self.log_tail.borrow().clone(),
         };
         let body = serde_json::to_vec(&heartbeat)

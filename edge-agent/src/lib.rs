@@ -9,6 +9,7 @@
 pub mod acks;
 pub mod adapters;
 pub mod agent;
+mod alarms;
 pub mod batch_file;
 pub mod cli;
 pub mod columns;
@@ -34,4 +35,5 @@ pub mod sql;
 pub mod uplink;
 pub mod upload;
 pub mod value;
+mod watermark;
 pub mod zone;

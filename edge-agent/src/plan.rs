@@ -174,14 +174,21 @@ pub fn month_batch(days: &BTreeMap<Date, Why>) -> Option<Days> {
     Some(Days { from: *days.keys().next()?, to: *days.keys().next_back()? })
 }
 
+/// Consecutive days.
+pub fn stretches(days: impl IntoIterator<Item = Date>) -> Vec<Days> {
+    joined(days, |_, _| true)
+}
+
 /// Consecutive days of one month.
 fn runs(days: impl Iterator<Item = Date>) -> Vec<Days> {
+    joined(days, |last, day| Month::of(last) == Month::of(day))
+}
+
+fn joined(days: impl IntoIterator<Item = Date>, may_join: impl Fn(Date, Date) -> bool) -> Vec<Days> {
     let mut runs: Vec<Days> = Vec::new();
     for day in days {
         match runs.last_mut() {
-            Some(run) if run.to.tomorrow().is_ok_and(|next| next == day) && Month::of(run.to) == Month::of(day) => {
-                run.to = day;
-            }
+            Some(run) if run.to.tomorrow().is_ok_and(|next| next == day) && may_join(run.to, day) => run.to = day,
             _ => runs.push(Days { from: day, to: day }),
         }
     }

@@ -14,13 +14,25 @@ pub trait Timer {
 }
 
 /// Called before every step of I/O that changes something (and before reading an
-/// acknowledgement). Production does nothing here; a test or simulation returns an error to
+/// acknowledgement). Production tells a log of it, if somebody listens; a test or simulation returns an error to
 /// crash the agent at that very point, and goes on returning it until the agent is started anew.
 pub trait Steps {
     fn at(&self, step: &'static str) -> Result<()>;
 }
 
-/// The steps of production: nothing happens.
+/// The steps of production: `RIBERA_LOG=warn,ribera_agent::step=trace` shows what the agent was about to do when it
+/// was killed.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ToldSteps;
+
+impl Steps for ToldSteps {
+    fn at(&self, step: &'static str) -> Result<()> {
+        tracing::trace!(target: "ribera_agent::step", "{step}");
+        Ok(())
+    }
+}
+
+/// Nothing happens.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoSteps;
 

@@ -7,6 +7,7 @@ use jiff::civil::DateTime;
 use ribera_storage::{DatasetName, Error, ErrorKind, ExactDecimal, StoreId, Unit};
 use serde::Serialize;
 
+use crate::journal::StoreAlarm;
 use crate::plan::Why;
 
 /// How a run ended, worst first. `docs/agent.md` documents the codes.
@@ -39,6 +40,21 @@ impl Exit {
             Self::Locked => 7,
             Self::Journal => 8,
             Self::Unreachable => 9,
+        }
+    }
+}
+
+impl Exit {
+    /// The command for a problem whose error names none.
+    pub fn next_step(self) -> &'static str {
+        match self {
+            Self::Done | Self::Failed => "RIBERA_LOG=debug ribera-agent once",
+            Self::Config => "ribera-agent config check",
+            Self::Source | Self::ObjectStore => "ribera-agent check",
+            Self::Spool | Self::Unproven => "ribera-agent spool",
+            Self::Locked => "systemctl status ribera-agent",
+            Self::Journal => "ribera-agent once --new-journal",
+            Self::Unreachable => "ribera-agent check --quick",
         }
     }
 }
@@ -87,12 +103,25 @@ impl Problem {
             (Stage::Upload, _) => Exit::ObjectStore,
             (Stage::Lake, _) => Exit::Unproven,
         };
-        let hint = error.hint().map(str::to_owned);
+        let hint = Some(error.hint().unwrap_or_else(|| exit.next_step()).to_owned());
         Self { stage, kind: error.kind().as_str(), message, hint, store: None, dataset: None, exit }
+    }
+
+    /// The same with another code, and the command that goes with it unless the error named its own.
+    #[must_use]
+    pub fn ending(mut self, exit: Exit) -> Self {
+        if self.hint.as_deref() == Some(self.exit.next_step()) {
+            self.hint = Some(exit.next_step().to_owned());
+        }
+        self.exit = exit;
+        self
     }
 
     #[must_use]
     pub fn of(mut self, store: &StoreId, dataset: Option<&DatasetName>) -> Self {
+        if self.exit == Exit::Source && self.hint.as_deref() == Some(Exit::Source.next_step()) {
+            self.hint = Some(format!("ribera-agent check --stores {store}"));
+        }
         self.store = Some(store.clone());
         self.dataset = dataset.cloned();
         self
@@ -174,6 +203,8 @@ pub struct Report {
     pub datasets: Vec<DatasetReport>,
     pub upload: UploadReport,
     pub problems: Vec<Problem>,
+    /// Days that are given up, told when they were or just now.
+    pub alarms: Vec<StoreAlarm>,
     pub exit_code: u8,
 }
 
@@ -188,13 +219,16 @@ impl Report {
             datasets: Vec::new(),
             upload: UploadReport::default(),
             problems: Vec::new(),
+            alarms: Vec::new(),
             exit_code: 0,
         }
     }
 
     /// The worst that occurred.
     pub fn exit(&self) -> Exit {
-        self.problems.iter().map(|problem| problem.exit).max().unwrap_or(Exit::Done)
+        // Success is never said while a day is known to be wrong.
+        let given_up = (!self.alarms.is_empty()).then_some(Exit::Unproven);
+        self.problems.iter().map(|problem| problem.exit).chain(given_up).max().unwrap_or(Exit::Done)
     }
 
     pub fn finish(&mut self, now: Timestamp) {

@@ -35,6 +35,7 @@ impl<S: ObjectStore> Agent<S> {
         }
         if !self.config.dry_run {
             self.tidy(&mut report);
+            self.settle_alarms(&request, &mut report);
         }
         report.finish(self.ports.clock.now());
         report
@@ -77,18 +78,14 @@ impl<S: ObjectStore> Agent<S> {
         }
     }
 
-    /// Forgets facts older than the journal keeps, and counts what waits.
+    /// Forgets facts older than the journal keeps, and counts what waits. Only once this clock was compared
+    /// with the object store's: one that is a year ahead must not cost a year's facts.
     fn tidy(&self, report: &mut Report) {
         let age = i64::from(self.config.limits.facts_days).saturating_mul(24).hours();
-        let tidied = self
-            .ports
-            .clock
-            .now()
-            .checked_sub(age)
-            .map_err(|error| ribera_storage::Error::bug("facts_days leads out of the calendar").with_source(error))
-            .and_then(|before| self.journal.forget_units(before))
-            .and_then(|()| self.journal.spool_use(None));
-        match tidied {
+        let now = self.store_now().map(|now| now.min(self.ports.clock.now()));
+        let before = now.and_then(|now| now.checked_sub(age).ok());
+        let tidied = before.map_or(Ok(()), |before| self.journal.forget_units(before));
+        match tidied.and_then(|()| self.journal.spool_use(None)) {
             Ok(spool) => report.upload.waiting = spool.batches,
             Err(error) => report.problems.push(Problem::new(Stage::Journal, &error)),
         }

@@ -20,7 +20,7 @@ use crate::zone::Zone;
 /// Rows gathered before they are encoded; few enough to stay in the processor's cache.
 const ROWS_BUFFERED: usize = 8192;
 /// Or so many bytes of text and binaries.
-const TEXT_BYTES_BUFFERED: usize = 4 << 20;
+const TEXT_BYTES_BUFFERED: usize = 1 << 20;
 
 /// What a sink is told about its batch.
 #[derive(Debug, Clone)]

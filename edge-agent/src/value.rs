@@ -13,6 +13,8 @@ pub enum Value<'a> {
     UInt(u64),
     Float(f64),
     Decimal(ExactDecimal),
+    /// A number of the source as its digits, exact and of any length. No transform of text touches it.
+    Digits(&'a str),
     Text(&'a str),
     Bytes(&'a [u8]),
     /// Days since 1970-01-01.
@@ -47,6 +49,7 @@ impl fmt::Display for Value<'_> {
             Self::UInt(value) => write!(f, "{value}"),
             Self::Float(value) => write!(f, "the float {value:?}"),
             Self::Decimal(value) => write!(f, "{value}"),
+            Self::Digits(digits) => f.write_str(digits),
             Self::Text(text) if text.len() > 100 => write!(f, "{:?}...", text.chars().take(100).collect::<String>()),
             Self::Text(text) => write!(f, "{text:?}"),
             Self::Bytes(bytes) => write!(f, "{} bytes {:02x?}", bytes.len(), &bytes[..bytes.len().min(16)]),

@@ -10,7 +10,7 @@ cd "$ROOT" || exit
 SUITES=(lint build unit sim judge e2e crash)
 case ${1:-test} in
   test) KILLS=20 SEEDS=20 STORES=6 ;;
-  soak) KILLS=200 SEEDS=200 STORES=20 SUITES+=(mutants package) ;;
+  soak) KILLS=500 SEEDS=200 STORES=20 SUITES+=(mutants package) ;;
   *) echo "test.sh: test or soak, got $1" >&2; exit 2 ;;
 esac
 shift

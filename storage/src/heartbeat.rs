@@ -4,7 +4,8 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{DatasetName, StoreId};
+use crate::batch::Facts;
+use crate::ids::{DatasetName, StoreId, Unit};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heartbeat {
@@ -19,6 +20,12 @@ pub struct Heartbeat {
     pub spool: SpoolDepth,
     #[serde(default)]
     pub runs: Vec<LastRun>,
+    /// Units given up, of each dataset the newest first; at most [`ALARMS_MAX`].
+    #[serde(default)]
+    pub alarms: Vec<AuditAlarm>,
+    /// How many there are in all.
+    #[serde(default)]
+    pub alarms_total: u64,
     /// The last lines worth a person's look, oldest first; without secrets.
     #[serde(default)]
     pub log_tail: Vec<String>,
@@ -43,6 +50,35 @@ pub struct LastRun {
     pub begun_at: Timestamp,
     /// [`GOOD`], or what went wrong.
     pub outcome: String,
+}
+
+/// So many alarms are listed.
+pub const ALARMS_MAX: usize = 20;
+
+/// A unit that could not be proven, or that the lake does not hold as it was sent, in all the tries
+/// that the agent makes by itself. It stands until the unit is proven and in the lake.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditAlarm {
+    pub dataset: DatasetName,
+    pub unit: Unit,
+    pub trouble: Trouble,
+    pub tries: u32,
+    /// The source's own count and sums.
+    pub source: Facts,
+    /// Count and sums of the rows that it gave.
+    pub sent: Facts,
+    pub since: Timestamp,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trouble {
+    /// The source's audit and the rows it gives differ.
+    Unproven,
+    /// The lake holds other rows or sums than were sent.
+    LakeDiffers,
+    /// The lake refused the batch.
+    Quarantined,
 }
 
 /// The outcome of a cycle that came to its end.

@@ -1,10 +1,13 @@
-"""SIGKILL at random moments: agents send days again while they, or the host, are killed. Afterwards
-everything is started once more, and the lake must hold every row of the tills exactly once.
+"""SIGKILL at random moments: agents send days again, again and again, while each of them, and now and then
+the host, is killed. Afterwards everything is started once more, and the lake must hold every row of the
+tills exactly once.
 
     crash.py [--kills N] [--stores N] [--seed N]
 
-Prints rows lost and doubled and, as none were seen in N kills, the upper bound of the chance of a
-loss per kill at 95 % confidence: 3/N.
+N agents are killed at work: some at any moment, some soon after a certain step of extraction, of spooling
+or of uploading, whichever was hit least so far; what an agent was about when it died is the last step that
+it told. A run in which one of them is hit in less than a tenth of the kills fails. Prints rows lost and doubled and, as
+none were seen in N kills, the upper bound of the chance of a loss per kill at 95 % confidence: 3/N.
 """
 
 import argparse
@@ -12,7 +15,9 @@ import os
 import random
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from scenario import all_complete, chain_of, check, expectations, judged, small_sales
 
@@ -20,9 +25,23 @@ import judge  # noqa: I001  (the path is set by `scenario`)
 import polars as pl
 from chain import Chain
 
-MONTHS = [("2017-01-20", "2017-01-31"), ("2017-02-01", "2017-02-28"), ("2017-03-01", "2017-03-10")]
-# Agents at work when something is killed.
+MONTHS = [("2017-01", 20, 31), ("2017-02", 1, 28), ("2017-03", 1, 10)]
+DAYS_MAX = 9
+# Agents at work at once.
 AT_ONCE = 3
+# A host is killed once for so many agents.
+AGENTS_PER_HOST = 10
+TOLD = "ribera_agent::step"
+PHASES = {
+    "extraction": ("source.query", "spool.create"),
+    "spooling": ("spool.write", "spool.sync", "spool.rename", "spool.sync_folder"),
+    "uploading": ("epoch.claim", "upload.file", "upload.manifest", "differing.put"),
+    "acknowledging": ("ack.read", "spool.prune", "heartbeat.put"),
+}
+PHASE_OF = {step: phase for phase, steps in PHASES.items() for step in steps}
+HIT_OFTEN = ("extraction", "spooling", "uploading")
+# Steps that few runs have: nothing waits for them.
+RARE = ("epoch.claim", "differing.put")
 
 
 def main() -> int:
@@ -34,19 +53,23 @@ def main() -> int:
     print(f"seed {arguments.seed} (again with RIBERA_SEED={arguments.seed})", flush=True)
     table = small_sales(arguments.stores, arguments.seed)
     with chain_of(table) as chain:
-        crash = Crash(chain, random.Random(arguments.seed))
-        for _ in range(arguments.kills):
-            crash.round()
+        crash = Crash(chain, random.Random(arguments.seed), arguments.kills)
+        crash.strike()
         crash.recover()
         lost, doubled = lost_and_doubled(chain, table)
-        bound = 3 / arguments.kills
+        kills = sum(crash.killed.values())
+        phases = ", ".join(f"{phase} {crash.killed.get(phase, 0)}" for phase in [*PHASES, "starting"])
         print(
-            f"crash: {crash.killed['agent']} agents and {crash.killed['host']} hosts killed at work,"
-            f" {crash.too_late} had ended before; lost {lost}, doubled {doubled};"
-            f" chance of a loss per kill below {bound:.3f} (95 %)",
+            f"crash: {kills} agents killed at work ({phases}) and {crash.hosts} hosts,"
+            f" {crash.too_late} agents had ended before; lost {lost}, doubled {doubled};"
+            f" chance of a loss per kill below {3 / kills:.4f} (95 %)",
             flush=True,
         )
         check(lost == doubled == 0, f"no row lost or doubled, got {lost} and {doubled}")
+        for phase in HIT_OFTEN:
+            hits = crash.killed.get(phase, 0)
+            check(hits * 10 >= arguments.kills, f"{phase} is hit in a tenth of the kills at least, got {hits}")
+        check(crash.hosts > 0, "a host was killed at work")
         judged(chain, expect=expectations(table))
         all_complete(chain, arguments.stores)
         chain.ribera("verify")
@@ -55,59 +78,118 @@ def main() -> int:
 
 
 class Crash:
-    def __init__(self, chain: Chain, rng: random.Random):
-        self.chain, self.rng = chain, rng
-        self.killed, self.too_late = {"agent": 0, "host": 0}, 0
-        # How long an agent's work takes here: kills are spread over one and a half of it.
+    def __init__(self, chain: Chain, rng: random.Random, kills: int):
+        self.chain, self.rng, self.kills = chain, rng, kills
+        self.killed: dict[str, int] = {}
+        self.hosts, self.too_late = 0, 0
+        # How long an agent's work takes here, for those killed at any moment.
         self.work_seconds = 1.0
         chain.start_host()
 
+    def strike(self) -> None:
+        began = told = time.monotonic()
+        rounds = 0
+        while not self.is_done():
+            rounds += 1
+            check(rounds < 20 + 3 * self.kills, f"agents die as they should, got {self.killed}, {self.too_late} too late")
+            self.round()
+            if time.monotonic() - told > 60:
+                told = time.monotonic()
+                print(f"  {sum(self.killed.values())} kills in {told - began:.0f} s", flush=True)
+
     def round(self) -> None:
-        """Agents at work; one of them, or the host, is killed at a random moment. Counts only when
-        the victim was alive."""
-        for _ in range(50):
-            if self.try_round():
-                return
-        raise AssertionError("no victim was ever alive")
+        """Some agents at work, each killed on its own; perhaps the host too."""
+        rng = self.rng
+        names = rng.sample(self.chain.busiest_first, min(AT_ONCE, len(self.chain.busiest_first)))
+        victims = [Victim(self.chain, name, rng, self.phase(), self.work_seconds) for name in names]
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            done = [pool.submit(victim.run) for victim in victims]
+            if self.hosts * AGENTS_PER_HOST <= sum(self.killed.values()):
+                time.sleep(rng.uniform(0, self.work_seconds))
+                self.kill_host()
+            [one.result() for one in done]
+        for victim in victims:
+            if victim.phase is None:
+                self.too_late += 1
+                self.work_seconds = 0.8 * self.work_seconds + 0.2 * victim.seconds
+            else:
+                self.killed[victim.phase] = self.killed.get(victim.phase, 0) + 1
 
-    def try_round(self) -> bool:
-        chain, rng = self.chain, self.rng
-        begin = time.monotonic()
-        agents = [self.start_agent(name) for name in rng.sample(chain.busiest_first, min(AT_ONCE, len(chain.busiest_first)))]
-        time.sleep(rng.uniform(0, 1.2 * self.work_seconds))
-        at_work = any(agent.poll() is None for agent in agents)
-        victim = "host" if rng.random() < 0.5 else "agent"
-        if victim == "host":
-            chain.host.kill()
-            chain.host.wait()
-        else:
-            agents[0].kill()
-            at_work = agents[0].poll() is None
-        for agent in agents:
-            agent.wait()
-        if victim == "host":
-            chain.stop_host()
-            chain.start_host()
-        else:
-            self.work_seconds = 0.8 * self.work_seconds + 0.2 * (time.monotonic() - begin)
-        self.killed[victim] += at_work
-        self.too_late += not at_work
-        return at_work
+    def phase(self) -> str | None:
+        """Where the next is to die: anywhere, or in the phase that was hit least."""
+        if self.rng.random() < 0.25:
+            return None
+        return min(HIT_OFTEN, key=lambda phase: (self.killed.get(phase, 0), self.rng.random()))
 
-    def start_agent(self, name: str) -> subprocess.Popen:
-        first, last = self.rng.choice(MONTHS)
-        force = ["--force"] if self.rng.random() < 0.7 else []
-        words = self.chain.agent_command(name, "extract", "--from", first, "--to", last, *force, "--wait-acks", "2")
-        log = open(self.chain.folder / "agents.log", "ab")
-        agent = subprocess.Popen(words, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-        log.close()
-        return agent
+    def is_done(self) -> bool:
+        enough = all(self.killed.get(phase, 0) * 10 >= self.kills for phase in HIT_OFTEN)
+        return sum(self.killed.values()) >= self.kills and enough
+
+    def kill_host(self) -> None:
+        self.hosts += self.chain.waiting() > 0
+        self.chain.host.kill()
+        self.chain.host.wait()
+        self.chain.stop_host()
+        self.chain.start_host()
 
     def recover(self) -> None:
         """What an operator does after a bad day: nothing but start everything again."""
         self.chain.backfill_all(self.chain.busiest_first)
         self.chain.ribera("sweep")
         self.chain.wait_until_settled()
+
+
+class Victim:
+    """An agent that is killed: at any moment, or a little after it told of a certain step for the n-th time."""
+
+    def __init__(self, chain: Chain, name: str, rng: random.Random, phase: str | None, work_seconds: float):
+        month, first, last = rng.choice(MONTHS)
+        first = rng.randint(first, last)
+        last = min(last, first + rng.randrange(DAYS_MAX))
+        force = ["--force"] if rng.random() < 0.9 else []
+        days = ["--from", f"{month}-{first:02}", "--to", f"{month}-{last:02}"]
+        self.words = chain.agent_command(name, "extract", *days, *force, "--wait-acks", "2")
+        self.log, self.environment = chain.folder / "agents.log", chain.environment()
+        self.target = rng.choice([step for step in PHASES[phase] if step not in RARE]) if phase else None
+        self.nth = rng.randint(1, max(1, last - first + 1))
+        if phase is None:
+            self.delay = rng.uniform(0, 1.2 * work_seconds)
+        else:
+            # Reading a small till is soon over.
+            self.delay = 0 if phase == "extraction" else rng.choice([0, rng.uniform(0, 0.004)])
+        # The phase in which it died; none if it had ended before.
+        self.phase: str | None = None
+        self.seconds = 0.0
+
+    def run(self) -> None:
+        begin = time.monotonic()
+        environment = {**self.environment, "RIBERA_LOG": "warn,ribera_agent::step=trace", "NO_COLOR": "1"}
+        with open(self.log, "ab") as out:
+            agent = subprocess.Popen(
+                self.words, stdout=out, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, env=environment, text=True
+            )
+        timer = None
+        if self.target is None:
+            timer = threading.Timer(self.delay, agent.kill)
+            timer.start()
+        steps = []
+        for line in agent.stderr:
+            if TOLD not in line:
+                continue
+            step = line.split()[-1]
+            steps.append(step)
+            if step == self.target and steps.count(step) == self.nth:
+                time.sleep(self.delay)
+                agent.kill()
+        code = agent.wait()
+        agent.stderr.close()
+        if timer:
+            timer.cancel()
+        self.seconds = time.monotonic() - begin
+        if code == -9:
+            # The journal is written by all: what it is written for is what came before.
+            known = [PHASE_OF[step] for step in steps if step in PHASE_OF]
+            self.phase = known[-1] if known else "starting"
 
 
 def lost_and_doubled(chain: Chain, table: pl.DataFrame) -> tuple[int, int]:

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::setup::Ready;
 use super::{Common, Stopped, Wait, checked_days, once, setup, stopped};
-use crate::config::{Hours, Limits};
+use crate::config::{Config, Hours, Limits, StoreConfig};
 use crate::cycle::Ask;
 use crate::plan::Days;
 use crate::reach;
@@ -72,7 +72,7 @@ struct Noted {
 }
 
 pub async fn main(common: &Common, args: &BackfillArgs) -> Result<Exit, Stopped> {
-    let mut ready = setup::agent_with(common, &|limits| args.limit(limits))?;
+    let mut ready = setup::agent_with(common, &|config| args.change(config))?;
     let asked = asked(&ready, common, args)?;
     if !ready.agent.config.dry_run {
         let text = serde_json::to_string(&asked)
@@ -123,9 +123,7 @@ async fn unreachable(ready: &Ready, common: &Common) -> Vec<Problem> {
             let (es, en) = cause.next_step();
             let error = Error::retry(format!("source: {host}:{port}: left out: {}", common.lang.pick(es, en)))
                 .with_hint(format!("ribera-agent check --stores {id}"));
-            let mut problem = Problem::new(Stage::Source, &error).of(id, None);
-            problem.exit = Exit::Unreachable;
-            problem
+            Problem::new(Stage::Source, &error).of(id, None).ending(Exit::Unreachable)
         })
     });
     let workers = ready.agent.config.limits.workers.max(8);
@@ -134,14 +132,24 @@ async fn unreachable(ready: &Ready, common: &Common) -> Vec<Problem> {
 
 fn nobody_left(down: Vec<Problem>) -> Problem {
     down.into_iter().next().unwrap_or_else(|| {
-        let mut problem = Problem::new(Stage::Source, &Error::config("--stores: must be served stores, got none"));
-        problem.exit = Exit::Config;
-        problem
+        Problem::new(Stage::Source, &Error::config("--stores: must be served stores, got none")).ending(Exit::Config)
     })
 }
 
 impl BackfillArgs {
-    /// What the command line says in place of the settings.
+    /// What the command line says in place of the settings, those of a single store included.
+    fn change(&self, config: &mut Config) {
+        self.limit(&mut config.limits);
+        for StoreConfig { limits, .. } in &mut config.stores {
+            if self.chunk_rows.is_some() {
+                (limits.chunk_rows, limits.chunk_rows_min) = (None, None);
+            }
+            limits.chunk_timeout_s = limits.chunk_timeout_s.filter(|_| self.timeout.is_none());
+            limits.chunk_pause_ms = limits.chunk_pause_ms.filter(|_| self.pause.is_none());
+            limits.backfill_hours = limits.backfill_hours.filter(|_| self.hours.is_none());
+        }
+    }
+
     fn limit(&self, limits: &mut Limits) {
         if let Some(workers) = self.workers {
             limits.workers = usize::try_from(workers).unwrap_or(1);

@@ -168,7 +168,7 @@ async fn check_dataset<S: ObjectStore>(agent: &Agent<S>, context: &DatasetContex
         None,
     )?;
     let statement = reading.queries.extract.bind(day, day, &context.store.config.id);
-    let timeout = std::time::Duration::from_secs(agent.config.limits.chunk_timeout_s);
+    let timeout = reading.timeout();
     reading.session.query(&statement, &mut sink, timeout).await?;
     let audited: u64 = found.values().map(|one| one.facts.rows).sum();
     Ok(format!("{day}: {audited} audited, {} read", sink.rows()))

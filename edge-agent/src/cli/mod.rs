@@ -235,9 +235,9 @@ type Stopped = Box<Problem>;
 /// `error`, met while preparing a command.
 fn stopped(stage: Stage, exit: Option<Exit>) -> impl Fn(ribera_storage::Error) -> Stopped {
     move |error| {
-        let mut problem = Problem::new(stage, &error);
-        problem.exit = exit.unwrap_or(problem.exit);
-        Box::new(problem)
+        let problem = Problem::new(stage, &error);
+        let exit = exit.unwrap_or(problem.exit);
+        Box::new(problem.ending(exit))
     }
 }
 

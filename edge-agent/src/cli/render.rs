@@ -132,6 +132,10 @@ pub fn report(common: &Common, report: &Report) {
             println!("{held}: {until}");
         }
     }
+    if !report.alarms.is_empty() {
+        let count = report.alarms.len();
+        println!("{}: {count}", lang.pick("días sin probar, abandonados", "days not proven and given up"));
+    }
     report.problems.iter().for_each(|problem| tell(lang, problem));
 }
 

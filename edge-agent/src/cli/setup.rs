@@ -8,11 +8,11 @@ use ribera_storage::{Error, Result};
 
 use super::{Common, Stopped, stopped};
 use crate::agent::{Agent, Ports, ServedStore};
-use crate::config::{Config, Limits, StoreConfig};
+use crate::config::{Config, StoreConfig};
 use crate::host::{FolderDisk, OsRandom, SystemClock, TokioTimer};
 use crate::journal::Journal;
 use crate::objects::Objects;
-use crate::ports::NoSteps;
+use crate::ports::ToldSteps;
 use crate::recover;
 use crate::report::{Exit, Stage};
 use crate::source;
@@ -61,10 +61,10 @@ pub fn agent(common: &Common) -> Result<Ready, Stopped> {
     agent_with(common, &|_| {})
 }
 
-/// The same with some limits changed.
-pub fn agent_with(common: &Common, limit: &dyn Fn(&mut Limits)) -> Result<Ready, Stopped> {
+/// The same with some settings changed.
+pub fn agent_with(common: &Common, change: &dyn Fn(&mut Config)) -> Result<Ready, Stopped> {
     let mut config = config(common)?;
-    limit(&mut config.limits);
+    change(&mut config);
     let random = Rc::new(OsRandom);
     let objects = Objects::open(&config.object_store, random.fresh_name());
     let (journal, lock, disk) = if config.dry_run {
@@ -81,7 +81,7 @@ pub fn agent_with(common: &Common, limit: &dyn Fn(&mut Limits)) -> Result<Ready,
     let stores = config.stores.iter().map(served).collect::<Result<_>>();
     let stores = stores.map_err(stopped(Stage::Definition, Some(Exit::Config)))?;
     let ports =
-        Ports { objects, clock, random, timer: Rc::new(TokioTimer), disk: Rc::new(disk), steps: Rc::new(NoSteps) };
+        Ports { objects, clock, random, timer: Rc::new(TokioTimer), disk: Rc::new(disk), steps: Rc::new(ToldSteps) };
     let agent = Agent::start(config, ports, journal, stores).map_err(stopped(Stage::Spool, None))?;
     agent.ports.objects.set_pace(agent.uplink.clone());
     Ok(Ready { agent, _lock: lock })
@@ -91,10 +91,10 @@ fn open_journal(common: &Common, config: &Config, disk: &FolderDisk, random: &Os
     let file = config.journal_file();
     let journal_error = stopped(Stage::Journal, None);
     if !common.new_journal {
-        return Journal::open_file(&file, random, Rc::new(NoSteps)).map_err(&journal_error);
+        return Journal::open_file(&file, random, Rc::new(ToldSteps)).map_err(&journal_error);
     }
     let aside = recover::set_aside(&file, SystemClock.now()).map_err(&journal_error)?;
-    let journal = Journal::open_file(&file, random, Rc::new(NoSteps)).map_err(&journal_error)?;
+    let journal = Journal::open_file(&file, random, Rc::new(ToldSteps)).map_err(&journal_error)?;
     let units = recover::note_spooled_units(&journal, disk).map_err(&journal_error)?;
     if let Some(aside) = aside {
         tracing::warn!("a new journal begins, the old one is {}", aside.display());

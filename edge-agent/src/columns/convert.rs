@@ -13,8 +13,12 @@ type Converted<T> = Result<T, Refusal>;
 pub fn boolean(value: Value<'_>) -> Converted<bool> {
     match value {
         Value::Bool(value) => Ok(value),
-        Value::Int(0) | Value::UInt(0) | Value::Text("0" | "false") | Value::Bytes(&[0]) => Ok(false),
-        Value::Int(1) | Value::UInt(1) | Value::Text("1" | "true") | Value::Bytes(&[1]) => Ok(true),
+        Value::Int(0) | Value::UInt(0) | Value::Text("0" | "false") | Value::Digits("0") | Value::Bytes(&[0]) => {
+            Ok(false)
+        }
+        Value::Int(1) | Value::UInt(1) | Value::Text("1" | "true") | Value::Digits("1") | Value::Bytes(&[1]) => {
+            Ok(true)
+        }
         _ => refuse("must be 0, 1, true or false"),
     }
 }
@@ -25,7 +29,9 @@ pub fn integer(value: Value<'_>, min: i64, max: i64) -> Converted<i64> {
         Value::UInt(number) => i64::try_from(number).ok(),
         Value::Bool(value) => Some(i64::from(value)),
         Value::Decimal(decimal) => decimal.rescale(0).and_then(|whole| i64::try_from(whole.unscaled()).ok()),
-        Value::Text(text) => parse::decimal(text.as_bytes(), 0).and_then(|number| i64::try_from(number).ok()),
+        Value::Text(text) | Value::Digits(text) => {
+            parse::decimal(text.as_bytes(), 0).and_then(|number| i64::try_from(number).ok())
+        }
         Value::Float(_) => return refuse("must not be a float (round or cast it in the query)"),
         _ => None,
     };
@@ -43,8 +49,8 @@ pub fn decimal(value: Value<'_>, reading: &Reading, precision: u8, scale: u8) ->
     let number = match value {
         Value::Int(number) => shifted(number.into()),
         Value::UInt(number) => shifted(number.into()),
-        Value::Text(text) if reading.scale == 0 => parse::decimal(text.as_bytes(), scale),
-        Value::Text(text) => parse::decimal(text.as_bytes(), 0).and_then(shifted),
+        Value::Text(text) | Value::Digits(text) if reading.scale == 0 => parse::decimal(text.as_bytes(), scale),
+        Value::Text(text) | Value::Digits(text) => parse::decimal(text.as_bytes(), 0).and_then(shifted),
         Value::Decimal(decimal) if reading.scale == 0 => decimal.rescale(scale).map(ExactDecimal::unscaled),
         Value::Decimal(decimal) => decimal.rescale(0).and_then(|whole| shifted(whole.unscaled())),
         Value::Float(_) => {
@@ -121,7 +127,7 @@ pub fn timestamp(value: Value<'_>, reading: &Reading) -> Converted<i64> {
 pub fn text(value: Value<'_>, append: impl FnOnce(&str)) -> Converted<()> {
     let mut digits = Digits::default();
     match value {
-        Value::Text(text) => append(text),
+        Value::Text(text) | Value::Digits(text) => append(text),
         Value::Int(number) => append(digits.of(number)),
         Value::UInt(number) => append(digits.of(number)),
         Value::Decimal(decimal) => append(&decimal.to_string()),
@@ -144,7 +150,7 @@ pub fn text(value: Value<'_>, append: impl FnOnce(&str)) -> Converted<()> {
 pub fn binary(value: Value<'_>) -> Converted<&[u8]> {
     match value {
         Value::Bytes(bytes) => Ok(bytes),
-        Value::Text(text) => Ok(text.as_bytes()),
+        Value::Text(text) | Value::Digits(text) => Ok(text.as_bytes()),
         _ => refuse("must be bytes or text"),
     }
 }
@@ -155,7 +161,7 @@ pub fn float(value: Value<'_>) -> Converted<f64> {
         Value::Float(number) => Ok(number),
         Value::Int(number) if (-EXACT_MAX..=EXACT_MAX).contains(&number) => Ok(number as f64),
         Value::UInt(number) if number <= EXACT_MAX as u64 => Ok(number as f64),
-        Value::Text(text) => text.parse().map_err(|_| Refusal("must be a number".to_owned())),
+        Value::Text(text) | Value::Digits(text) => text.parse().map_err(|_| Refusal("must be a number".to_owned())),
         Value::Decimal(decimal) => decimal.to_string().parse().map_err(|_| Refusal("must be a number".to_owned())),
         _ => refuse("must be a number that a 64-bit float holds exactly"),
     }

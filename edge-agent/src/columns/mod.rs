@@ -31,6 +31,10 @@ pub struct Reading {
     pub zone: Rc<Zone>,
     pub epoch: Option<EpochUnit>,
     pub truncate: bool,
+    /// The audit's SQL reads the column as text with a decimal comma; a number there would lose its point.
+    pub comma_in_audit: bool,
+    /// The mapping says how a number is read: no text with a decimal comma.
+    pub is_number: bool,
     /// Salt of the `hash` transform.
     pub salt: Arc<str>,
 }
@@ -91,10 +95,12 @@ impl ColumnBuilder {
             })?)),
         };
         let reading = Reading {
-            scale: mapping.scale.or(mapping.round).unwrap_or(0),
+            scale: mapping.scale.unwrap_or(0),
             zone,
             epoch: mapping.epoch,
             truncate: mapping.truncate,
+            comma_in_audit: mapping.is_read_with_comma(),
+            is_number: mapping.is_number(),
             salt: salt.clone(),
         };
         Ok(Self {

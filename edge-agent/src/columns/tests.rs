@@ -130,6 +130,27 @@ fn a_hashed_column_shows_no_value_and_a_decimal_comma_is_read() {
     comma.push(Value::Text("1.234,50")).unwrap();
     comma.push(Value::Int(3)).unwrap();
     assert_eq!(comma.last_number(), Some(300));
+    for transforms in [vec![Transform::DecimalComma], vec![Transform::Trim, Transform::DecimalComma]] {
+        // Of a query written by hand: a number is one.
+        let mut comma = column("decimal(18,2)", transforms.clone(), ColumnMapping::default());
+        for number in [Value::Digits("12.50"), Value::Decimal(ExactDecimal::new(1250, 2))] {
+            comma.push(number).unwrap();
+            assert_eq!(comma.last_number(), Some(1250));
+        }
+        // Where the audit's SQL takes out the points, a number is refused.
+        let derived = ColumnMapping { sql: Some("importe".to_owned()), ..ColumnMapping::default() };
+        let mut comma = column("decimal(18,2)", transforms, derived);
+        for number in [Value::Digits("12.50"), Value::Decimal(ExactDecimal::new(1250, 2)), Value::Float(12.5)] {
+            assert!(comma.push(number).unwrap_err().0.contains("decimal_comma"));
+        }
+        comma.push(Value::Text("1.234,50")).unwrap();
+        assert_eq!(comma.last_number(), Some(123_450));
+    }
+    // Rounded by the server: SQLite gives such a number as text, with its point.
+    let rounded = ColumnMapping { sql: Some("importe".to_owned()), round: Some(2), ..ColumnMapping::default() };
+    let mut point = column("decimal(18,2)", vec![Transform::Trim, Transform::DecimalComma], rounded);
+    point.push(Value::Text("12.50")).unwrap();
+    assert_eq!(point.last_number(), Some(1250));
 }
 
 proptest! {

@@ -17,8 +17,17 @@ pub fn apply<'v>(
         return Ok(Value::Null);
     }
     scratch.clear();
+    let has_comma = transforms.contains(&Transform::DecimalComma);
+    let is_text = matches!(value, Value::Text(_) | Value::Bytes(_)) && !reading.is_number;
+    // The audit would take the point of 12.50 for one of thousands, and so would the rows: both sides would agree.
+    if has_comma && reading.comma_in_audit && matches!(value, Value::Decimal(_) | Value::Digits(_) | Value::Float(_)) {
+        return Err(Refusal(
+            "must be text because the dataset declares decimal_comma (declare `round` for a column of numbers)"
+                .to_owned(),
+        ));
+    }
     // A number stays a number unless a transform is about text.
-    if transforms.iter().all(|one| matches!(one, Transform::DecimalComma)) && !matches!(value, Value::Text(_)) {
+    if transforms.iter().all(|one| matches!(one, Transform::DecimalComma)) && !is_text {
         return Ok(value);
     }
     convert::text(value, |text| scratch.push_str(text))?;
@@ -28,6 +37,7 @@ pub fn apply<'v>(
             Transform::Upper => *scratch = scratch.to_uppercase(),
             Transform::BlankToNull if scratch.trim().is_empty() => return Ok(Value::Null),
             Transform::BlankToNull | Transform::Drop => {}
+            Transform::DecimalComma if !is_text => {}
             Transform::DecimalComma => *scratch = scratch.trim().replace('.', "").replace(',', "."),
             Transform::CodeMap(map) => {
                 if let Some(meaning) = map.get(scratch.as_str()) {

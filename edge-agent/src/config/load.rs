@@ -100,7 +100,7 @@ impl Config {
 }
 
 impl Limits {
-    fn validate(&self) -> Result<()> {
+    pub(super) fn validate(&self) -> Result<()> {
         let checks = [
             ("spool_bytes_max", self.spool_bytes_max, 1 << 20, u64::MAX),
             ("chunk_rows", self.chunk_rows, 1, 10_000_000),
@@ -151,6 +151,7 @@ impl StoreConfig {
             return bad(&field("time_zone"), "must be an IANA time zone such as Europe/Madrid", zone);
         }
         Databases::of_store(self)?;
+        self.limits.validate(&config.limits).map_err(|error| error.context(format_args!("store {}", self.id)))?;
         match &self.source {
             SourceConfig::Sqlite { .. } => Ok(()),
             SourceConfig::Mysql(server) | SourceConfig::Postgres(server) => server.validate(&field("source")),
@@ -221,6 +222,13 @@ impl DatasetMapping {
         }
         if let Some(rows) = self.chunk_rows.filter(|rows| !(1..=10_000_000).contains(rows)) {
             return bad(&format!("{field}.chunk_rows"), "must be 1 to 10000000", &rows.to_string());
+        }
+        if let Some(watermark) = &self.watermark {
+            if by_hand {
+                let rule = "must be absent beside `extract` and `audit`";
+                return bad(&format!("{field}.watermark"), rule, &watermark.column);
+            }
+            watermark.validate(field)?;
         }
         for (name, column) in &self.columns {
             let field = format!("{field}.columns.{name}");

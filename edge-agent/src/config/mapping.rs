@@ -7,6 +7,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use super::Watermark;
 use crate::sql::is_call;
 
 /// Either `from` (queries are derived from it) or `extract` and `audit` (queries written by hand).
@@ -33,6 +34,9 @@ pub struct DatasetMapping {
     /// are found too. Costs the server one pass over the lookback window's columns.
     #[serde(default = "yes")]
     pub row_hash: bool,
+    /// The days to fingerprint are those of rows written since the last cycle, not the whole window.
+    #[serde(default)]
+    pub watermark: Option<Watermark>,
     /// SELECT with `:from`, `:to`, `:day`, `:after`, `:store` whose result columns are named
     /// like the dataset's, ordered by business date.
     #[serde(default)]
@@ -72,6 +76,19 @@ pub struct ColumnMapping {
     pub epoch: Option<EpochUnit>,
     /// Fractions finer than a microsecond are cut off instead of refused.
     pub truncate: bool,
+}
+
+impl ColumnMapping {
+    /// Whether `decimal_comma` is for this column's SQL: where the mapping says how a number is to be read, the
+    /// column is none of text.
+    pub fn is_read_with_comma(&self) -> bool {
+        self.sql.is_some() && !self.is_number()
+    }
+
+    /// Whether the mapping says how a number is to be read.
+    pub fn is_number(&self) -> bool {
+        self.round.is_some() || self.scale.is_some()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]

@@ -14,13 +14,17 @@ mod hours;
 mod load;
 mod mapping;
 mod object_store;
+mod store_limits;
 #[cfg(test)]
 mod tests;
+mod watermark;
 
 pub use databases::{DatabaseDays, Databases};
 pub use hours::Hours;
 pub use mapping::{ColumnMapping, DatasetMapping, EpochUnit};
 pub use object_store::{ObjectStoreConfig, ProxyConfig, S3Config};
+pub use store_limits::StoreLimits;
+pub use watermark::{Lag, Watermark};
 
 /// The whole configuration file.
 #[derive(Debug, Clone, Deserialize)]
@@ -70,6 +74,9 @@ pub struct StoreConfig {
     /// Of the adapter's datasets only these; all when absent.
     #[serde(default)]
     pub datasets: Option<Vec<DatasetName>>,
+    /// Where they differ from the agent's.
+    #[serde(default)]
+    pub limits: StoreLimits,
     pub source: SourceConfig,
     /// Where the days of a store lie in several databases, unless `{year}` in the source's says so.
     #[serde(default)]

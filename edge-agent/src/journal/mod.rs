@@ -12,6 +12,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction,
 
 use crate::ports::{NoSteps, Steps, step};
 
+mod alarms;
 mod batches;
 mod differing;
 mod streams;
@@ -19,6 +20,7 @@ mod streams;
 mod tests;
 mod units;
 
+pub use alarms::{AlarmChange, StoreAlarm};
 pub use batches::{BatchRow, BatchState, NewBatch, SpoolUse};
 pub use streams::StreamState;
 pub use units::{LakeState, UnitRow};
@@ -247,7 +249,8 @@ fn version(connection: &Connection) -> Result<i64> {
     if version > SCHEMA_VERSION {
         return Err(Error::config(format!(
             "journal: version must be at most {SCHEMA_VERSION}, got {version}: it was written by a newer ribera-agent"
-        )));
+        ))
+        .with_hint("ribera-agent --version, and start the newer one again"));
     }
     Ok(version)
 }

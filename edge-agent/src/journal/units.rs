@@ -86,8 +86,8 @@ impl Journal {
         )
     }
 
-    /// The days before `before` that have to be extracted once more: stale ones, and those last
-    /// extracted inside the lookback window.
+    /// The days before `before` that have to be extracted once more: stale ones, those not proven,
+    /// and those last extracted inside the lookback window.
     pub fn units_due_before(
         &self,
         store: &StoreId,
@@ -95,7 +95,7 @@ impl Journal {
         before: Date,
     ) -> Result<BTreeMap<Unit, UnitRow>> {
         self.units(
-            "store = ? AND dataset = ? AND unit < ? AND (stale = 1 OR final = 0)",
+            "store = ? AND dataset = ? AND unit < ? AND (stale = 1 OR final = 0 OR (closed = 1 AND proven = 0))",
             params![store.as_str(), dataset.as_str(), before.to_string()],
         )
     }

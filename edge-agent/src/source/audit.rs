@@ -83,8 +83,7 @@ impl<'a> AuditReader<'a> {
             "rows" => Meaning::Rows,
             "hash" => Meaning::Hash,
             name if self.definition.audit_sums.iter().any(|sum| sum == name) => {
-                let options = self.mapping.columns.get(name);
-                let scale = options.and_then(|options| options.scale.or(options.round)).unwrap_or(0);
+                let scale = self.mapping.columns.get(name).and_then(|options| options.scale).unwrap_or(0);
                 Meaning::Sum(name.to_owned(), scale)
             }
             _ if self.mapping.leaves_out_audit_columns() => Meaning::LeftOut,
@@ -160,7 +159,8 @@ impl Rows for AuditReader<'_> {
     }
 }
 
-fn day_of(value: Value<'_>) -> Option<jiff::civil::Date> {
+/// The day that a value of any of the sources' types means.
+pub(crate) fn day_of(value: Value<'_>) -> Option<jiff::civil::Date> {
     match value {
         Value::Date(days) => date_of(days),
         Value::Local(micros) => date_of(i32::try_from(micros.div_euclid(crate::value::DAY_MICROS)).ok()?),
@@ -173,7 +173,7 @@ fn count_of(value: Value<'_>) -> Option<u64> {
     match value {
         Value::Int(count) => u64::try_from(count).ok(),
         Value::UInt(count) => Some(count),
-        Value::Text(text) => text.parse().ok(),
+        Value::Text(text) | Value::Digits(text) => text.parse().ok(),
         Value::Decimal(count) => count.rescale(0).and_then(|whole| u64::try_from(whole.unscaled()).ok()),
         _ => None,
     }
@@ -194,7 +194,7 @@ fn exact(value: Value<'_>) -> Result<ExactDecimal, String> {
         Value::Int(number) => Ok(ExactDecimal::new(number.into(), 0)),
         Value::UInt(number) => Ok(ExactDecimal::new(number.into(), 0)),
         Value::Decimal(number) => Ok(number),
-        Value::Text(text) => text.parse().map_err(|_| "must be an exact number".to_owned()),
+        Value::Text(text) | Value::Digits(text) => text.parse().map_err(|_| "must be an exact number".to_owned()),
         Value::Float(_) => {
             Err("must be exact, not a float (declare `round` for the column, or cast it in the query)".to_owned())
         }

@@ -29,6 +29,7 @@ mod result_sets;
 mod sqlite;
 mod sqlite_functions;
 
+pub(crate) use audit::day_of;
 pub use audit::{Fingerprint, fingerprints};
 pub use databases::{DatabasesSource, connect_around, pieces};
 pub use firebird::FirebirdSource;
@@ -104,5 +105,5 @@ pub enum Outcome {
 /// The error of a query that took too long and cannot be halved any more.
 pub fn timed_out(what: &str, timeout: Duration) -> Error {
     Error::retry(format!("{what}: the source did not answer within {} s", timeout.as_secs()))
-        .with_hint("raise limits.chunk_timeout_s, or index the business date")
+        .with_hint("ribera-agent check, then raise limits.chunk_timeout_s or index the business date")
 }

@@ -220,6 +220,7 @@ enum Kind {
     UInt,
     Float32,
     Float64,
+    Decimal,
     Text,
     Bytes,
     Bit,
@@ -234,6 +235,7 @@ impl Kind {
         match info.name() {
             "FLOAT" => Self::Float32,
             "DOUBLE" => Self::Float64,
+            "DECIMAL" => Self::Decimal,
             "BIT" => Self::Bit,
             "DATE" => Self::Date,
             "DATETIME" => Self::DateTime,
@@ -249,7 +251,7 @@ impl Kind {
                 }
             }
             "GEOMETRY" => Self::Bytes,
-            // Decimals come as text. Text of a binary collation cannot be told from bytes: what is
+            // Text of a binary collation cannot be told from bytes: what is
             // UTF-8 is taken as text, which every column that takes bytes takes as well.
             _ => Self::Text,
         }
@@ -273,6 +275,7 @@ impl Kind {
             }),
             Self::Float32 => Value::Float(f64::from(f32::from_le_bytes(bytes.try_into().ok()?))),
             Self::Float64 => Value::Float(f64::from_le_bytes(bytes.try_into().ok()?)),
+            Self::Decimal => Value::Digits(std::str::from_utf8(bytes).ok()?),
             Self::Text => match std::str::from_utf8(bytes) {
                 Ok(text) => Value::Text(text),
                 Err(_) => Value::Bytes(bytes),

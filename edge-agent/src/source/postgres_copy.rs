@@ -247,14 +247,14 @@ const INFINITE: u16 = 0xd000;
 const MINUS_INFINITE: u16 = 0xf000;
 
 /// Digits in base 10,000, the first of weight `10,000 ^ weight`, with `scale` decimal digits behind
-/// the point. What 38 digits do not hold comes as text, which no decimal column takes.
+/// the point. What 38 digits do not hold comes as its digits, which no decimal column takes.
 fn numeric<'a>(bytes: &[u8], scratch: &'a mut String) -> Option<Value<'a>> {
     let word = |index: usize| bytes.get(index * 2..index * 2 + 2)?.try_into().ok().map(u16::from_be_bytes);
     let (count, weight, sign, scale) = (usize::from(word(0)?), word(1)? as i16, word(2)?, word(3)?);
     match sign {
-        NAN => return Some(Value::Text("NaN")),
-        INFINITE => return Some(Value::Text("Infinity")),
-        MINUS_INFINITE => return Some(Value::Text("-Infinity")),
+        NAN => return Some(Value::Digits("NaN")),
+        INFINITE => return Some(Value::Digits("Infinity")),
+        MINUS_INFINITE => return Some(Value::Digits("-Infinity")),
         _ => {}
     }
     let digits = bytes.get(8..8 + count * 2)?;
@@ -268,7 +268,7 @@ fn numeric<'a>(bytes: &[u8], scratch: &'a mut String) -> Option<Value<'a>> {
         None => {
             scratch.clear();
             write_numeric(digits, weight.into(), scale, is_negative, scratch);
-            Some(Value::Text(scratch))
+            Some(Value::Digits(scratch))
         }
     }
 }

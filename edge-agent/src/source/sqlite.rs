@@ -110,9 +110,13 @@ impl Session for SqliteSession {
 }
 
 fn run(connection: &Connection, statement: &Statement<'_>, rows: &mut dyn Rows) -> Result<Outcome> {
-    let mut prepared = connection
-        .prepare_cached(&statement.sql)
-        .map_err(|error| Error::config("adapter: query: must be valid SQL of the source").with_source(error))?;
+    let mut prepared = connection.prepare_cached(&statement.sql).map_err(|error| match error.sqlite_error_code() {
+        Some(ErrorCode::Unknown) | None => {
+            Error::config("adapter: query: must be valid SQL of the source").with_source(error)
+        }
+        // The file is at fault: preparing reads it for the first time.
+        Some(_) => sqlite_error("query", &error),
+    })?;
     let names: Vec<String> = prepared.column_names().map(str::to_owned).collect();
     rows.begin(&names)?;
     let mut found = prepared

@@ -26,24 +26,29 @@ impl Dialect {
         }
     }
 
-    /// A float rounded to `digits` fraction digits, as an exact number; with SQLite an integer that
-    /// counts 10^-digits.
+    /// A float rounded to `digits` fraction digits, as an exact number; with SQLite as its text.
     pub fn rounded(self, expression: &str, digits: u8) -> String {
         match self {
-            Self::Sqlite => format!("CAST(ROUND(({expression}) * 1e{digits}) AS INTEGER)"),
+            // Its printf makes a zero of NULL.
+            Self::Sqlite => format!("IIF(({expression}) IS NULL, NULL, printf('%.{digits}f', {expression}))"),
             Self::Mysql => format!("CAST(({expression}) AS DECIMAL(38,{digits}))"),
             Self::Postgres => format!("CAST(({expression}) AS NUMERIC(38,{digits}))"),
             Self::Firebird => format!("CAST(({expression}) AS NUMERIC(18,{digits}))"),
         }
     }
 
-    /// Text such as `1.234,50` as a number of `scale` fraction digits.
+    /// Text such as `1.234,50` as a number of `scale` fraction digits; blank text as NULL.
     pub fn decimal_comma(self, expression: &str, scale: u8) -> String {
-        let plain = format!("REPLACE(REPLACE(TRIM({expression}), '.', ''), ',', '.')");
+        let text = match self {
+            // Its TRIM takes text alone, and what is none shall be refused by name where the rows are read.
+            Self::Postgres => format!("CAST(({expression}) AS TEXT)"),
+            _ => expression.to_owned(),
+        };
+        let plain = format!("NULLIF(REPLACE(REPLACE(TRIM({text}), '.', ''), ',', '.'), '')");
         match self {
             Self::Sqlite => plain,
             Self::Mysql => format!("CAST({plain} AS DECIMAL(38,{scale}))"),
-            Self::Postgres => format!("CAST(NULLIF({plain}, '') AS NUMERIC(38,{scale}))"),
+            Self::Postgres => format!("CAST({plain} AS NUMERIC(38,{scale}))"),
             Self::Firebird => format!("CAST({plain} AS NUMERIC(18,{scale}))"),
         }
     }

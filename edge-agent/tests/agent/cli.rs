@@ -17,7 +17,7 @@ const TILL: &str = "
 ";
 
 /// A folder with a till and a configuration.
-fn place() -> tempfile::TempDir {
+pub fn place() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     rusqlite::Connection::open(folder.path().join("pos.db")).unwrap().execute_batch(TILL).unwrap();
     let config =
@@ -26,7 +26,7 @@ fn place() -> tempfile::TempDir {
     folder
 }
 
-fn agent(folder: &Path, words: &[&str]) -> Output {
+pub fn agent(folder: &Path, words: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_ribera-agent"))
         .arg("--config")
         .arg(folder.join("agent.toml"))
@@ -36,7 +36,7 @@ fn agent(folder: &Path, words: &[&str]) -> Output {
         .unwrap()
 }
 
-fn json(output: &Output) -> Value {
+pub fn json(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
         panic!("{error}: {} {}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
     })
@@ -44,7 +44,7 @@ fn json(output: &Output) -> Value {
 
 const YEAR: [&str; 4] = ["--from", "2017-01-01", "--to", "2017-12-31"];
 
-fn backfill<'a>(more: &[&'a str]) -> Vec<&'a str> {
+pub fn backfill<'a>(more: &[&'a str]) -> Vec<&'a str> {
     [&["--json", "backfill"], &YEAR[..], more].concat()
 }
 
@@ -76,7 +76,7 @@ fn a_dry_run_leaves_no_trace() {
 }
 
 /// Answers every batch in the inbox: the lake holds what `held` makes of what was sent.
-fn acknowledge(folder: &Path, held: impl Fn(&mut Facts)) {
+pub fn acknowledge(folder: &Path, held: impl Fn(&mut Facts)) {
     let inbox = std::fs::read_dir(folder.join("objects/inbox/s1/ventas")).unwrap();
     for manifest in inbox.map(|entry| std::fs::read(entry.unwrap().path()).unwrap()) {
         let sent = Manifest::from_json(&manifest).unwrap();

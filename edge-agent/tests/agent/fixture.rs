@@ -195,6 +195,14 @@ impl MemoryDisk {
         }
     }
 
+    /// Cuts off the second half of every file.
+    pub fn cut(&self) {
+        for file in self.0.borrow_mut().files.values_mut() {
+            let half = file.written.len() / 2;
+            file.written.truncate(half);
+        }
+    }
+
     pub fn wipe(&self) {
         let mut state = self.0.borrow_mut();
         state.names.clear();

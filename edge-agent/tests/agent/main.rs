@@ -2,11 +2,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod adapters;
+mod agreement;
+mod alarm;
 mod cli;
+mod clocks;
+mod complaints;
 mod crash;
 mod cycle;
 mod databases;
 mod differing;
+mod each;
 mod firebird;
 mod firebird_server;
 mod firebird_types;
@@ -29,3 +34,4 @@ mod servers;
 mod spool;
 mod till_clock;
 mod uplink;
+mod watermark;

@@ -3,7 +3,7 @@
 use ribera_agent::report::Exit;
 use ribera_storage::batch::ManifestKind;
 
-use crate::fixture::{CONFIG, World, day};
+use crate::fixture::{CONFIG, MemoryDisk, World, day};
 
 #[test]
 fn a_full_disk_is_named_and_nothing_is_lost_when_there_is_room_again() {
@@ -57,21 +57,19 @@ fn a_spool_at_its_limit_takes_no_new_day_and_keeps_what_waits() {
 }
 
 #[test]
-fn damaged_and_vanished_files_are_extracted_again_before_anything_is_sent() {
-    for wipe in [false, true] {
+fn damaged_cut_and_vanished_files_are_extracted_again_before_anything_is_sent() {
+    let harms: [(&str, fn(&MemoryDisk)); 3] =
+        [("a bit flipped", MemoryDisk::damage), ("cut off", MemoryDisk::cut), ("gone", MemoryDisk::wipe)];
+    for (name, harm) in harms {
         let mut world = World::new();
         world.sell("2017-05-09", 1..4);
         world.config.local_only = true;
         world.once();
-        if wipe {
-            world.disk.wipe()
-        } else {
-            world.disk.damage()
-        }
+        harm(&world.disk);
         world.config.local_only = false;
         world.once();
         world.once();
-        assert_eq!(world.lake()[&day("2017-05-09")], (3, "6.15".to_owned()), "wipe {wipe}");
+        assert_eq!(world.lake()[&day("2017-05-09")], (3, "6.15".to_owned()), "{name}");
         for manifest in world.manifests() {
             world.rows(&manifest);
         }

@@ -1,0 +1,189 @@
+//! Tables too large to fingerprint at each cycle: a column that says when a row was last written
+//! names the business days that may have changed. Those days are fingerprinted, extracted and
+//! audited whole, as ever: a day is the unit that wins, so rows of one moment cannot be split by a
+//! cursor, and none has to be told apart by its key.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::civil::{Date, DateTime};
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+use ribera_storage::{DatasetName, Error, ObjectStore, Result, StoreId, Unit};
+
+use crate::agent::Agent;
+use crate::config::{EpochUnit, Watermark};
+use crate::extract::Reading;
+use crate::journal::UnitRow;
+use crate::plan::{Comparison, Days};
+use crate::ports::step;
+use crate::source::{Outcome, day_of};
+use crate::value::{Rows, Value};
+
+impl<S: ObjectStore> Agent<S> {
+    /// The days of `window` that have to be looked at: all of them, unless the mapping has a
+    /// watermark and the last cycle's is known.
+    pub(crate) async fn days_to_compare(
+        &self,
+        reading: &mut Reading<'_>,
+        window: &Days,
+        known: &BTreeMap<Unit, UnitRow>,
+        comparison: &Comparison<'_>,
+    ) -> Result<BTreeSet<Date>> {
+        let context = reading.context;
+        let Some(watermark) = &context.mapping.watermark else { return Ok(window.iter().collect()) };
+        let seen = self.journal.noted(&key(&context.store.config.id, context.name))?;
+        let seen: Option<Timestamp> = seen.and_then(|text| text.parse().ok());
+        // A source's clock that was set back says nothing of what was written since.
+        let Some(seen) = seen.filter(|seen| *seen <= reading.source_now) else { return Ok(window.iter().collect()) };
+        let since = since(watermark, &context.place.time_zone, seen, reading.source_now)?;
+        let Some(mut days) = self.days_written(reading, &since).await? else {
+            // After a long time away it is more than the source can tell at once; fingerprints it can.
+            self.log(format!(
+                "dataset {}: the watermark's rows take too long, the whole window is compared",
+                context.name
+            ));
+            self.reconnect(reading).await?;
+            return Ok(window.iter().collect());
+        };
+        let unsettled = |day: &Date| match known.get(&Unit::Day(*day)) {
+            None => true,
+            Some(row) => comparison.why(*day, &row.fingerprint, Some(row)).is_some(),
+        };
+        days.extend(window.iter().filter(unsettled));
+        days.retain(|day| (window.from..=window.to).contains(day));
+        Ok(days)
+    }
+
+    /// After everything that a cycle found is durable in the journal: the next looks at what was
+    /// written since this one began.
+    pub(crate) fn advance_watermark(&self, reading: &Reading<'_>) -> Result<()> {
+        let context = reading.context;
+        if context.mapping.watermark.is_none() {
+            return Ok(());
+        }
+        self.journal.note(&key(&context.store.config.id, context.name), Some(&reading.source_now.to_string()))
+    }
+
+    /// The business days of rows written at `since` or later, whatever the mapping's `where` says of
+    /// them: a row that counts no more has changed its day too. `None`: it takes too long.
+    async fn days_written(&self, reading: &mut Reading<'_>, since: &str) -> Result<Option<BTreeSet<Date>>> {
+        let context = reading.context;
+        let template = reading
+            .queries
+            .written_since(since, context.store.source.dialect())?
+            .ok_or_else(|| Error::bug("a watermark without its query"))?;
+        let statement = template.bind(reading.today, reading.today, &context.store.config.id);
+        let mut found = DayReader::default();
+        let timeout = reading.timeout();
+        self.ports.steps.at(step::SOURCE_QUERY)?;
+        let begun_at = self.ports.clock.now();
+        let outcome = reading.session.query(&statement, &mut found, timeout).await;
+        reading.note_query(begun_at, self.ports.clock.now());
+        Ok((outcome? == Outcome::Done).then_some(found.days))
+    }
+}
+
+fn key(store: &StoreId, dataset: &DatasetName) -> String {
+    format!("watermark/{store}/{dataset}")
+}
+
+/// The earliest that the column may show of what was written after `seen`, less the lag, as SQL.
+fn since(watermark: &Watermark, store_zone: &TimeZone, seen: Timestamp, now: Timestamp) -> Result<String> {
+    let lag = SignedDuration::try_from(watermark.lag.0).unwrap_or_default();
+    let from = seen.checked_sub(lag).unwrap_or(Timestamp::MIN);
+    if let Some(unit) = watermark.epoch {
+        let whole = from.as_second();
+        return Ok(match unit {
+            EpochUnit::S => whole.to_string(),
+            EpochUnit::Ms => whole.saturating_mul(1000).to_string(),
+            EpochUnit::Us => whole.saturating_mul(1_000_000).to_string(),
+        });
+    }
+    let zone = match &watermark.zone {
+        None => store_zone.clone(),
+        Some(name) => TimeZone::get(name).map_err(|error| {
+            Error::config(format!("watermark.zone: must be an IANA time zone, got {name:?}")).with_source(error)
+        })?,
+    };
+    Ok(format!("'{}'", earliest_local(&zone, from, now).strftime("%Y-%m-%d %H:%M:%S")))
+}
+
+/// The earliest that a clock of `zone` shows between two moments: clocks set back repeat an hour.
+fn earliest_local(zone: &TimeZone, from: Timestamp, now: Timestamp) -> DateTime {
+    let changes = zone.following(from).map(|change| change.timestamp()).take_while(|at| *at <= now);
+    let shown = changes.map(|at| zone.to_datetime(at));
+    shown.fold(zone.to_datetime(from), DateTime::min)
+}
+
+#[derive(Default)]
+struct DayReader {
+    days: BTreeSet<Date>,
+    refused: Option<String>,
+}
+
+impl Rows for DayReader {
+    fn begin(&mut self, _: &[String]) -> Result<()> {
+        Ok(())
+    }
+
+    fn value(&mut self, _: usize, value: Value<'_>) {
+        match day_of(value) {
+            Some(day) => drop(self.days.insert(day)),
+            // A row without a business date belongs to no day, and no audit counts it.
+            None if value == Value::Null => {}
+            None => drop(self.refused.get_or_insert_with(|| value.to_string())),
+        }
+    }
+
+    fn end_row(&mut self) -> Result<()> {
+        match self.refused.take() {
+            Some(got) => Err(Error::data(format!("watermark: day: must be a date, got {got}"))),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn mark(epoch: Option<EpochUnit>) -> Watermark {
+        let lag = crate::config::Lag("15m".to_owned().try_into().map(|crate::config::Lag(lag)| lag).unwrap());
+        Watermark { column: "m".to_owned(), lag, zone: None, epoch }
+    }
+
+    #[test]
+    fn the_lag_is_taken_off_in_the_columns_own_zone_and_unit() {
+        let zone = TimeZone::get("America/New_York").unwrap();
+        let (seen, now) = (at("2017-05-10T16:00:00.9Z"), at("2017-05-10T17:00:00Z"));
+        assert_eq!(since(&mark(None), &zone, seen, now).unwrap(), "'2017-05-10 11:45:00'");
+        assert_eq!(since(&mark(Some(EpochUnit::S)), &zone, seen, now).unwrap(), "1494431100");
+        assert_eq!(since(&mark(Some(EpochUnit::Us)), &zone, seen, now).unwrap(), "1494431100000000");
+    }
+
+    #[test]
+    fn an_hour_that_the_clock_shows_twice_is_looked_at_from_its_beginning() {
+        let zone = TimeZone::get("America/New_York").unwrap();
+        // At 06:00 UTC of that day 02:00 became 01:00. Seen at 01:50 for the first time.
+        let (seen, now) = (at("2017-11-05T05:50:00Z"), at("2017-11-05T06:20:00Z"));
+        assert_eq!(since(&mark(None), &zone, seen, now).unwrap(), "'2017-11-05 01:00:00'");
+        // No change of the clock since: 01:20 of the second time, less the lag.
+        let later = at("2017-11-05T06:40:00Z");
+        assert_eq!(since(&mark(None), &zone, now, later).unwrap(), "'2017-11-05 01:05:00'");
+    }
+
+    #[test]
+    fn a_lag_is_a_time_of_a_week_at_most() {
+        for (text, seconds) in [("15m", 900), ("90s", 90), ("2h", 7200), ("0s", 0)] {
+            let lag: crate::config::Lag = text.to_owned().try_into().unwrap();
+            assert_eq!(lag.0.as_secs(), seconds, "{text}");
+        }
+        for text in ["", "15", "-5m", "8d", "ayer"] {
+            assert!(crate::config::Lag::try_from(text.to_owned()).is_err(), "{text}");
+        }
+    }
+}

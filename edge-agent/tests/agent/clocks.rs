@@ -1,0 +1,172 @@
+//! Clocks that are wrong by more than a year: the till's, the agent's, ahead and behind.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures::future::LocalBoxFuture;
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+use ribera_agent::agent::ServedStore;
+use ribera_agent::cycle::Ask;
+use ribera_agent::report::Report;
+use ribera_agent::source::{Outcome, Session, Source, SqliteSource};
+use ribera_agent::sql::{Dialect, Statement};
+use ribera_agent::value::Rows;
+use ribera_storage::Result;
+
+use crate::fixture::{World, block_on, day, days, request};
+
+/// A till whose own clock is off.
+struct OffSource {
+    source: SqliteSource,
+    off: SignedDuration,
+}
+
+struct OffSession {
+    session: Box<dyn Session>,
+    off: SignedDuration,
+}
+
+impl Source for OffSource {
+    fn dialect(&self) -> Dialect {
+        self.source.dialect()
+    }
+
+    fn describe(&self) -> String {
+        self.source.describe()
+    }
+
+    fn connect(&self) -> LocalBoxFuture<'_, Result<Box<dyn Session>>> {
+        Box::pin(async {
+            let session = self.source.connect().await?;
+            Ok(Box::new(OffSession { session, off: self.off }) as Box<dyn Session>)
+        })
+    }
+}
+
+impl Session for OffSession {
+    fn now(&mut self, zone: &TimeZone) -> LocalBoxFuture<'_, Result<Timestamp>> {
+        let zone = zone.clone();
+        Box::pin(async move { Ok(self.session.now(&zone).await?.checked_add(self.off).unwrap()) })
+    }
+
+    fn begin(&mut self) -> LocalBoxFuture<'_, Result<bool>> {
+        self.session.begin()
+    }
+
+    fn end(&mut self) -> LocalBoxFuture<'_, Result<()>> {
+        self.session.end()
+    }
+
+    fn query<'a>(
+        &'a mut self,
+        statement: &'a Statement<'a>,
+        rows: &'a mut dyn Rows,
+        timeout: Duration,
+    ) -> LocalBoxFuture<'a, Result<Outcome>> {
+        self.session.query(statement, rows, timeout)
+    }
+}
+
+/// A cycle at `now` by the object store's clock, while the agent's and the till's are off.
+fn cycle(world: &World, now: &str, agent_off: SignedDuration, till_off: SignedDuration) -> Report {
+    let now: Timestamp = now.parse().unwrap();
+    world.clock.set(&now.checked_add(agent_off).unwrap().to_string());
+    world.objects.set_now(now);
+    let mut agent = world.start().unwrap();
+    let source = SqliteSource::new(world.folder.path().join("pos.db"), Rc::new(world.clock.clone()));
+    let config = agent.stores.remove(0).config;
+    agent.stores.push(ServedStore { config, source: Box::new(OffSource { source, off: till_off }) });
+    block_on(agent.run("test", &request(Ask::Cycle), Duration::ZERO))
+}
+
+#[test]
+fn a_clock_off_by_400_days_does_no_harm_whosever_it_is() {
+    let right = SignedDuration::ZERO;
+    let off = SignedDuration::from_hours(400 * 24);
+    for (name, agent_off, till_off) in [
+        ("the agent's, ahead", off, right),
+        ("the agent's, behind", -off, right),
+        ("the till's, ahead", right, off),
+        ("the till's, behind", right, -off),
+    ] {
+        let world = World::new();
+        world.sell("2016-12-03", 1000..1003);
+        world.sell("2017-05-08", 1..5);
+        world.sell("2017-05-10", 10..13);
+        world.backfill("2016-12-01", "2016-12-05");
+        cycle(&world, "2017-05-10T16:00:00Z", right, right);
+        world.ingest();
+        cycle(&world, "2017-05-10T16:30:00Z", right, right);
+        let sent = world.manifests().len();
+        // A day with the wrong clock, in which the till sells on and a void comes in.
+        for hour in ["17", "20", "23"] {
+            world.sell("2017-05-10", hour.parse::<u32>().unwrap() * 10..hour.parse::<u32>().unwrap() * 10 + 2);
+            cycle(&world, &format!("2017-05-10T{hour}:00:00Z"), agent_off, till_off);
+            world.ingest();
+        }
+        let open: Vec<bool> = world
+            .manifests()
+            .iter()
+            .flat_map(|one| &one.units)
+            .filter(|facts| facts.unit >= day("2017-05-10"))
+            .map(|facts| facts.closed)
+            .collect();
+        assert!(open.iter().all(|closed| !closed), "{name}: no day was closed before it was over: {open:?}");
+        // Right again: what was sold meanwhile is there, and what was proven is still known.
+        world.sql("DELETE FROM lineas WHERE ticket = 2");
+        for at in ["2017-05-11T12:00:00Z", "2017-05-11T13:00:00Z", "2017-05-11T14:00:00Z"] {
+            cycle(&world, at, right, right);
+            world.ingest();
+        }
+        let lake = world.lake();
+        let rows = |date: &str| lake[&day(date)].0;
+        assert_eq!((rows("2016-12-03"), rows("2017-05-08"), rows("2017-05-10")), (3, 3, 9), "{name}");
+        let agent = world.start().unwrap();
+        let known = agent.journal.all_units(&"s1".parse().unwrap(), &"ventas".parse().unwrap()).unwrap();
+        for date in days("2016-12-01", "2016-12-05").iter().chain(days("2017-05-03", "2017-05-10").iter()) {
+            let row =
+                known.get(&ribera_storage::Unit::Day(date)).unwrap_or_else(|| panic!("{name}: {date} is forgotten"));
+            assert!(row.proven && row.closed, "{name}: {date}");
+        }
+        let more = world.manifests().len() - sent;
+        assert!(more < 40, "{name}: {more} batches for a day's sales");
+        let last = cycle(&world, "2017-05-11T15:00:00Z", right, right);
+        assert_eq!(
+            (last.exit_code, last.datasets[0].batches, last.upload.waiting),
+            (0, 0, 0),
+            "{name}: {:?}",
+            last.problems
+        );
+    }
+}
+
+#[test]
+fn facts_outlive_the_spool_and_are_forgotten_by_the_object_stores_clock_alone() {
+    let mut world = World::new();
+    world.config.limits.facts_days = 31;
+    world.sell("2017-04-03", 1..5);
+    world.backfill("2017-04-03", "2017-04-03");
+    world.ingest();
+    world.once();
+    world.ingest();
+    world.once();
+    assert!(ribera_agent::ports::SpoolDisk::list(&world.disk).unwrap().is_empty(), "the spool is pruned");
+    let known = |world: &World| {
+        let agent = world.start().unwrap();
+        let units = agent.journal.all_units(&"s1".parse().unwrap(), &"ventas".parse().unwrap()).unwrap();
+        units.get(&day("2017-04-03")).map(|row| row.facts.rows)
+    };
+    assert_eq!(known(&world), Some(4));
+    let right = SignedDuration::ZERO;
+    cycle(&world, "2017-05-20T16:00:00Z", SignedDuration::from_hours(400 * 24), right);
+    world.ingest();
+    cycle(&world, "2017-05-20T16:30:00Z", right, right);
+    assert_eq!(known(&world), Some(4), "the agent's own clock was far ahead");
+    world.ingest();
+    // 31 days after it was extracted it is gone.
+    cycle(&world, "2017-06-10T15:59:00Z", right, right);
+    assert_eq!(known(&world), Some(4));
+    cycle(&world, "2017-06-10T16:01:00Z", right, right);
+    assert_eq!(known(&world), None);
+}
