@@ -97,15 +97,15 @@ fn read(kind: Kind, bytes: &[u8]) -> String {
 }
 
 #[test]
-fn what_no_decimal_holds_is_told_as_text() {
-    assert_eq!(read(Kind::Numeric, &[0, 0, 0, 0, 0xc0, 0, 0, 0]), "\"NaN\"");
+fn what_no_decimal_holds_is_told_by_its_digits() {
+    assert_eq!(read(Kind::Numeric, &[0, 0, 0, 0, 0xc0, 0, 0, 0]), "NaN");
     // 39 nines.
     let groups = [999_u16].into_iter().chain([9999; 9]);
     let head = [10, 9, 0, 0].into_iter().chain(groups).flat_map(u16::to_be_bytes).collect::<Vec<_>>();
-    assert_eq!(read(Kind::Numeric, &head), format!("\"{}\"", "9".repeat(39)));
+    assert_eq!(read(Kind::Numeric, &head), "9".repeat(39));
     // 0.5 with forty fraction digits, negative.
     let many: Vec<u8> = [1, 0xffff, NEGATIVE, 40, 5000].into_iter().flat_map(u16::to_be_bytes).collect();
-    assert_eq!(read(Kind::Numeric, &many), format!("\"-0.5{}\"", "0".repeat(39)));
+    assert_eq!(read(Kind::Numeric, &many), format!("-0.5{}", "0".repeat(39)));
 }
 
 #[test]
