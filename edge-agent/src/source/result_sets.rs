@@ -135,6 +135,9 @@ fn shown(names: &[String]) -> String {
 mod tests {
     use super::*;
 
+    /// The sets of a procedure: the column that each begins with, and its rows.
+    type Sets<'a> = &'a [(&'a str, u32)];
+
     /// Wants a column `day`; counts rows.
     #[derive(Default)]
     struct Days {
@@ -154,7 +157,7 @@ mod tests {
     }
 
     /// Sets by their one column, each of as many rows; how many were handed on.
-    fn taken(wanted: ResultSet, hidden: bool, sets: &[(&str, u32)]) -> Result<u32> {
+    fn taken(wanted: ResultSet, hidden: bool, sets: Sets<'_>) -> Result<u32> {
         let mut days = Days::default();
         let mut result_sets = ResultSets::new(&mut days, wanted);
         if hidden {
@@ -194,7 +197,7 @@ mod tests {
         for (wanted, hidden, sets, rows) in ok {
             assert_eq!(taken(wanted, hidden, sets).unwrap(), rows, "{wanted:?} {sets:?}");
         }
-        let refused: [(ResultSet, bool, &[(&str, u32)], &str); 7] = [
+        let refused: [(ResultSet, bool, Sets<'_>, &str); 7] = [
             (Only, false, &three[1..], "say which"),
             (Fitting, false, &[], "must give a result set; the result sets are none"),
             (Fitting, false, &three[..1], "1 (company): day: must be a result column"),
