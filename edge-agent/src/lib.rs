@@ -32,6 +32,7 @@ pub mod run;
 pub mod sink;
 pub mod source;
 pub mod sql;
+mod tls;
 pub mod uplink;
 pub mod upload;
 pub mod value;

@@ -3,14 +3,36 @@
 pub use ribera_reach::{Cause, Reach, State, reach};
 
 use crate::config::{ServerConfig, SourceConfig};
+use crate::source::{SQL_SERVER_PORT, port_of};
 
-/// Host and port of a source that is reached over the network.
-pub fn place(source: &SourceConfig) -> Option<(String, u16)> {
+/// Host and port of a source that is reached over the network. A named instance of SQL Server tells
+/// its port when asked; if it does not, the usual one is tried.
+pub async fn place(source: &SourceConfig) -> Option<(String, u16)> {
+    match source {
+        SourceConfig::SqlServer(server) if server.instance.is_some() => {
+            Some((server.host.clone(), port_of(server).await.unwrap_or(SQL_SERVER_PORT)))
+        }
+        _ => configured(source),
+    }
+}
+
+/// The same as it is configured, for people; asks nobody.
+pub fn shown(source: &SourceConfig) -> Option<String> {
+    if let SourceConfig::SqlServer(server) = source
+        && let Some(instance) = &server.instance
+    {
+        return Some(format!("{}\\{instance}", server.host));
+    }
+    configured(source).map(|(host, port)| format!("{host}:{port}"))
+}
+
+fn configured(source: &SourceConfig) -> Option<(String, u16)> {
     let of = |server: &ServerConfig, port| Some((server.host.clone()?, server.port.unwrap_or(port)));
     match source {
         SourceConfig::Sqlite { .. } => None,
         SourceConfig::Mysql(server) => of(server, 3306),
         SourceConfig::Postgres(server) => of(server, 5432),
         SourceConfig::Firebird(server) => Some((server.host.clone(), server.port.unwrap_or(3050))),
+        SourceConfig::SqlServer(server) => Some((server.host.clone(), server.port.unwrap_or(SQL_SERVER_PORT))),
     }
 }

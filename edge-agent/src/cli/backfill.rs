@@ -116,7 +116,7 @@ fn asked(ready: &Ready, common: &Common, args: &BackfillArgs) -> Result<Noted, S
 /// A problem for each wanted store whose server does not answer.
 async fn unreachable(ready: &Ready, common: &Common) -> Vec<Problem> {
     let tried = futures::stream::iter(ready.agent.served(&common.stores)).map(async |store| {
-        let (host, port) = reach::place(&store.config.source)?;
+        let (host, port) = reach::place(&store.config.source).await?;
         let reached = reach::reach(&host, Some(port), REACH_TIMEOUT).await;
         let id = &store.config.id;
         reached.cause.map(|cause| {

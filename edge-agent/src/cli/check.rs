@@ -85,7 +85,7 @@ async fn check_store<S: ObjectStore>(
     lines: &mut Vec<Checked>,
 ) {
     let id = &store.config.id;
-    if let Some((host, port)) = reach::place(&store.config.source) {
+    if let Some((host, port)) = reach::place(&store.config.source).await {
         let reached = reach::reach(&host, Some(port), args.timeout()).await;
         lines.push(network(id, &reached, common.lang));
         if reached.state != State::PortOk {

@@ -72,8 +72,8 @@ pub fn main(common: &Common, verb: &ConfigVerb) -> Result<Exit, Stopped> {
     let config = setup::config(common)?;
     let stores = config.stores.iter().map(|store| StoreSummary {
         store: store.id.to_string(),
-        source: match reach::place(&store.source) {
-            Some((host, port)) => format!("{} {host}:{port}", store.source.kind()),
+        source: match reach::shown(&store.source) {
+            Some(place) => format!("{} {place}", store.source.kind()),
             None => store.source.kind().to_owned(),
         },
         time_zone: store.time_zone.clone(),

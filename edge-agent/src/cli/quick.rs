@@ -34,7 +34,7 @@ pub async fn main(common: &Common, args: &CheckArgs) -> Result<Exit, Stopped> {
     let wanted = config.stores.iter().filter(|store| common.stores.is_empty() || common.stores.contains(&store.id));
     let stores = futures::stream::iter(wanted)
         .map(|store| async move {
-            let reach = match reach::place(&store.source) {
+            let reach = match reach::place(&store.source).await {
                 Some((host, port)) => Some(reach::reach(&host, Some(port), args.timeout()).await),
                 None => None,
             };

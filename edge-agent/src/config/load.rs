@@ -9,7 +9,8 @@ use crate::adapters;
 use crate::uplink::{Rate, Uplink};
 
 use super::{
-    Config, Databases, DatasetMapping, FirebirdConfig, Limits, ServerConfig, SourceConfig, StoreConfig, TlsMode,
+    Config, Databases, DatasetMapping, FirebirdConfig, Limits, ServerConfig, SourceConfig, SqlServerConfig, StoreConfig,
+    TlsMode,
 };
 
 impl Config {
@@ -68,6 +69,7 @@ impl Config {
                 SourceConfig::Mysql(server) | SourceConfig::Postgres(server) => {
                     server.tls_ca_file.iter_mut().for_each(resolve)
                 }
+                SourceConfig::SqlServer(server) => server.tls_ca_file.iter_mut().for_each(resolve),
                 SourceConfig::Firebird(_) => {}
             }
             if let SourceConfig::Sqlite { .. } = &store.source {
@@ -156,6 +158,7 @@ impl StoreConfig {
             SourceConfig::Sqlite { .. } => Ok(()),
             SourceConfig::Mysql(server) | SourceConfig::Postgres(server) => server.validate(&field("source")),
             SourceConfig::Firebird(server) => server.validate(&field("source")),
+            SourceConfig::SqlServer(server) => server.validate(&field("source")),
         }
     }
 }
@@ -182,6 +185,24 @@ impl FirebirdConfig {
             }
         }
         Ok(())
+    }
+}
+
+impl SqlServerConfig {
+    fn validate(&self, field: &str) -> Result<()> {
+        for (name, value) in [("host", &self.host), ("database", &self.database), ("user", &self.user)] {
+            // The login takes names of up to 128 characters.
+            if value.is_empty() || value.chars().count() > 128 {
+                return bad(&format!("{field}.{name}"), "must be 1 to 128 characters long", value);
+            }
+        }
+        if self.host.contains(['\\', ',']) {
+            return bad(&format!("{field}.host"), "must be the machine alone, beside `instance` or `port`", &self.host);
+        }
+        match (&self.instance, self.port) {
+            (Some(instance), Some(_)) => bad(&format!("{field}.instance"), "must be absent beside `port`", instance),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -99,6 +99,8 @@ pub enum SourceConfig {
     #[serde(alias = "postgresql")]
     Postgres(ServerConfig),
     Firebird(FirebirdConfig),
+    #[serde(alias = "mssql")]
+    SqlServer(SqlServerConfig),
 }
 
 impl SourceConfig {
@@ -109,6 +111,7 @@ impl SourceConfig {
             Self::Mysql(_) => "mysql",
             Self::Postgres(_) => "postgres",
             Self::Firebird(_) => "firebird",
+            Self::SqlServer(_) => "sqlserver",
         }
     }
 }
@@ -188,6 +191,27 @@ pub struct UploadSpan {
     /// 0: nothing is uploaded. Absent: as `upload_bytes_per_s` says.
     #[serde(default)]
     pub bytes_per_s: Option<u64>,
+}
+
+/// A database of SQL Server.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SqlServerConfig {
+    pub host: String,
+    #[serde(default)]
+    pub port: Option<u16>,
+    /// A named instance in place of a port.
+    #[serde(default)]
+    pub instance: Option<String>,
+    pub database: String,
+    pub user: String,
+    #[serde(default)]
+    pub password: Option<Secret>,
+    #[serde(default)]
+    pub tls: TlsMode,
+    /// As for the others.
+    #[serde(default)]
+    pub tls_ca_file: Option<PathBuf>,
 }
 
 /// Bounds. Each trade is told beside its key in `docs/agent.md`.

@@ -28,6 +28,7 @@ mod postgres_copy;
 mod result_sets;
 mod sqlite;
 mod sqlite_functions;
+mod sqlserver;
 
 pub(crate) use audit::day_of;
 pub use audit::{Fingerprint, fingerprints};
@@ -36,6 +37,7 @@ pub use firebird::FirebirdSource;
 pub use mysql::MysqlSource;
 pub use postgres::PostgresSource;
 pub use sqlite::SqliteSource;
+pub use sqlserver::{PORT as SQL_SERVER_PORT, SqlServerSource, port_of};
 
 /// A database that can be connected to.
 pub trait Source {
@@ -62,6 +64,7 @@ pub fn open(store: &StoreConfig, clock: &Rc<dyn Clock>) -> Result<Box<dyn Source
             SourceConfig::Mysql(server) => Box::new(MysqlSource::new(server)),
             SourceConfig::Postgres(server) => Box::new(PostgresSource::new(server)),
             SourceConfig::Firebird(server) => Box::new(FirebirdSource::new(server)),
+            SourceConfig::SqlServer(server) => Box::new(SqlServerSource::new(server)),
         }
     };
     let Some(databases) = Databases::of_store(store)? else {

@@ -135,7 +135,7 @@ impl<'a> Derived<'a> {
         columns.push(format!("COUNT(*) AS {}", self.dialect.quote("rows")));
         for (column, sql) in &self.columns {
             if self.definition.audit_sums.contains(&column.name) {
-                let sum = self.dialect.sum(&self.summed(column, sql));
+                let sum = self.dialect.sum(&self.summed(column, sql), scale_of(column));
                 columns.push(format!("{sum} AS {}", self.dialect.quote(&column.name)));
             }
         }
@@ -165,14 +165,10 @@ impl<'a> Derived<'a> {
 
     /// The expression whose sum equals the sum after the column's transforms.
     fn summed(&self, column: &Column, sql: &str) -> String {
-        let scale = match column.column_type {
-            ColumnType::Decimal { scale, .. } => scale,
-            _ => 0,
-        };
         let mapping = self.mapping.columns.get(&column.name);
         let has_comma = mapping.is_some_and(ColumnMapping::is_read_with_comma);
         if has_comma && column.transforms.contains(&Transform::DecimalComma) {
-            self.dialect.decimal_comma(sql, scale)
+            self.dialect.decimal_comma(sql, scale_of(column))
         } else {
             sql.to_owned()
         }
@@ -186,5 +182,12 @@ impl<'a> Derived<'a> {
         let parts: Vec<String> =
             self.mapping.filter.iter().cloned().chain(days).map(|part| format!("({part})")).collect();
         if parts.is_empty() { String::new() } else { format!(" WHERE {}", parts.join(" AND ")) }
+    }
+}
+
+fn scale_of(column: &Column) -> u8 {
+    match column.column_type {
+        ColumnType::Decimal { scale, .. } => scale,
+        _ => 0,
     }
 }

@@ -7,6 +7,7 @@ pub enum Dialect {
     Mysql,
     Postgres,
     Firebird,
+    SqlServer,
 }
 
 impl Dialect {
@@ -15,14 +16,22 @@ impl Dialect {
     pub fn placeholder(self) -> &'static str {
         match self {
             Self::Sqlite | Self::Mysql | Self::Firebird => "?",
+            Self::SqlServer => "@P",
             Self::Postgres => "",
         }
+    }
+
+    /// What stands before a parameter's number, where they have one: then each stands for one value
+    /// wherever it occurs, and an expression with it is the same in SELECT and GROUP BY.
+    pub fn numbered(self) -> Option<&'static str> {
+        (self == Self::SqlServer).then(|| self.placeholder())
     }
 
     pub fn quote(self, name: &str) -> String {
         match self {
             Self::Sqlite | Self::Postgres | Self::Firebird => format!("\"{}\"", name.replace('"', "\"\"")),
             Self::Mysql => format!("`{}`", name.replace('`', "``")),
+            Self::SqlServer => format!("[{}]", name.replace(']', "]]")),
         }
     }
 
@@ -34,29 +43,36 @@ impl Dialect {
             Self::Mysql => format!("CAST(({expression}) AS DECIMAL(38,{digits}))"),
             Self::Postgres => format!("CAST(({expression}) AS NUMERIC(38,{digits}))"),
             Self::Firebird => format!("CAST(({expression}) AS NUMERIC(18,{digits}))"),
+            Self::SqlServer => format!("CAST(({expression}) AS DECIMAL(38,{digits}))"),
         }
     }
 
     /// Text such as `1.234,50` as a number of `scale` fraction digits; blank text as NULL.
     pub fn decimal_comma(self, expression: &str, scale: u8) -> String {
-        let text = match self {
+        let trimmed = match self {
+            // It has TRIM from 2017 on.
+            Self::SqlServer => format!("LTRIM(RTRIM({expression}))"),
             // Its TRIM takes text alone, and what is none shall be refused by name where the rows are read.
-            Self::Postgres => format!("CAST(({expression}) AS TEXT)"),
-            _ => expression.to_owned(),
+            Self::Postgres => format!("TRIM(CAST(({expression}) AS TEXT))"),
+            _ => format!("TRIM({expression})"),
         };
-        let plain = format!("NULLIF(REPLACE(REPLACE(TRIM({text}), '.', ''), ',', '.'), '')");
+        let plain = format!("NULLIF(REPLACE(REPLACE({trimmed}, '.', ''), ',', '.'), '')");
         match self {
             Self::Sqlite => plain,
             Self::Mysql => format!("CAST({plain} AS DECIMAL(38,{scale}))"),
             Self::Postgres => format!("CAST({plain} AS NUMERIC(38,{scale}))"),
             Self::Firebird => format!("CAST({plain} AS NUMERIC(18,{scale}))"),
+            Self::SqlServer => format!("CAST({plain} AS DECIMAL(38,{scale}))"),
         }
     }
 
     /// The exact sum. SQLite's own sum turns text into floats, so ours is registered there. That of
-    /// Firebird 3 has 64 bits; one that needs more is an error of the server.
-    pub fn sum(self, expression: &str) -> String {
+    /// Firebird 3 has 64 bits; one that needs more is an error of the server. SQL Server adds
+    /// integers up in the type they have, and money in 64 bits: so they are made decimals of the
+    /// column's `scale` first. A value with more digits would not fit the column either.
+    pub fn sum(self, expression: &str, scale: u8) -> String {
         match self {
+            Self::SqlServer => format!("SUM(CAST(({expression}) AS DECIMAL(38,{scale})))"),
             Self::Sqlite => format!("ribera_sum({expression})"),
             Self::Mysql | Self::Postgres | Self::Firebird => format!("SUM({expression})"),
         }
@@ -66,6 +82,7 @@ impl Dialect {
     pub fn row_hash(self, expressions: &[String]) -> Option<String> {
         match self {
             Self::Firebird => Some(firebird_hash(expressions)),
+            Self::SqlServer => Some(sql_server_hash(expressions)),
             Self::Sqlite => Some(format!("ribera_hash({})", expressions.join(", "))),
             Self::Mysql => {
                 // NULL and separators are characters that texts of tills do not hold.
@@ -98,4 +115,18 @@ fn firebird_hash(expressions: &[String]) -> String {
         format!("MOD({row} * (MOD(COALESCE(HASH({expression}), 7919), {MODULUS}) + {column}), {MODULUS})")
     });
     format!("SUM({row})")
+}
+
+/// The bytes of each value behind their number, and for NULL a number that no value has: so no two
+/// rows have the same bytes. As text numbers and times would lose digits. 64 bits: the sum of many
+/// stays exact.
+fn sql_server_hash(expressions: &[String]) -> String {
+    let value = |expression: &String| {
+        format!(
+            "COALESCE(CONVERT(varbinary(8), DATALENGTH({expression})) + CONVERT(varbinary(max), {expression}), 0xFFFFFFFF)"
+        )
+    };
+    let row: Vec<String> = expressions.iter().map(value).collect();
+    let hash = format!("HASHBYTES('MD5', {})", row.join(" + "));
+    format!("SUM(CAST(CONVERT(bigint, SUBSTRING({hash}, 1, 8)) AS DECIMAL(38,0)))")
 }

@@ -51,6 +51,8 @@ pub struct Statement<'a> {
     pub sql: Cow<'a, str>,
     pub parameters: Vec<String>,
     pub result_set: ResultSet,
+    /// Beside each parameter the day that it is, for drivers that send days as such.
+    pub days: Vec<Option<Date>>,
 }
 
 impl Template {
@@ -60,7 +62,7 @@ impl Template {
         let mut parameters = Vec::new();
         let mut places = Vec::new();
         let mut rest = text;
-        while let Some(at) = rest.find([':', '\'', '"', '`', '-', '/', '#', '$']) {
+        while let Some(at) = rest.find([':', '\'', '"', '`', '[', '-', '/', '#', '$']) {
             sql.push_str(&rest[..at]);
             rest = &rest[at..];
             let kept = skipped(rest, dialect);
@@ -73,9 +75,22 @@ impl Template {
                 let length = rest[1..].bytes().take_while(|byte| byte.is_ascii_alphanumeric() || *byte == b'_').count();
                 &rest[1..=length]
             };
-            parameters.push(parameter(name)?);
+            let given = parameter(name)?;
             places.push(sql.len());
-            sql.push_str(dialect.placeholder());
+            match dialect.numbered() {
+                Some(prefix) => {
+                    let known = parameters.iter().position(|one| *one == given);
+                    let number = known.unwrap_or(parameters.len()) + 1;
+                    sql.push_str(&format!("{prefix}{number}"));
+                    if known.is_none() {
+                        parameters.push(given);
+                    }
+                }
+                None => {
+                    sql.push_str(dialect.placeholder());
+                    parameters.push(given);
+                }
+            }
             rest = &rest[1 + name.len()..];
         }
         sql.push_str(rest);
@@ -96,18 +111,20 @@ impl Template {
     /// The statement for the days `from` to `to`.
     pub fn bind(&self, from: Date, to: Date, store: &StoreId) -> Statement<'_> {
         let after = to.checked_add(1.day()).unwrap_or(to);
-        let value = |parameter: &Parameter| match parameter {
-            Parameter::From => from.to_string(),
-            Parameter::To => to.to_string(),
-            Parameter::After => after.to_string(),
-            Parameter::Store => store.to_string(),
+        let day = |parameter: &Parameter| match parameter {
+            Parameter::From => Some(from),
+            Parameter::To => Some(to),
+            Parameter::After => Some(after),
+            Parameter::Store => None,
         };
-        let values: Vec<String> = self.parameters.iter().map(value).collect();
-        let (sql, parameters) = match &self.places {
-            None => (Cow::Borrowed(self.sql.as_str()), values),
-            Some(places) => (Cow::Owned(self.filled(places, &values)), Vec::new()),
+        let days: Vec<Option<Date>> = self.parameters.iter().map(day).collect();
+        let values: Vec<String> =
+            days.iter().map(|day| day.map_or_else(|| store.to_string(), |day| day.to_string())).collect();
+        let (sql, parameters, days) = match &self.places {
+            None => (Cow::Borrowed(self.sql.as_str()), values, days),
+            Some(places) => (Cow::Owned(self.filled(places, &values)), Vec::new(), Vec::new()),
         };
-        Statement { sql, parameters, result_set: self.result_set }
+        Statement { sql, parameters, days, result_set: self.result_set }
     }
 
     /// The text with each value quoted in its place. Values are dates and store ids: neither holds
@@ -148,6 +165,7 @@ fn skipped(text: &str, dialect: Dialect) -> usize {
     match (bytes[0], bytes.get(1)) {
         (quote @ (b'\'' | b'"' | b'`'), _) => quoted(bytes, quote, dialect),
         (b'-', Some(b'-')) => through("\n", 2),
+        (b'[', _) if dialect == Dialect::SqlServer => through("]", 1),
         (b'#', _) if dialect == Dialect::Mysql => through("\n", 1),
         (b'/', Some(b'*')) => through("*/", 2),
         (b'$', _) if dialect == Dialect::Postgres => dollar_quoted(text),
