@@ -243,7 +243,7 @@ impl<S: ObjectStore> Agent<S> {
         for batch in daily_batches(&differing, window_from) {
             let known = (batch.from >= window_from).then_some(&found);
             let taken = self.take_days(reading, &batch, known, report).await;
-            failed = one_bad_batch(failed, taken)?;
+            failed = self.one_bad_batch(reading, failed, taken).await?;
         }
         failed
     }
@@ -306,7 +306,7 @@ impl<S: ObjectStore> Agent<S> {
         let mut failed = Ok(());
         for batch in batches {
             let taken = self.take_days(reading, &batch, Some(&found), report).await;
-            failed = one_bad_batch(failed, taken)?;
+            failed = self.one_bad_batch(reading, failed, taken).await?;
         }
         failed
     }
@@ -324,6 +324,23 @@ impl<S: ObjectStore> Agent<S> {
             _ => self.ask(reading, days).await?,
         };
         self.take(reading, &Job::days(days), before, report).await
+    }
+
+    /// A value that does not fit spoils its own batch only, and the session that was in the middle of
+    /// it; anything else ends the dataset's work.
+    async fn one_bad_batch(
+        &self,
+        reading: &mut Reading<'_>,
+        failed: Result<()>,
+        taken: Result<()>,
+    ) -> Result<Result<()>> {
+        match taken {
+            Err(error) if error.kind() == ErrorKind::Data => {
+                let failed = failed.and(Err(error));
+                if self.reconnect(reading).await.is_err() { failed.map(Ok) } else { Ok(failed) }
+            }
+            taken => taken.map(|()| failed),
+        }
     }
 
     /// The state now, if the schedule asks for one or a person insists.
@@ -438,14 +455,6 @@ fn comparison<'a>(reading: &Reading<'a>, place: &'a StorePlace, force: bool, ask
         today: reading.today,
         force,
         asked,
-    }
-}
-
-/// A value that does not fit spoils its own batch only; anything else ends the dataset's work.
-fn one_bad_batch(failed: Result<()>, taken: Result<()>) -> Result<Result<()>> {
-    match taken {
-        Err(error) if error.kind() != ErrorKind::Data => Err(error),
-        taken => Ok(failed.and(taken)),
     }
 }
 

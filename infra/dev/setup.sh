@@ -147,7 +147,7 @@ duckdb_library() {
 # The independent readers, in a virtual environment named after its requirements.
 python_environment() {
   [ -f "$VENV/.complete" ] && return
-  say "python: deltalake, polars, duckdb, pyarrow, moto"
+  say "python: deltalake, polars, duckdb, pyarrow, moto, clients of SQL Server"
   (
     flock 9
     [ -f "$VENV/.complete" ] && exit

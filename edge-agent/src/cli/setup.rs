@@ -23,10 +23,11 @@ pub struct Ready {
     _lock: Option<File>,
 }
 
-/// Warnings go to standard error; `RIBERA_LOG` chooses more or less.
+/// Warnings go to standard error; `RIBERA_LOG` chooses more or less. What a driver says beside its
+/// errors is of no use to whoever runs the agent.
 pub fn logging() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("RIBERA_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,tiberius=off"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
 }
 

@@ -19,10 +19,6 @@ use ribera_agent::journal::Journal;
 use ribera_agent::plan::Days;
 use ribera_agent::ports::{SpoolDisk, SpoolFile, Steps, Timer};
 use ribera_agent::report::Report;
-<<<<<<< HEAD
-=======
-use ribera_agent::source::{FirebirdSource, MysqlSource, PostgresSource, Source, SqlServerSource, SqliteSource};
->>>>>>> 5d3c7ee (Agent: SQL Server source, first version)
 use ribera_storage::batch::{Ack, AckOutcome, Manifest, ManifestKind};
 use ribera_storage::object::{MemoryStore, ObjectPath, PutBody, list_all};
 use ribera_storage::ports::{Clock, Random};
@@ -387,21 +383,9 @@ impl World {
     /// With another object store.
     pub fn start_on<S: ObjectStore>(&self, objects: S, journal: Journal) -> Result<Agent<S>> {
         let clock: Rc<dyn Clock> = Rc::new(self.clock.clone());
-<<<<<<< HEAD
         let served = |store: &ribera_agent::config::StoreConfig| ServedStore {
             config: store.clone(),
             source: ribera_agent::source::open(store, &clock).unwrap(),
-=======
-        let served = |store: &ribera_agent::config::StoreConfig| {
-            let source: Box<dyn Source> = match &store.source {
-                SourceConfig::Sqlite { path } => Box::new(SqliteSource::new(path, clock.clone())),
-                SourceConfig::Mysql(server) => Box::new(MysqlSource::new(server.clone())),
-                SourceConfig::Postgres(server) => Box::new(PostgresSource::new(server.clone())),
-                SourceConfig::Firebird(server) => Box::new(FirebirdSource::new(server.clone())),
-                SourceConfig::SqlServer(server) => Box::new(SqlServerSource::new(server.clone())),
-            };
-            ServedStore { config: store.clone(), source }
->>>>>>> 5d3c7ee (Agent: SQL Server source, first version)
         };
         let stores = self.config.stores.iter().map(served).collect();
         let Ports { clock, random, timer, disk, steps, .. } = self.ports();

@@ -1,4 +1,5 @@
-//! The agent on real SQLite files, real MariaDB, PostgreSQL, Firebird and S3 servers, on virtual time, with failures.
+//! The agent on real SQLite files, real MariaDB, PostgreSQL, Firebird and S3 servers, SQL Server's
+//! protocol, on virtual time, with failures.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod adapters;
@@ -32,6 +33,11 @@ mod s3_server;
 mod s3_store;
 mod servers;
 mod spool;
+mod sqlbridge;
+mod sqlserver;
+mod sqlserver_types;
+mod tds;
+mod tds_responder;
 mod till_clock;
 mod uplink;
 mod watermark;

@@ -12,8 +12,16 @@ pub use driver::shown;
 type Meaning = (u32, ErrorKind, &'static str);
 
 const CONNECT: &[Meaning] = &[
-    (18456, ErrorKind::Config, "user or password; or the server takes Windows logins only: enable SQL Server and Windows Authentication mode"),
-    (18452, ErrorKind::Config, "the server takes Windows logins only: enable SQL Server and Windows Authentication mode"),
+    (
+        18456,
+        ErrorKind::Config,
+        "user or password; or the server takes Windows logins only: enable SQL Server and Windows Authentication mode",
+    ),
+    (
+        18452,
+        ErrorKind::Config,
+        "the server takes Windows logins only: enable SQL Server and Windows Authentication mode",
+    ),
     (18470, ErrorKind::Config, "ALTER LOGIN ... ENABLE"),
     (18486, ErrorKind::Config, "ALTER LOGIN ... WITH PASSWORD = '...' UNLOCK"),
     (18487, ErrorKind::Config, "ALTER LOGIN ... WITH PASSWORD = '...', CHECK_EXPIRATION = OFF"),
@@ -31,8 +39,16 @@ const QUERY: &[Meaning] = &[
     (916, ErrorKind::Config, "CREATE USER ... FOR LOGIN ... in that database"),
     (529, ErrorKind::Config, "CAST the column to varchar(max) or nvarchar(max), or write row_hash = false"),
     (8116, ErrorKind::Config, "CAST the column to varchar(max) or nvarchar(max), or write row_hash = false"),
-    (8152, ErrorKind::Config, "rows of more than 8000 bytes have no hash before SQL Server 2016: write row_hash = false"),
-    (3952, ErrorKind::Config, "the query reads another database too: ALTER DATABASE ... SET ALLOW_SNAPSHOT_ISOLATION ON"),
+    (
+        8152,
+        ErrorKind::Config,
+        "rows of more than 8000 bytes have no hash before SQL Server 2016: write row_hash = false",
+    ),
+    (
+        3952,
+        ErrorKind::Config,
+        "the query reads another database too: ALTER DATABASE ... SET ALLOW_SNAPSHOT_ISOLATION ON",
+    ),
     // A value that is not what the mapping says.
     (220, ErrorKind::Data, ""),
     (241, ErrorKind::Data, ""),
@@ -63,7 +79,9 @@ pub fn connect_error(place: &str, error: &DriverError, tls: TlsMode) -> Error {
             // Too many users, starting up, going down.
             Error::retry(format!("{text}: {} (error {})", token.message(), token.code()))
         }),
-        DriverError::Io { message, .. } if is_old_tls(message) => Error::config(format!("{text}: {OLD_TLS} ({message})")),
+        DriverError::Io { message, .. } if is_old_tls(message) => {
+            Error::config(format!("{text}: {OLD_TLS} ({message})"))
+        }
         // How the TLS library says that it does not trust the certificate.
         DriverError::Io { kind: IoErrorKind::InvalidData | IoErrorKind::NotFound, message } => {
             Error::config(format!("{text}: source.tls: {message}"))
@@ -72,9 +90,9 @@ pub fn connect_error(place: &str, error: &DriverError, tls: TlsMode) -> Error {
         DriverError::Protocol(message) if message.contains("encryption") => Error::config(format!(
             "{text}: source.tls: the server does not encrypt; tls = \"off\", if agent and server are on the same machine"
         )),
-        DriverError::Io { message, .. } if tls == TlsMode::Off => {
-            Error::retry(format!("{text}: {message} (a server that forces encryption ends the connection: tls = \"require\")"))
-        }
+        DriverError::Io { message, .. } if tls == TlsMode::Off => Error::retry(format!(
+            "{text}: {message} (a server that forces encryption ends the connection: tls = \"require\")"
+        )),
         DriverError::Io { message, .. } => Error::retry(format!("{text}: {message}")),
         other => Error::retry(format!("{text}: {other}")),
     }

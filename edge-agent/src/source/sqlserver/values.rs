@@ -68,7 +68,10 @@ impl Reader {
         }
         let texts = self.names.iter().zip(&self.kinds).filter(|(_, kind)| **kind == Kind::Text);
         let texts: Vec<&str> = texts.map(|(name, _)| name.as_str()).collect();
-        error.context(format_args!("a text that is not of its own character set, in one of the columns {}", texts.join(", ")))
+        error.context(format_args!(
+            "a text that is not of its own character set, in one of the columns {}",
+            texts.join(", ")
+        ))
     }
 }
 
