@@ -77,7 +77,14 @@ fn a_bad_setting_is_refused_naming_field_rule_and_value() {
         firebird("host = \"h\", database = \"d\", charset = \"LATIN9\""),
         firebird("host = \"h\", database = \"\""),
     );
-    let cases: [(&str, &[&str]); 13] = [
+    let sql_server = |more: &str| {
+        format!(
+            "[[store]]\nid = \"s2\"\nadapter = \"caja\"\nsource = {{ kind = \"mssql\", database = \"d\", user = \"u\", {more} }}"
+        )
+    };
+    let (instance, joined) =
+        (sql_server("host = \"h\", port = 1433, instance = \"CAJA\""), sql_server("host = \"h\\\\CAJA\""));
+    let cases: [(&str, &[&str]); 15] = [
         ("colour = 1", &["line 4", "colour", "unknown field"]),
         ("dry_run = \"yes\"", &["line 4", "dry_run", "yes", "boolean"]),
         ("limits = { chunk_rows = 0 }", &["limits.chunk_rows", "1 to", "\"0\""]),
@@ -105,6 +112,8 @@ fn a_bad_setting_is_refused_naming_field_rule_and_value() {
         (&no_host, &["host", "missing"]),
         (&charset, &["LATIN9", "UTF8", "WIN1252"]),
         (&database, &["store s2: source.database", "1 to 255"]),
+        (&instance, &["store s2: source.instance", "port", "CAJA"]),
+        (&joined, &["store s2: source.host", "instance", "CAJA"]),
         ("[adapter.caja.productos]\nextract = \"SELECT 1\"", &["adapter.caja.productos.audit", "must be there"]),
     ];
     for (more, words) in cases {

@@ -90,3 +90,35 @@ fn a_dialect_without_parameters_has_its_values_quoted_in_the_text() {
     assert_eq!(sql, "SELECT $$ :from $$, $x$ :to $x$, '$', d::date WHERE d >= '2017-12-30' AND s = 's1'");
     assert!(parameters.is_empty());
 }
+
+#[test]
+fn sql_server_numbers_its_parameters_and_the_same_has_one_number() {
+    let (sql, parameters) = bound(
+        "SELECT :store, [a:from], ':to' FROM t WHERE d >= :from AND d < :after AND e >= :day GROUP BY :store",
+        Dialect::SqlServer,
+    );
+    assert_eq!(sql, "SELECT @P1, [a:from], ':to' FROM t WHERE d >= @P2 AND d < @P3 AND e >= @P2 GROUP BY @P1");
+    assert_eq!(parameters, ["s1", "2017-12-30", "2018-01-01"]);
+    let template = Template::parse("EXEC p :from, :store", Dialect::SqlServer).unwrap();
+    let statement = template.bind(date(2017, 12, 30), date(2017, 12, 31), &"2017-01-01".parse().unwrap());
+    assert_eq!(statement.days, [Some(date(2017, 12, 30)), None], "a store may be called like a day");
+}
+
+#[test]
+fn sql_server_sums_and_hashes_without_overflow_or_loss() {
+    let dialect = Dialect::SqlServer;
+    assert_eq!(dialect.sum("l.n", 0), "SUM(CAST((l.n) AS DECIMAL(38,0)))");
+    assert_eq!(dialect.quote("a]b"), "[a]]b]");
+    assert_eq!(dialect.rounded("x", 2), "CAST((x) AS DECIMAL(38,2))");
+    assert_eq!(
+        dialect.decimal_comma("x", 2),
+        "CAST(NULLIF(REPLACE(REPLACE(LTRIM(RTRIM(x)), '.', ''), ',', '.'), '') AS DECIMAL(38,2))"
+    );
+    let hash = dialect.row_hash(&["a".to_owned(), "b".to_owned()]).unwrap();
+    assert_eq!(
+        hash,
+        "SUM(CAST(CONVERT(bigint, SUBSTRING(HASHBYTES('MD5', \
+         COALESCE(CONVERT(varbinary(8), DATALENGTH(a)) + CONVERT(varbinary(max), a), 0xFFFFFFFF) + \
+         COALESCE(CONVERT(varbinary(8), DATALENGTH(b)) + CONVERT(varbinary(max), b), 0xFFFFFFFF)), 1, 8)) AS DECIMAL(38,0)))"
+    );
+}

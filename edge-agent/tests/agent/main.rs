@@ -35,6 +35,7 @@ mod servers;
 mod spool;
 mod sqlbridge;
 mod sqlserver;
+mod sqlserver_tls;
 mod sqlserver_types;
 mod tds;
 mod tds_responder;

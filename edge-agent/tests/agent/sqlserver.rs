@@ -13,7 +13,7 @@ use crate::fixture::{World, block_on, days, extract, run};
 use crate::matrix;
 use crate::sqlbridge::server;
 use crate::tds::{self, Type};
-use crate::tds_responder::{Parameter, Reply, Request, respond};
+use crate::tds_responder::{Parameter, Reply, Request, respond, respond_all};
 
 /// The Python that has the clients and the server of others (infra/dev/setup.sh).
 pub fn python() -> PathBuf {
@@ -48,7 +48,7 @@ tls = "{tls}"
 }
 
 /// Decimals as text: pysqlbridge sends them as floats.
-const BY_HAND: &str = r#"
+pub const BY_HAND: &str = r#"
 [adapter.caja.ventas]
 extract = """
     SELECT CAST(fecha AS date) AS fecha, :store AS ubicacion_id, ticket AS ticket_id, linea, momento AS vendido_en,
@@ -399,4 +399,42 @@ fn a_procedure_with_several_results_hands_over_the_rows_of_each() {
     let manifest = world.manifests().remove(0);
     assert_eq!(manifest.file.as_ref().unwrap().rows, 3);
     assert!(manifest.units[0].is_proven());
+}
+
+#[test]
+fn text_of_a_collation_that_the_driver_cannot_read_is_refused_by_name() {
+    let responder = respond_all(true, |request| {
+        if !request.sql.contains("dm_exec_describe_first_result_set") {
+            return None;
+        }
+        let [Parameter::Text(sql), Parameter::Text(declared)] = &request.parameters[..] else { return None };
+        let found = sql.contains("producto").then(|| row(&["producto_id"]));
+        assert_eq!(declared, "@P1 date, @P2 date");
+        let rows: Vec<_> = found.into_iter().collect();
+        Some(Reply::Tokens(tds::result(&columns(&[("name", "nvarchar(128)")]), &rows), rows.len()))
+    });
+    let (world, report) = extract_world(&(store(responder.port, "tienda", "off") + DERIVED));
+    let problem = &report.problems[0];
+    assert_eq!((problem.kind, world.manifests().len()), ("config", 0), "{problem:?}");
+    assert!(problem.message.contains("column producto_id") && problem.message.contains("nvarchar"), "{problem:?}");
+}
+
+#[test]
+fn a_day_with_a_bad_value_spoils_only_itself_and_its_reason_is_told() {
+    for snapshot in [true, false] {
+        let responder = respond(snapshot, |request| match sales(request) {
+            Reply::Tokens(..) if asked_days(request) == ["2017-05-09"] && !request.sql.contains("COUNT(*)") => {
+                let bad = row(&["2017-05-09", "09", "1", "2017-05-09T10:30:00.000", "ñ", "2.000", "1.05"]);
+                let named = LINES.map(|(name, kind)| (name, if name == "total" { "float" } else { kind }));
+                Reply::Tokens(tds::result(&columns(&named), &[bad]), 1)
+            }
+            good => good,
+        });
+        let (world, report) = extract_world(&(store(responder.port, "tienda", "off") + DERIVED));
+        assert_eq!(report.exit(), Exit::Source);
+        assert!(report.problems[0].message.contains("column total, row ticket_id"), "{:?}", report.problems);
+        let manifests = world.manifests();
+        assert_eq!(manifests.len(), 1, "the other day was sent");
+        assert!(manifests[0].units[0].is_proven() && manifests[0].units[0].unit.to_string() == "2017-05-08");
+    }
 }

@@ -62,16 +62,35 @@ pub struct Responder {
     pub seen: Arc<Mutex<Seen>>,
 }
 
+/// The server has no encryption, or wants all encrypted.
+const NOT_ENCRYPTED: u8 = 2;
+pub const ENCRYPTED: u8 = 1;
 const TRANSACTION: u64 = 0x1122_3344_5566_7788;
+/// Kinds of packets; what TLS says while it begins goes as the first.
+pub const PRELOGIN: u8 = 0x12;
+const ANSWER: u8 = 4;
 const PACKET_BYTES: usize = 4096;
 
 /// Answers each statement by `script`, and the agent's own questions as a server does; `snapshot`:
 /// the database allows snapshots.
 pub fn respond(snapshot: bool, script: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Responder {
+    start(move |request| own(request, snapshot).unwrap_or_else(|| script(request)))
+}
+
+/// The same, where `script` comes first and need not answer everything.
+pub fn respond_all(snapshot: bool, script: impl Fn(&Request) -> Option<Reply> + Send + Sync + 'static) -> Responder {
+    start(move |request| script(request).or_else(|| own(request, snapshot)).unwrap_or_else(|| unknown(request)))
+}
+
+fn unknown(request: &Request) -> Reply {
+    Reply::Tokens(error(2812, 16, &format!("Could not find: {}", request.sql)), 0)
+}
+
+fn start(script: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Responder {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let seen = Arc::new(Mutex::new(Seen::default()));
-    let script: Arc<Script> = Arc::new(move |request| own(request, snapshot).unwrap_or_else(|| script(request)));
+    let script: Arc<Script> = Arc::new(script);
     let shared = seen.clone();
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
@@ -106,6 +125,9 @@ fn own(request: &Request, snapshot: bool) -> Option<Reply> {
         _ if sql.starts_with("SELECT snapshot_isolation_state") => {
             one("snapshot_isolation_state", "tinyint", Some(if snapshot { "1" } else { "0" }))
         }
+        _ if sql.contains("dm_exec_describe_first_result_set") => {
+            Some(Reply::Tokens(tds::result(&[("name".to_owned(), tds::Type::of("nvarchar(128)"))], &[]), 0))
+        }
         _ if sql.contains("HAS_PERMS_BY_NAME") => one("rights", "nvarchar(300)", None),
         "BEGIN TRANSACTION" => {
             let body = [&[8, 8][..], &TRANSACTION.to_le_bytes(), &[0]].concat();
@@ -124,7 +146,7 @@ fn serve(mut stream: TcpStream, script: &Script, seen: &Mutex<Seen>) -> std::io:
     stream.set_nodelay(true)?;
     while let Some((kind, packet)) = message(&mut stream)? {
         match kind {
-            0x12 => send(&mut stream, &prelogin())?,
+            PRELOGIN => send(&mut stream, &prelogin(NOT_ENCRYPTED))?,
             0x10 => {
                 let (answer, login) = login(&packet, stream.local_addr()?.port());
                 seen.lock().unwrap().logins.push(login);
@@ -163,7 +185,7 @@ fn ended(request: &Request, mut tokens: Vec<u8>, rows: usize) -> Vec<u8> {
 }
 
 /// A whole message, of one packet or several; `None` at the end.
-fn message(stream: &mut TcpStream) -> std::io::Result<Option<(u8, Vec<u8>)>> {
+pub fn message(stream: &mut TcpStream) -> std::io::Result<Option<(u8, Vec<u8>)>> {
     let mut body = Vec::new();
     loop {
         let mut header = [0; 8];
@@ -181,28 +203,33 @@ fn message(stream: &mut TcpStream) -> std::io::Result<Option<(u8, Vec<u8>)>> {
     }
 }
 
-fn send(stream: &mut TcpStream, body: &[u8]) -> std::io::Result<()> {
+pub fn send(stream: &mut TcpStream, body: &[u8]) -> std::io::Result<()> {
+    send_as(stream, ANSWER, body)
+}
+
+pub fn send_as(stream: &mut TcpStream, kind: u8, body: &[u8]) -> std::io::Result<()> {
     let pieces: Vec<&[u8]> = body.chunks(PACKET_BYTES - 8).collect();
     for (index, piece) in pieces.iter().enumerate() {
-        packet(stream, piece, index + 1 == pieces.len(), index as u8 + 1)?;
+        packet(stream, kind, piece, index + 1 == pieces.len(), index as u8 + 1)?;
     }
     stream.flush()
 }
 
 /// More is to come.
 fn send_part(stream: &mut TcpStream, body: &[u8]) -> std::io::Result<()> {
-    body.chunks(PACKET_BYTES - 8).try_for_each(|piece| packet(stream, piece, false, 1))
+    body.chunks(PACKET_BYTES - 8).try_for_each(|piece| packet(stream, ANSWER, piece, false, 1))
 }
 
-fn packet(stream: &mut TcpStream, body: &[u8], last: bool, number: u8) -> std::io::Result<()> {
+fn packet(stream: &mut TcpStream, kind: u8, body: &[u8], last: bool, number: u8) -> std::io::Result<()> {
     let length = (body.len() as u16 + 8).to_be_bytes();
-    let header = [4, u8::from(last), length[0], length[1], 0, 0, number, 0];
+    let header = [kind, u8::from(last), length[0], length[1], 0, 0, number, 0];
     stream.write_all(&[&header[..], body].concat())
 }
 
-/// Version 15, no encryption, one result at a time.
-fn prelogin() -> Vec<u8> {
-    let options: [(u8, &[u8]); 5] = [(0, &[15, 0, 0x07, 0xD0, 0, 0]), (1, &[2]), (2, &[0]), (3, &[]), (4, &[0])];
+/// Version 15, one result at a time.
+pub fn prelogin(encryption: u8) -> Vec<u8> {
+    let options: [(u8, &[u8]); 5] =
+        [(0, &[15, 0, 0x07, 0xD0, 0, 0]), (1, &[encryption]), (2, &[0]), (3, &[]), (4, &[0])];
     let mut offset = options.len() as u16 * 5 + 1;
     let (mut head, mut values) = (Vec::new(), Vec::new());
     for (kind, value) in options {

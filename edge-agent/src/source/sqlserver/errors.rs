@@ -93,6 +93,9 @@ pub fn connect_error(place: &str, error: &DriverError, tls: TlsMode) -> Error {
         DriverError::Io { message, .. } if tls == TlsMode::Off => Error::retry(format!(
             "{text}: {message} (a server that forces encryption ends the connection: tls = \"require\")"
         )),
+        DriverError::Io { kind: IoErrorKind::UnexpectedEof | IoErrorKind::ConnectionReset, message } => {
+            Error::retry(format!("{text}: {message}; if it stays so, perhaps {OLD_TLS}"))
+        }
         DriverError::Io { message, .. } => Error::retry(format!("{text}: {message}")),
         other => Error::retry(format!("{text}: {other}")),
     }

@@ -17,6 +17,7 @@ use crate::sql::{Dialect, Statement};
 use crate::value::{Rows, days_of};
 
 mod connect;
+mod describe;
 mod errors;
 mod instance;
 mod values;
@@ -24,6 +25,7 @@ mod values;
 pub use instance::{PORT, port_of};
 
 use connect::Link;
+use describe::Describer;
 use errors::query_error;
 use values::Reader;
 
@@ -60,7 +62,8 @@ impl Source for SqlServerSource {
     fn connect(&self) -> LocalBoxFuture<'_, Result<Box<dyn Session>>> {
         Box::pin(async move {
             let link = connect::open(&self.config).await?;
-            let mut session = SqlServerSession { link: Some(link), in_transaction: false };
+            let mut session =
+                SqlServerSession { link: Some(link), in_transaction: false, describer: Describer::default() };
             session.execute(SETTINGS).await?;
             Ok(Box::new(session) as Box<dyn Session>)
         })
@@ -71,11 +74,12 @@ struct SqlServerSession {
     /// Gone after a query that failed or was ended half-way: what the server still sends is of no use.
     link: Option<Link>,
     in_transaction: bool,
+    describer: Describer,
 }
 
 impl SqlServerSession {
     fn link(&mut self) -> Result<&mut Link> {
-        self.link.as_mut().ok_or_else(|| Error::retry("source: sqlserver: the connection was ended"))
+        self.link.as_mut().ok_or_else(ended)
     }
 
     /// Statements of ours, as a batch: settings last beyond it.
@@ -148,8 +152,13 @@ impl Session for SqlServerSession {
         limit: Duration,
     ) -> LocalBoxFuture<'a, Result<Outcome>> {
         Box::pin(async move {
-            let link = self.link()?;
-            match timeout(limit, run(link, statement, rows)).await {
+            let Self { link, describer, .. } = self;
+            let link = link.as_mut().ok_or_else(ended)?;
+            let done = timeout(limit, async {
+                describer.check(link, statement).await?;
+                run(link, statement, rows).await
+            });
+            match done.await {
                 Ok(Ok(())) => Ok(Outcome::Done),
                 Ok(Err(error)) => {
                     self.link = None;
@@ -185,6 +194,10 @@ impl Session for SqlServerSession {
             })
         })
     }
+}
+
+fn ended() -> Error {
+    Error::retry("source: sqlserver: the connection was ended")
 }
 
 /// Hands over every result, one behind the other: a procedure may have several.
