@@ -128,6 +128,7 @@ impl SourceConfig {
             Self::Sqlite { path } => *path = database.into(),
             Self::Mysql(server) | Self::Postgres(server) => server.database = database.to_owned(),
             Self::Firebird(server) => server.database = database.to_owned(),
+            Self::SqlServer(server) => server.database = database.to_owned(),
         }
         source
     }
@@ -138,6 +139,7 @@ impl SourceConfig {
             Self::Sqlite { path } => path.display().to_string(),
             Self::Mysql(server) | Self::Postgres(server) => server.database.clone(),
             Self::Firebird(server) => server.database.clone(),
+            Self::SqlServer(server) => server.database.clone(),
         }
     }
 }

@@ -9,8 +9,8 @@ use crate::adapters;
 use crate::uplink::{Rate, Uplink};
 
 use super::{
-    Config, Databases, DatasetMapping, FirebirdConfig, Limits, ServerConfig, SourceConfig, SqlServerConfig, StoreConfig,
-    TlsMode,
+    Config, Databases, DatasetMapping, FirebirdConfig, Limits, ServerConfig, SourceConfig, SqlServerConfig,
+    StoreConfig, TlsMode,
 };
 
 impl Config {

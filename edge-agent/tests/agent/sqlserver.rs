@@ -371,34 +371,34 @@ column = [
 "#;
 
 #[test]
-fn a_procedure_with_several_results_hands_over_the_rows_of_each() {
+fn a_procedure_with_several_results_hands_over_the_rows_of_the_one_that_is_meant() {
     let responder = respond(true, |request| {
         let day = |id: &str| row(&["2017-05-09", id, "5"]);
         let rows = columns(&[("d", "date"), ("id", "int"), ("n", "bigint")]);
-        if request.sql.contains("auditoria") {
+        let title = columns(&[("titulo", "sql_variant")]);
+        let (title, wanted) = if request.sql.contains("auditoria") {
             let columns = columns(&[("day", "date"), ("rows", "int"), ("n", "bigint")]);
-            return Reply::Tokens(tds::result(&columns, &[row(&["2017-05-09", "3", "15"])]), 1);
-        }
-        let tokens = [
-            tds::result(&rows, &[day("1"), day("2")]),
-            tds::done(tds::DONE_IN_PROC, tds::MORE | tds::COUNTED, 2),
-            // One that counts, and one that is empty.
-            tds::done(tds::DONE_IN_PROC, tds::MORE | tds::COUNTED, 7),
-            tds::result(&rows, &[]),
-            tds::done(tds::DONE_IN_PROC, tds::MORE, 0),
-            tds::result(&rows, &[day("3")]),
-        ];
-        Reply::Tokens(tokens.concat(), 1)
+            (tds::result(&title, &[row(&["7"])]), tds::result(&columns, &[row(&["2017-05-09", "2", "10"])]))
+        } else {
+            (tds::result(&title, &[row(&["7"])]), tds::result(&rows, &[day("1"), day("2")]))
+        };
+        let between = tds::done(tds::DONE_IN_PROC, tds::MORE | tds::COUNTED, 1);
+        // An empty result and a statement that only counts.
+        let tokens =
+            [title, between.clone(), wanted, between.clone(), tds::result(&columns(&[("x", "int")]), &[]), between];
+        Reply::Tokens(tokens.concat(), 0)
     });
     let mapping = "[adapter.caja.tipos]\nextract = \"EXEC ventas_diarias @desde = :from, @hasta = :to\"\naudit = \"EXEC auditoria :from, :to\"\n";
-    let world = World::with_config(&(store(responder.port, "tienda", "off") + mapping));
-    block_on(control::publish_dataset(&world.objects, &DatasetDefinition::from_toml(TYPES).unwrap())).unwrap();
-    let report = extract(&world, "2017-05-09", "2017-05-09");
-    assert_eq!(report.exit(), Exit::Done, "{:?}", report.problems);
+    for choice in ["", "result_set = 2\naudit_result_set = 2\n"] {
+        let world = World::with_config(&(store(responder.port, "tienda", "off") + mapping + choice));
+        block_on(control::publish_dataset(&world.objects, &DatasetDefinition::from_toml(TYPES).unwrap())).unwrap();
+        let report = extract(&world, "2017-05-09", "2017-05-09");
+        assert_eq!(report.exit(), Exit::Done, "{choice:?}: {:?}", report.problems);
+        let manifest = world.manifests().remove(0);
+        assert_eq!(manifest.file.as_ref().unwrap().rows, 2);
+        assert!(manifest.units[0].is_proven());
+    }
     assert_eq!(responder.asked("ventas_diarias")[0].sql, "EXEC ventas_diarias @desde = @P1, @hasta = @P2");
-    let manifest = world.manifests().remove(0);
-    assert_eq!(manifest.file.as_ref().unwrap().rows, 3);
-    assert!(manifest.units[0].is_proven());
 }
 
 #[test]

@@ -11,6 +11,7 @@ use ribera_storage::{Error, Result};
 use tiberius::{ColumnData, QueryItem, ToSql};
 use tokio::time::timeout;
 
+use super::result_sets::ResultSets;
 use super::{Outcome, Session, Source};
 use crate::config::SqlServerConfig;
 use crate::sql::{Dialect, Statement};
@@ -200,21 +201,24 @@ fn ended() -> Error {
     Error::retry("source: sqlserver: the connection was ended")
 }
 
-/// Hands over every result, one behind the other: a procedure may have several.
+/// Hands over the rows; of a procedure with several results those of the one that holds them.
 async fn run(link: &mut Link, statement: &Statement<'_>, rows: &mut dyn Rows) -> Result<()> {
     let bound = bound(statement);
     let bound: Vec<&dyn ToSql> = bound.iter().map(|one| one as &dyn ToSql).collect();
     let failed = |error: tiberius::error::Error| query_error(&statement.sql, &error);
     let mut found = link.query(&*statement.sql, &bound).await.map_err(failed)?;
+    let mut sets = ResultSets::new(rows, statement.result_set);
     let mut reader = Reader::default();
     loop {
         match found.try_next().await {
             Ok(Some(QueryItem::Metadata(metadata))) => {
-                reader = Reader::of(metadata.columns())?;
-                rows.begin(&reader.names)?;
+                let names: Vec<String> = metadata.columns().iter().map(|column| column.name().to_owned()).collect();
+                sets.begin(&names)?;
+                reader = if sets.wants() { Reader::of(metadata.columns(), names)? } else { Reader::default() };
             }
-            Ok(Some(QueryItem::Row(row))) => reader.hand_over(&row, rows)?,
-            Ok(None) => return Ok(()),
+            Ok(Some(QueryItem::Row(row))) if sets.wants() => reader.hand_over(&row, &mut sets)?,
+            Ok(Some(QueryItem::Row(_))) => {}
+            Ok(None) => return sets.finish(),
             Err(error) => return Err(reader.unreadable(failed(error))),
         }
     }

@@ -6,7 +6,8 @@ use ribera_storage::{Error, ExactDecimal, Result};
 use tiberius::time::{Date, DateTime, DateTime2, SmallDateTime, Time};
 use tiberius::{Column, ColumnData, ColumnType, Row};
 
-use crate::value::{DAY_MICROS, Rows, Value, date_text};
+use crate::source::result_sets::ResultSets;
+use crate::value::{DAY_MICROS, Value, date_text};
 
 /// Days between year 1, and 1900, and 1970.
 const DAYS_1_TO_1970: i32 = 719_162;
@@ -38,12 +39,11 @@ enum Kind {
 
 impl Reader {
     /// Refuses columns of types whose values have no one meaning.
-    pub fn of(columns: &[Column]) -> Result<Self> {
-        let names = columns.iter().map(|column| column.name().to_owned()).collect();
+    pub fn of(columns: &[Column], names: Vec<String>) -> Result<Self> {
         Ok(Self { names, kinds: columns.iter().map(Kind::of).collect::<Result<_>>()?, scratch: String::new() })
     }
 
-    pub fn hand_over(&mut self, row: &Row, rows: &mut dyn Rows) -> Result<()> {
+    pub fn hand_over(&mut self, row: &Row, rows: &mut ResultSets<'_>) -> Result<()> {
         let mut large_money = false;
         for (index, ((_, data), kind)) in row.cells().zip(&self.kinds).enumerate() {
             let value = match (data, kind) {
