@@ -1,6 +1,6 @@
 //! Whether a store's server can be reached: of its source, host and port (see [`ribera_reach`]).
 
-pub use ribera_reach::{Cause, Reach, State, reach};
+pub use ribera_reach::{Cause, Obstacle, Reach, State, reach};
 
 use crate::config::{ServerConfig, SourceConfig};
 use crate::source::{SQL_SERVER_PORT, port_of};

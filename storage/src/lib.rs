@@ -25,8 +25,10 @@ pub mod ports;
 pub mod rebuild;
 pub mod secret;
 pub mod store;
+pub mod tax_number;
 
 pub use decimal::ExactDecimal;
 pub use error::{Error, ErrorKind, Result};
 pub use ids::{BatchId, DatasetName, Month, StoreId, TableName, Unit};
 pub use object::ObjectStore;
+pub use tax_number::TaxNumber;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::ids::StoreId;
+use crate::tax_number::TaxNumber;
 
 /// A store, as declared in TOML and published to `control/stores/`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,7 +15,7 @@ pub struct StoreDefinition {
     pub id: StoreId,
     /// Shown to people.
     pub name: String,
-    /// The company's tax number, normalised (no dots, dashes or blanks).
+    /// The company's tax number, as [`TaxNumber`] writes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
     /// Where the store's database is reachable from the centre, if at all.
@@ -94,9 +95,9 @@ impl StoreDefinition {
         }
         self.zone()?;
         if let Some(tenant) = &self.tenant
-            && (tenant.is_empty() || !tenant.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+            && tenant.parse::<TaxNumber>().ok().is_none_or(|number| number.as_str() != tenant)
         {
-            return bad("tenant", "must be letters and digits only (no dots, dashes or blanks)", tenant);
+            return bad("tenant", "must be upper case letters and digits only (no dots, dashes or blanks)", tenant);
         }
         if let (Some(opened), Some(closed)) = (self.opened, self.closed)
             && closed < opened
@@ -197,6 +198,7 @@ mod tests {
             ("id = \"s1\"\nname = \"x\"\ntime_zone = \"UTC\"\ncolour = 1", &["colour"]),
             ("id = \"s1\"\nname = \"x\"\ntime_zone = \"UTC\"\nactive = \"yes\"", &["active", "yes"]),
             ("id = \"s1\"\nname = \"x\"\ntime_zone = \"UTC\"\ntenant = \"76.123-4\"", &["tenant", "76.123-4"]),
+            ("id = \"s1\"\nname = \"x\"\ntime_zone = \"UTC\"\ntenant = \"7612345k\"", &["tenant", "7612345k"]),
         ];
         for (text, words) in cases {
             let error = StoreDefinition::from_toml(text).unwrap_err().to_string();

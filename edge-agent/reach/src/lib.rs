@@ -10,6 +10,10 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+mod obstacle;
+
+pub use obstacle::Obstacle;
+
 /// How far the way to a server goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]

@@ -12,7 +12,7 @@ use crate::extract::Job;
 use crate::host::OsRandom;
 use crate::objects::Objects;
 use crate::plan::Days;
-use crate::reach::{self, Reach, State};
+use crate::reach::{self, Obstacle, Reach, State};
 use crate::report::{Exit, Problem, Stage};
 use crate::sink::{Sink, SinkContext};
 
@@ -27,6 +27,8 @@ pub struct Checked {
     pub warning: Option<String>,
     pub detail: String,
     pub problem: Option<Problem>,
+    /// What stands in the way, where it is known.
+    pub cause: Option<Obstacle>,
 }
 
 pub async fn main(common: &Common, args: &CheckArgs) -> Result<Exit, Stopped> {
@@ -129,7 +131,7 @@ fn network(id: &StoreId, reached: &Reach, lang: Lang) -> Checked {
             let (es, en) = cause.next_step();
             let error = Error::retry(format!("source: {place}: {steps}: {}", lang.pick(es, en)))
                 .with_hint(format!("ribera-agent check --quick --stores {id}"));
-            bad("network", Some(id), Stage::Source, &error)
+            Checked { cause: Some(Obstacle::from(cause)), ..bad("network", Some(id), Stage::Source, &error) }
         }
     }
 }
@@ -175,7 +177,15 @@ async fn check_dataset<S: ObjectStore>(agent: &Agent<S>, context: &DatasetContex
 }
 
 pub(super) fn good(what: &str, store: Option<&StoreId>, detail: String) -> Checked {
-    Checked { what: what.to_owned(), store: store.cloned(), ok: true, warning: None, detail, problem: None }
+    Checked {
+        what: what.to_owned(),
+        store: store.cloned(),
+        ok: true,
+        warning: None,
+        detail,
+        problem: None,
+        cause: None,
+    }
 }
 
 pub(super) fn bad(what: &str, store: Option<&StoreId>, stage: Stage, error: &ribera_storage::Error) -> Checked {
@@ -186,6 +196,7 @@ pub(super) fn bad(what: &str, store: Option<&StoreId>, stage: Stage, error: &rib
         ok: false,
         warning: None,
         detail: problem.message.clone(),
+        cause: Obstacle::of(&problem.message),
         problem: Some(problem),
     }
 }

@@ -53,7 +53,10 @@ pub fn main(common: &Common, args: &InstallArgs) -> Result<Exit, Stopped> {
 
 /// A service that comes back after any end, may write only where it must, and gives way to the till.
 fn unit(program: &Path, file: &Path, user: &str, config: &Config) -> String {
-    let folders = std::iter::once(&config.folder).chain(&config.object_store.folder);
+    let log =
+        config.log.as_ref().and_then(|log| log.file.parent()).filter(|folder| !folder.starts_with(&config.folder));
+    let objects = config.object_store.folder.as_deref();
+    let folders = std::iter::once(config.folder.as_path()).chain(objects).chain(log);
     let writable: Vec<String> = folders.map(|folder| quoted(&folder.display().to_string())).collect();
     format!(
         "# Written by `ribera-agent install`.

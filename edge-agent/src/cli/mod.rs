@@ -14,6 +14,8 @@ mod backfill;
 mod check;
 mod check_s3;
 mod config;
+mod discover;
+mod discover_show;
 mod extract;
 mod install;
 mod once;
@@ -115,6 +117,11 @@ pub enum Verb {
         after_help = "Ejemplos / Examples:\n  ribera-agent backfill --from 2025-01-01 --to 2025-12-31\n  ribera-agent backfill --resume --sequential --hours 22:00-06:00"
     )]
     Backfill(backfill::BackfillArgs),
+    /// Empresas de los servidores y su configuración / The servers' companies and their configuration
+    #[command(
+        after_help = "Ejemplos / Examples:\n  ribera-agent discover --servers cadena.toml --output agent.toml\n  ribera-agent --config agent.toml discover\n  ribera-agent discover --kind firebird --host 10.0.0.5 --database MAESTRO --user lector --adapter caja --zone America/Bogota"
+    )]
+    Discover(discover::DiscoverArgs),
     /// El archivo de configuración / The configuration file
     #[command(subcommand)]
     Config(config::ConfigVerb),
@@ -197,7 +204,7 @@ pub struct Days {
 /// Runs the program.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    setup::logging();
+    setup::logging(&cli.common);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -213,6 +220,7 @@ pub fn main() -> ExitCode {
             Verb::Run => run::main(&cli.common).await,
             Verb::Extract(days) => extract::main(&cli.common, days).await,
             Verb::Backfill(args) => backfill::main(&cli.common, args).await,
+            Verb::Discover(args) => discover::main(&cli.common, args).await,
             Verb::Config(verb) => config::main(&cli.common, verb),
             Verb::Install(args) => install::main(&cli.common, args),
             Verb::Audit(days) => audit::main(&cli.common, days).await,

@@ -1,6 +1,7 @@
 //! What people see: tables in Spanish and English; and JSON for machines.
 
 use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
 use std::rc::Rc;
 use std::time::Instant;
@@ -22,7 +23,8 @@ use crate::config::Config;
 use crate::cycle::Ask;
 use crate::journal::BatchState;
 use crate::logbook::Logbook;
-use crate::reach::State;
+use crate::logfile;
+use crate::reach::{Obstacle, State};
 use crate::report::{Exit, Problem, Report};
 
 /// Days and rows of a backfill, on a terminal only.
@@ -144,6 +146,7 @@ pub fn keep(config: &Config, report: &Report) {
     if config.dry_run {
         return;
     }
+    logfile::report(report);
     if let Err(error) = Logbook::of(config).keep(report) {
         tracing::warn!("logbook: {error}");
     }
@@ -222,6 +225,18 @@ pub fn checks(common: &Common, lines: &[Checked], exit: Exit) {
         table.add_row([store, line.what.clone(), state.to_owned(), detail]);
     }
     println!("{table}");
+    let mut steps: BTreeMap<Obstacle, BTreeSet<&str>> = BTreeMap::new();
+    for line in lines {
+        // The network's own line has its next step already.
+        if let (Some(cause), Some(store)) = (line.cause.filter(|cause| !cause.is_network()), &line.store) {
+            steps.entry(cause).or_default().insert(store.as_str());
+        }
+    }
+    for (cause, stores) in steps {
+        let (es, en) = cause.next_step();
+        let stores: Vec<&str> = stores.into_iter().collect();
+        println!("{}: {}", stores.join(", "), lang.pick(es, en));
+    }
     for hint in lines.iter().filter_map(|line| line.problem.as_ref()?.hint.as_ref()) {
         println!("{}: {hint}", lang.pick("pruebe", "try"));
     }
@@ -359,7 +374,7 @@ pub fn stopped(common: &Common, problem: &Problem) {
     }
 }
 
-fn tell(lang: Lang, problem: &Problem) {
+pub fn tell(lang: Lang, problem: &Problem) {
     let place = match (&problem.store, &problem.dataset) {
         (Some(store), Some(dataset)) => format!(" {store} {dataset}"),
         (Some(store), None) => format!(" {store}"),
@@ -382,7 +397,7 @@ fn state(lang: Lang, state: BatchState) -> &'static str {
 }
 
 /// A table whose columns from `numbers_from` on are aligned to the right.
-fn table(header: &str, numbers_from: usize) -> Table {
+pub fn table(header: &str, numbers_from: usize) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_HORIZONTAL_ONLY).set_header(header.split(','));
     for column in table.column_iter_mut().skip(numbers_from) {
@@ -391,7 +406,7 @@ fn table(header: &str, numbers_from: usize) -> Table {
     table
 }
 
-fn json(value: &impl Serialize) {
+pub fn json(value: &impl Serialize) {
     match serde_json::to_string(value) {
         Ok(text) => println!("{text}"),
         Err(error) => eprintln!("ribera-agent: {error}"),

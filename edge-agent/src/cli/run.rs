@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{Common, Stopped, render, setup};
 use crate::agent::Agent;
 use crate::cycle::{Ask, Request};
+use crate::logfile;
 use crate::report::Exit;
 use ribera_storage::ObjectStore;
 
@@ -21,7 +22,10 @@ pub async fn main(common: &Common) -> Result<Exit, Stopped> {
         biased;
         // A signal ends the work between two awaits; every step before and after is crash-safe,
         // so what was begun is resumed at the next start.
-        () = stop_asked() => Ok(Exit::Done),
+        () = stop_asked() => {
+            tracing::info!("ends, as it was told to");
+            Ok(Exit::Done)
+        }
         () = cycles(agent, common, &request) => Ok(Exit::Done),
         () = beats(agent, common) => Ok(Exit::Done),
     }
@@ -38,6 +42,8 @@ async fn cycles<S: ObjectStore>(agent: &Agent<S>, common: &Common, request: &Req
         // A line per cycle that began: an uplink that is away all day must not fill the logbook.
         if !report.datasets.is_empty() {
             render::keep(&agent.config, &report);
+        } else if worth_telling {
+            logfile::report(&report);
         }
         tokio::time::sleep(TICK).await;
     }

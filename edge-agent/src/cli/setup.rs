@@ -5,12 +5,17 @@ use std::rc::Rc;
 
 use ribera_storage::ports::{Clock, Random};
 use ribera_storage::{Error, Result};
+use tracing_subscriber::filter::{EnvFilter, LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, fmt};
 
 use super::{Common, Stopped, stopped};
 use crate::agent::{Agent, Ports, ServedStore};
-use crate::config::{Config, StoreConfig};
+use crate::config::{Config, Limits, LogConfig, LogFormat, LogLevel, StoreConfig};
 use crate::host::{FolderDisk, OsRandom, SystemClock, TokioTimer};
 use crate::journal::Journal;
+use crate::logfile::{self, ToFile};
 use crate::objects::Objects;
 use crate::ports::ToldSteps;
 use crate::recover;
@@ -23,12 +28,44 @@ pub struct Ready {
     _lock: Option<File>,
 }
 
-/// Warnings go to standard error; `RIBERA_LOG` chooses more or less. What a driver says beside its
-/// errors is of no use to whoever runs the agent.
-pub fn logging() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("RIBERA_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,tiberius=off"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+/// Warnings go to standard error, of which `RIBERA_LOG` chooses more or less; and, as `[log]` says,
+/// to a file, from when the agent holds its folder.
+pub fn logging(common: &Common) {
+    let filter = EnvFilter::try_from_env("RIBERA_LOG")
+        // A report is printed there as it is; what a driver says beside its errors is of no use to whoever runs the agent.
+        .unwrap_or_else(|_| EnvFilter::new("warn,ribera_agent::logfile=off,tiberius=off"));
+    let stderr = fmt::layer().with_writer(std::io::stderr).without_time().log_internal_errors(false);
+    let file = log_config(common).map(|config| {
+        let level = match config.level {
+            LogLevel::Error => LevelFilter::ERROR,
+            LogLevel::Warn => LevelFilter::WARN,
+            LogLevel::Info => LevelFilter::INFO,
+            LogLevel::Debug => LevelFilter::DEBUG,
+        };
+        let chosen = Targets::new()
+            .with_target("ribera", level)
+            .with_target("tiberius", LevelFilter::OFF)
+            .with_default(LevelFilter::WARN.min(level));
+        let layer = fmt::layer().with_writer(ToFile).with_ansi(false);
+        match config.format {
+            LogFormat::Json => layer
+                .json()
+                .flatten_event(true)
+                .with_current_span(false)
+                .with_span_list(false)
+                .with_filter(chosen)
+                .boxed(),
+            LogFormat::Text => layer.with_filter(chosen).boxed(),
+        }
+    });
+    tracing_subscriber::registry().with(file).with(stderr.with_filter(filter)).init();
+}
+
+/// Looked at before the rest, which may be wrong; then its lines go to standard error.
+fn log_config(common: &Common) -> Option<LogConfig> {
+    let text = std::fs::read_to_string(&common.config).ok()?;
+    let mut file: toml::Table = toml::from_str(&text).ok()?;
+    file.remove("log")?.try_into().ok()
 }
 
 /// The configuration with what the command line adds to it.
@@ -75,6 +112,10 @@ pub fn agent_with(common: &Common, change: &dyn Fn(&mut Config)) -> Result<Ready
     } else {
         let disk = FolderDisk::open(config.spool_folder()).map_err(stopped(Stage::Spool, None))?;
         let lock = lock(&config)?;
+        if let Some(log) = &config.log {
+            logfile::begin(log);
+            tracing::info!(version = env!("CARGO_PKG_VERSION"), process = std::process::id(), "begins");
+        }
         (open_journal(common, &config, &disk, random.as_ref())?, Some(lock), disk)
     };
     let clock: Rc<dyn Clock> = Rc::new(SystemClock);

@@ -9,7 +9,7 @@ use crate::adapters;
 use crate::uplink::{Rate, Uplink};
 
 use super::{
-    Config, Databases, DatasetMapping, FirebirdConfig, Limits, ServerConfig, SourceConfig, SqlServerConfig,
+    Config, Databases, DatasetMapping, FirebirdConfig, Limits, LogConfig, ServerConfig, SourceConfig, SqlServerConfig,
     StoreConfig, TlsMode,
 };
 
@@ -31,6 +31,10 @@ impl Config {
         // The text as it stands, for errors that name the line; then again with secrets filled in.
         toml::from_str::<Self>(text).map_err(|error| parse_error(text, &error))?;
         let mut value: toml::Value = toml::from_str(text).map_err(|error| parse_error(text, &error))?;
+        // Its secrets are those of `discover` alone.
+        if let Some(table) = value.as_table_mut() {
+            table.remove("discover");
+        }
         fill(&mut value, "", env)?;
         let mut config =
             Self::deserialize(value).map_err(|error| Error::config(format!("configuration: {}", error.message())))?;
@@ -63,6 +67,9 @@ impl Config {
         let resolve = |path: &mut std::path::PathBuf| *path = base.join(&*path);
         resolve(&mut self.folder);
         self.object_store.paths_mut().for_each(resolve);
+        if let Some(log) = &mut self.log {
+            log.file = self.folder.join(&log.file);
+        }
         for store in &mut self.stores {
             match &mut store.source {
                 SourceConfig::Sqlite { path } => resolve(path),
@@ -83,6 +90,7 @@ impl Config {
     fn validate(&self) -> Result<()> {
         self.limits.validate()?;
         self.object_store.validate()?;
+        self.log.as_ref().map_or(Ok(()), LogConfig::validate)?;
         if self.stores.is_empty() {
             return bad("store", "must be at least one [[store]]", "none");
         }
@@ -154,11 +162,17 @@ impl StoreConfig {
         }
         Databases::of_store(self)?;
         self.limits.validate(&config.limits).map_err(|error| error.context(format_args!("store {}", self.id)))?;
-        match &self.source {
-            SourceConfig::Sqlite { .. } => Ok(()),
-            SourceConfig::Mysql(server) | SourceConfig::Postgres(server) => server.validate(&field("source")),
-            SourceConfig::Firebird(server) => server.validate(&field("source")),
-            SourceConfig::SqlServer(server) => server.validate(&field("source")),
+        self.source.validate(&field("source"))
+    }
+}
+
+impl SourceConfig {
+    pub fn validate(&self, field: &str) -> Result<()> {
+        match self {
+            Self::Sqlite { .. } => Ok(()),
+            Self::Mysql(server) | Self::Postgres(server) => server.validate(field),
+            Self::Firebird(server) => server.validate(field),
+            Self::SqlServer(server) => server.validate(field),
         }
     }
 }
@@ -273,7 +287,7 @@ impl DatasetMapping {
 }
 
 /// Replaces `${NAME}` in every text below `value`; `path` names it in errors.
-fn fill(value: &mut toml::Value, path: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<()> {
+pub fn fill(value: &mut toml::Value, path: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<()> {
     match value {
         toml::Value::String(text) if text.contains("${") => *text = filled(text, path, env)?,
         toml::Value::Array(values) => {
@@ -314,7 +328,7 @@ fn filled(text: &str, path: &str, env: &dyn Fn(&str) -> Option<String>) -> Resul
 }
 
 /// Line, key and rule, without quoting the line: it may hold a secret.
-fn parse_error(text: &str, error: &toml::de::Error) -> Error {
+pub fn parse_error(text: &str, error: &toml::de::Error) -> Error {
     let place = error.span().map(|span| {
         let before = text.get(..span.start).unwrap_or(text);
         let line = before.matches('\n').count() + 1;

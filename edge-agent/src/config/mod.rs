@@ -6,12 +6,14 @@ use std::path::PathBuf;
 
 use jiff::civil::Date;
 use ribera_storage::secret::Secret;
-use ribera_storage::{DatasetName, StoreId};
+use ribera_storage::{DatasetName, StoreId, TaxNumber};
 use serde::Deserialize;
 
 mod databases;
+mod discover;
 mod hours;
 mod load;
+mod log;
 mod mapping;
 mod object_store;
 mod store_limits;
@@ -20,7 +22,9 @@ mod tests;
 mod watermark;
 
 pub use databases::{DatabaseDays, Databases};
+pub use discover::{Discover, DiscoverServer};
 pub use hours::Hours;
+pub use log::{LogConfig, LogFormat, LogLevel};
 pub use mapping::{ColumnMapping, DatasetMapping, EpochUnit};
 pub use object_store::{ObjectStoreConfig, ProxyConfig, S3Config};
 pub use store_limits::StoreLimits;
@@ -41,6 +45,9 @@ pub struct Config {
     /// Fill the spool, upload nothing.
     #[serde(default)]
     pub local_only: bool,
+    /// The agent's log file; without it lines go to standard error alone.
+    #[serde(default)]
+    pub log: Option<LogConfig>,
     /// Salt of columns with the `hash` transform.
     #[serde(default)]
     pub hash_salt: Option<Secret>,
@@ -53,6 +60,9 @@ pub struct Config {
     /// Those of `adapters` that came with the agent.
     #[serde(skip)]
     pub shipped: BTreeSet<&'static str>,
+    /// For `ribera-agent discover`, which reads it itself; here it is only checked.
+    #[serde(default)]
+    pub discover: Option<Discover>,
 }
 
 /// One store: its database, and what is read from it.
@@ -60,6 +70,9 @@ pub struct Config {
 #[serde(deny_unknown_fields)]
 pub struct StoreConfig {
     pub id: StoreId,
+    /// The company's tax number; `ribera-agent discover` knows the store again by it.
+    #[serde(default)]
+    pub tenant: Option<TaxNumber>,
     /// IANA name. Needed only while `control/stores/` has no definition of the store, which wins.
     #[serde(default)]
     pub time_zone: Option<String>,

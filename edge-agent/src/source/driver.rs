@@ -7,34 +7,49 @@ use sqlx::error::DatabaseError;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The connection, or why there is none: config where a person must act, else retry. `is_login`
-/// tells an error of user, password or database name from one that passes.
+/// The connection, or why there is none: config where a person must act, else retry. `advice` tells
+/// what a server's refusal is about; nothing for one that passes.
 pub async fn connected<C>(
     place: &str,
     connecting: impl Future<Output = sqlx::Result<C>>,
-    is_login: impl Fn(&dyn DatabaseError) -> bool,
+    advice: impl Fn(&dyn DatabaseError) -> Option<&'static str>,
 ) -> Result<C> {
     match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
         Ok(Ok(connection)) => Ok(connection),
-        Ok(Err(error)) => Err(connect_error(place, error, is_login).with_hint("ribera-agent check")),
+        Ok(Err(error)) => Err(connect_error(place, error, advice).with_hint("ribera-agent check")),
         Err(_) => Err(Error::retry(format!("source: {place}: no answer within {} s", CONNECT_TIMEOUT.as_secs()))),
     }
 }
 
-fn connect_error(place: &str, error: sqlx::Error, is_login: impl Fn(&dyn DatabaseError) -> bool) -> Error {
+fn connect_error(
+    place: &str,
+    error: sqlx::Error,
+    advice: impl Fn(&dyn DatabaseError) -> Option<&'static str>,
+) -> Error {
     let text = format!("source: {place}: cannot connect");
     match &error {
-        sqlx::Error::Database(database) if is_login(database.as_ref()) => {
-            Error::config(format!("{text}: user, password or database name: {database}"))
-        }
-        sqlx::Error::Database(database) => Error::retry(format!("{text}: {database}")),
-        sqlx::Error::Tls(_) | sqlx::Error::Configuration(_) => Error::config(format!("{text}: source.tls: {error}")),
+        sqlx::Error::Database(database) => match advice(database.as_ref()) {
+            Some(advice) => Error::config(format!("{text}: {advice}: {database}")),
+            None => Error::retry(format!("{text}: {database}")),
+        },
+        sqlx::Error::Tls(_) | sqlx::Error::Configuration(_) => tls_error(&text, &error.to_string()),
         // How the TLS library says that it does not trust the certificate.
-        sqlx::Error::Io(io) if io.kind() == std::io::ErrorKind::InvalidData => {
-            Error::config(format!("{text}: source.tls: {io}"))
-        }
+        sqlx::Error::Io(io) if io.kind() == std::io::ErrorKind::InvalidData => tls_error(&text, &io.to_string()),
         _ => Error::retry(text).with_source(error),
     }
+}
+
+/// What is wrong with the encryption, and what to do about a server that is too old for it.
+fn tls_error(text: &str, message: &str) -> Error {
+    let folded: String = message.to_lowercase().chars().filter(|character| !matches!(character, ' ' | '_')).collect();
+    let advice = if folded.contains("tls12or13") || folded.contains("protocolversion") {
+        ": the server speaks only TLS 1.0 or 1.1; update it or give it TLS 1.2. On the same machine, or through a tunnel, source.tls = \"off\""
+    } else if folded.contains("notsupport") {
+        ": the server does not encrypt; switch TLS on there. On the same machine, or through a tunnel, source.tls = \"off\""
+    } else {
+        ""
+    };
+    Error::config(format!("{text}: source.tls: {message}{advice}"))
 }
 
 /// The beginning of a statement, on one line, for error messages.

@@ -8,8 +8,8 @@ use futures::future::LocalBoxFuture;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use ribera_storage::{Error, Result};
-use sqlx::error::UnexpectedNullError;
-use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlRow, MySqlSslMode, MySqlTypeInfo};
+use sqlx::error::{DatabaseError, UnexpectedNullError};
+use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlDatabaseError, MySqlRow, MySqlSslMode, MySqlTypeInfo};
 use sqlx::{AssertSqlSafe, Column, ConnectOptions, Connection, Decode, Either, Executor, MySql, Row, Type, TypeInfo};
 
 use super::result_sets::ResultSets;
@@ -76,8 +76,7 @@ impl Source for MysqlSource {
         Box::pin(async move {
             let options = self.options();
             let connecting = MySqlConnection::connect_with(&options);
-            // Whatever the server itself says before a login is done is for a person.
-            let connection = driver::connected(&self.describe(), connecting, |_| true).await?;
+            let connection = driver::connected(&self.describe(), connecting, refusal).await?;
             Ok(Box::new(MysqlSession { connection: Some(connection) }) as Box<dyn Session>)
         })
     }
@@ -341,6 +340,18 @@ fn fraction(bytes: Option<&[u8]>) -> i64 {
     bytes.and_then(|bytes| bytes.try_into().ok()).map_or(0, |bytes| i64::from(u32::from_le_bytes(bytes)))
 }
 
+/// What the server itself says before a login is done is for a person.
+fn refusal(database: &dyn DatabaseError) -> Option<&'static str> {
+    let number = database.try_downcast_ref::<MySqlDatabaseError>().map(MySqlDatabaseError::number);
+    Some(match number {
+        Some(1045 | 1698) => "user or password",
+        Some(1049) => "source.database: no such database",
+        Some(1044) => "source.database: no such database, or GRANT the user SELECT on it",
+        Some(1130) => "the server takes no login from this machine: CREATE USER ...@'this machine'",
+        _ => "user, password or database name",
+    })
+}
+
 fn query_error(sql: &str, error: sqlx::Error) -> Error {
     let shown = driver::shown(sql);
     match &error {
@@ -348,7 +359,12 @@ fn query_error(sql: &str, error: sqlx::Error) -> Error {
             // Syntax, unknown table or column, missing right: a person must act.
             let state = database.code().unwrap_or_default();
             let text = format!("source: mysql: {shown}: {database}");
-            if state.starts_with("42") { Error::config(text) } else { Error::retry(text) }
+            match database.try_downcast_ref::<MySqlDatabaseError>().map(MySqlDatabaseError::number) {
+                // SELECT on a table, a column; EXECUTE of a procedure.
+                Some(1142 | 1143 | 1370) => Error::config(format!("{text} (GRANT the user that right)")),
+                _ if state.starts_with("42") => Error::config(text),
+                _ => Error::retry(text),
+            }
         }
         _ => Error::retry(format!("source: mysql: {shown}")).with_source(error),
     }

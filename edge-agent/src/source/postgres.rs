@@ -83,11 +83,7 @@ impl Source for PostgresSource {
         Box::pin(async move {
             let options = self.options();
             let connecting = PgConnection::connect_with(&options);
-            // Classes 28 and 3D: login, database name. Others, such as too many sessions, pass.
-            let is_login = |database: &dyn DatabaseError| {
-                matches!(database.code().unwrap_or_default().get(..2), Some("28" | "3D"))
-            };
-            let connection = driver::connected(&self.describe(), connecting, is_login).await?;
+            let connection = driver::connected(&self.describe(), connecting, refusal).await?;
             Ok(Box::new(PostgresSession::new(connection)) as Box<dyn Session>)
         })
     }
@@ -249,6 +245,17 @@ fn kind(info: &PgTypeInfo, money_digits: u8) -> Option<Kind> {
     }
 }
 
+/// What a person must set right. Others, such as too many sessions, pass.
+fn refusal(database: &dyn DatabaseError) -> Option<&'static str> {
+    Some(match database.code().unwrap_or_default().as_ref() {
+        "28P01" => "user or password",
+        "28000" => "user or password, or pg_hba.conf of the server",
+        "3D000" => "source.database: no such database",
+        "42501" => "source.database: GRANT the user CONNECT on it",
+        _ => return None,
+    })
+}
+
 fn is_canceled(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(|database| database.code()).is_some_and(|code| code == QUERY_CANCELED)
 }
@@ -257,5 +264,8 @@ fn query_error(sql: &str, error: &sqlx::Error) -> Error {
     let text = format!("source: postgres: {}: {error}", driver::shown(sql));
     let state = error.as_database_error().and_then(|database| database.code()).unwrap_or_default();
     // Syntax, unknown table or column, missing right, a value that a cast refuses: a person must act.
+    if state == "42501" {
+        return Error::config(format!("{text} (GRANT the user that right)"));
+    }
     if state.starts_with("42") || state.starts_with("22") { Error::config(text) } else { Error::retry(text) }
 }

@@ -15,7 +15,7 @@ use ribera_storage::{ErrorKind, Result};
 use crate::firebird_server::{Server, plain_server, server};
 use crate::fixture::{World, day, days, extract, run};
 
-const LINES: &str = "
+pub const LINES: &str = "
     CREATE TABLE LINEAS (
         TICKET INTEGER NOT NULL, LINEA INTEGER NOT NULL, FECHA DATE, MOMENTO TIMESTAMP, PRODUCTO VARCHAR(40),
         CANTIDAD NUMERIC(18,3), TOTAL NUMERIC(18,2), PRIMARY KEY (TICKET, LINEA));
@@ -47,7 +47,7 @@ password = "${{CLAVE}}"
     )
 }
 
-fn config(server: &Server, database: &str, more: &str) -> String {
+pub fn config(server: &Server, database: &str, more: &str) -> String {
     let store = store(server, database, more);
     format!(
         r#"{store}
@@ -65,7 +65,7 @@ total = "TOTAL"
     )
 }
 
-fn sell(server: &Server, database: &str, date: &str, tickets: std::ops::Range<u32>) {
+pub fn sell(server: &Server, database: &str, date: &str, tickets: std::ops::Range<u32>) {
     let rows: Vec<String> = tickets
         .map(|ticket| {
             format!("INSERT INTO LINEAS VALUES ({ticket}, 1, '{date}', '{date} 10:30:00.5', 'ñ', 2, {ticket}.05);")

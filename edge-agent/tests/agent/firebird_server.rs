@@ -13,6 +13,9 @@ pub struct Server {
     pub port: u16,
 }
 
+/// Who logs in as with Firebird 2.5, on the server that knows it.
+pub const OLD_USER: &str = "VIEJO";
+
 /// The server of this process, started when first asked for.
 pub fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
@@ -88,7 +91,9 @@ fn start(logins: &str, encryption: &str) -> Server {
         "RemoteBindAddress = 127.0.0.1".to_owned(),
         format!("SecurityDatabase = {}", root.join("security3.fdb").display()),
         format!("DatabaseAccess = Restrict {}", root.display()),
-        format!("ServerMode = Super\nAuthServer = {logins}\nUserManager = Srp\nWireCrypt = {encryption}"),
+        format!(
+            "ServerMode = Super\nAuthServer = {logins}\nUserManager = Srp, Legacy_UserManager\nWireCrypt = {encryption}"
+        ),
     ];
     std::fs::write(root.join("firebird.conf"), settings.join("\n")).unwrap();
     let security = root.join("security3.fdb").display().to_string();
@@ -96,6 +101,16 @@ fn start(logins: &str, encryption: &str) -> Server {
     let users = [("SYSDBA", "masterkey"), ("LECTOR", "secret"), ("CAJERO", "secret")];
     let users = users.map(|(name, password)| format!("CREATE USER {name} PASSWORD '{password}' USING PLUGIN Srp;"));
     isql(&root, Some(&security), &users.join("\n"));
+    if logins.contains("Legacy_Auth") {
+        // The tables of that login come with the server's package.
+        let script = program().ancestors().nth(3).unwrap().join("usr/share/firebird/3.0/security.sql");
+        isql(&root, Some(&security), &std::fs::read_to_string(script).unwrap());
+        isql(
+            &root,
+            Some(&security),
+            &format!("CREATE USER {OLD_USER} PASSWORD 'secret' USING PLUGIN Legacy_UserManager;"),
+        );
+    }
     let log = std::fs::File::create(root.join("log")).unwrap();
     let mut command = Command::new("setpriv");
     command

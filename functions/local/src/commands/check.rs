@@ -7,7 +7,7 @@ use futures::{StreamExt, TryStreamExt};
 use jiff::civil::Date;
 use jiff::{SignedDuration, Timestamp};
 use ribera_core::coverage::{self, Touched};
-use ribera_reach::{Cause, Reach, State};
+use ribera_reach::{Obstacle, Reach, State};
 use ribera_storage::heartbeat::{GOOD, Heartbeat};
 use ribera_storage::ports::Clock;
 use ribera_storage::store::StoreDefinition;
@@ -70,6 +70,8 @@ struct Checked {
     reach: Option<Reach>,
     /// Of the store's agent.
     heartbeat: Option<Timestamp>,
+    /// What stands in the way: of the network, or as the store's agent says of its last runs.
+    cause: Option<Obstacle>,
 }
 
 #[derive(Debug, Serialize)]
@@ -78,7 +80,7 @@ struct Summary {
     up: usize,
     /// Of those tried.
     up_percent: f64,
-    causes: BTreeMap<Cause, Vec<StoreId>>,
+    causes: BTreeMap<Obstacle, Vec<StoreId>>,
     /// For the stores that are up and have days missing or partial.
     backfill: Option<String>,
 }
@@ -107,43 +109,67 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit> {
 
 async fn check(lake: &Lake, store: &StoreDefinition, timeout: Duration) -> Result<Checked> {
     let mut checked =
-        Checked { store: store.id.clone(), name: store.name.clone(), way: Way::Inactive, reach: None, heartbeat: None };
+        Checked {
+            store: store.id.clone(),
+            name: store.name.clone(),
+            way: Way::Inactive,
+            reach: None,
+            heartbeat: None,
+            cause: None,
+        };
     let (Some(host), true) = (&store.host, store.active) else { return Ok(checked) };
     let reach = ribera_reach::reach(host, store.port, timeout).await;
     let heartbeat = heartbeat(lake, &store.id).await?;
-    checked.heartbeat = heartbeat.as_ref().map(|(at, _)| *at);
-    let reads = heartbeat.is_some_and(|(at, good)| good && lake.deps().clock.now().duration_since(at) < HEARTBEAT_FRESH);
+    checked.heartbeat = heartbeat.as_ref().map(|said| said.at);
+    let fresh = heartbeat.filter(|said| lake.deps().clock.now().duration_since(said.at) < HEARTBEAT_FRESH);
+    let reads = fresh.as_ref().is_some_and(|said| said.good);
     checked.way = match reach.state {
         State::Unreachable => Way::Unreachable,
         _ if reads => Way::Connected,
         State::PortOk => Way::PortOk,
         State::Reachable => Way::Reachable,
     };
+    // The centre has no credentials of a store: what is wrong behind the port its agent knows.
+    checked.cause = match checked.way {
+        Way::Connected => None,
+        _ => reach.cause.map(Obstacle::from).or_else(|| fresh.and_then(|said| said.obstacle)),
+    };
     checked.reach = Some(reach);
     Ok(checked)
 }
 
-/// When the store's agent last spoke, by the object store's clock, and whether its last runs were good.
-async fn heartbeat(lake: &Lake, store: &StoreId) -> Result<Option<(Timestamp, bool)>> {
+/// What the store's agent said last.
+struct Said {
+    /// By the object store's clock.
+    at: Timestamp,
+    /// Whether its last runs were good.
+    good: bool,
+    obstacle: Option<Obstacle>,
+}
+
+async fn heartbeat(lake: &Lake, store: &StoreId) -> Result<Option<Said>> {
     let path = paths::heartbeat(store)?;
     let Some(meta) = lake.objects.head(&path).await? else { return Ok(None) };
     let Some(bytes) = lake.objects.get(&path).await? else { return Ok(None) };
+    let at = meta.modified;
     // One agent's broken object must not end the check of all stores.
-    let Ok(heartbeat) = serde_json::from_slice::<Heartbeat>(&bytes) else { return Ok(Some((meta.modified, false))) };
+    let Ok(heartbeat) = serde_json::from_slice::<Heartbeat>(&bytes) else {
+        return Ok(Some(Said { at, good: false, obstacle: None }));
+    };
     let good = !heartbeat.runs.is_empty() && heartbeat.runs.iter().all(|run| run.outcome == GOOD);
-    Ok(Some((meta.modified, good)))
+    let obstacle = heartbeat.runs.iter().find_map(|run| Obstacle::of(&run.outcome));
+    Ok(Some(Said { at, good, obstacle }))
 }
 
 async fn summary(lake: &Lake, checked: &[Checked]) -> Result<Summary> {
     let tried: Vec<&Checked> = checked.iter().filter(|one| one.way != Way::Inactive).collect();
-    let cause = |one: &Checked| if one.way == Way::Connected { None } else { one.reach.as_ref()?.cause };
-    let mut causes: BTreeMap<Cause, Vec<StoreId>> = BTreeMap::new();
+    let mut causes: BTreeMap<Obstacle, Vec<StoreId>> = BTreeMap::new();
     for one in &tried {
-        if let Some(cause) = cause(one) {
+        if let Some(cause) = one.cause {
             causes.entry(cause).or_default().push(one.store.clone());
         }
     }
-    let up: Vec<StoreId> = tried.iter().filter(|one| cause(one).is_none()).map(|one| one.store.clone()).collect();
+    let up: Vec<StoreId> = tried.iter().filter(|one| one.cause.is_none()).map(|one| one.store.clone()).collect();
     let up_percent = if tried.is_empty() { 100.0 } else { up.len() as f64 * 100.0 / tried.len() as f64 };
     Ok(Summary { tried: tried.len(), up: up.len(), up_percent, causes, backfill: backfill(lake, up).await? })
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use jiff::civil::Date;
 use ribera_storage::control;
 use ribera_storage::store::{StoreDefinition, WeekdayName};
-use ribera_storage::{Error, Result, StoreId};
+use ribera_storage::{Error, Result, StoreId, TaxNumber};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -150,10 +150,11 @@ fn read_stores(file: &std::path::Path) -> Result<Vec<StoreDefinition>> {
 fn from_flags(args: AddArgs) -> Result<StoreDefinition> {
     let missing = |flag: &str| Error::config(format!("{flag}: must be given without --file, got nothing"));
     let id = args.id.ok_or_else(|| missing("ID"))?;
-    let normal = |text: String| text.chars().filter(|c| !matches!(c, '.' | '-' | ' ')).collect::<String>();
+    let tenant = args.tenant.as_deref().map(str::parse::<TaxNumber>).transpose();
+    let tenant = tenant.map_err(|error| Error::config(format!("--tenant: {error}")))?;
     let store = StoreDefinition {
         name: args.name.unwrap_or_else(|| id.to_string()),
-        tenant: args.tenant.map(normal),
+        tenant: tenant.map(String::from),
         host: args.host,
         port: args.port,
         time_zone: args.time_zone.ok_or_else(|| missing("--zone"))?,

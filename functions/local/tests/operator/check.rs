@@ -26,14 +26,20 @@ fn the_centre_tells_who_can_be_reached_why_not_and_what_to_run() {
     lake.store(&store("sin-host", ""));
     lake.batch("abierta/ventas/000000-0000000001", &january(1, 20));
     lake.batch("lectora/ventas/000000-0000000001", &january(1, 31));
-    let beat = lake.root().join("agents/lectora/heartbeat.json");
-    std::fs::create_dir_all(beat.parent().unwrap()).unwrap();
-    let heartbeat = json!({
-        "store": "lectora", "at": "2026-01-31T10:00:00Z", "agent_version": "0.1.0", "journal_id": "j",
-        "spool": {"batches": 0, "bytes": 0, "bytes_max": 1},
-        "runs": [{"dataset": "ventas", "begun_at": "2026-01-31T10:00:00Z", "outcome": "ok"}],
-    });
-    std::fs::write(&beat, heartbeat.to_string()).unwrap();
+    let beat = |id: &str, outcome: &str| {
+        let beat = lake.root().join(format!("agents/{id}/heartbeat.json"));
+        std::fs::create_dir_all(beat.parent().unwrap()).unwrap();
+        let heartbeat = json!({
+            "store": id, "at": "2026-01-31T10:00:00Z", "agent_version": "0.1.0", "journal_id": "j",
+            "spool": {"batches": 0, "bytes": 0, "bytes_max": 1},
+            "runs": [{"dataset": "ventas", "begun_at": "2026-01-31T10:00:00Z", "outcome": outcome}],
+        });
+        std::fs::write(&beat, heartbeat.to_string()).unwrap();
+    };
+    beat("lectora", "ok");
+    // Its agent runs and says why it cannot read.
+    lake.store(&store("sin-clave", &format!("host = \"127.0.0.1\"\nport = {open}")));
+    beat("sin-clave", "source: mysql caja at 127.0.0.1:3306: cannot connect: user or password: Access denied");
 
     let (answer, code) = lake.json(&["check", "--timeout", "2"]);
     assert_eq!(code, 1, "{answer}");
@@ -45,13 +51,19 @@ fn the_centre_tells_who_can_be_reached_why_not_and_what_to_run() {
     let wanted = [Some("port_ok"), Some("reachable"), Some("unreachable"), Some("connected"), Some("inactive"), None];
     assert_eq!(ways, wanted.map(|one| one.map(str::to_owned)));
     let summary = &answer["summary"];
-    assert_eq!((&summary["tried"], &summary["up"], &summary["up_percent"]), (&json!(4), &json!(2), &json!(50.0)));
-    assert_eq!(summary["causes"], json!({"name_unknown": ["perdida"], "port_refused": ["cerrada"]}));
+    assert_eq!((&summary["tried"], &summary["up"], &summary["up_percent"]), (&json!(5), &json!(2), &json!(40.0)));
+    let causes = json!({"name_unknown": ["perdida"], "port_refused": ["cerrada"], "credentials": ["sin-clave"]});
+    assert_eq!(summary["causes"], causes);
     // Of those that are up only one lacks days.
     assert_eq!(summary["backfill"], "ribera-agent backfill --stores abierta --from 2026-01-21 --to 2026-01-31");
 
     let (text, _) = lake.text(&["check", "--only-active", "--sequential", "--timeout", "2"]);
-    for words in ["reachable: 2 / 4 (50 %)", "cerrada: no service listens on that port", "ribera-agent backfill"] {
+    for words in [
+        "reachable: 2 / 5 (40 %)",
+        "sin-clave: user or password is wrong",
+        "cerrada: no service listens on that port",
+        "ribera-agent backfill",
+    ] {
         assert!(text.contains(words), "{words}: {text}");
     }
     assert!(!text.contains("inactiva"), "{text}");
