@@ -118,6 +118,21 @@ fn no_secret_is_in_any_line_whatever_goes_wrong() {
     let log = "hash_salt = \"S3cr3t-salt\"\n[log]\nfile = \"agent.log\"\nlevel = \"debug\"";
     let place = place(log, &stores);
     let mut told = String::new();
+    // The object store is away, and so is the proxy to it.
+    let text = std::fs::read_to_string(place.path().join("agent.toml")).unwrap();
+    let away = format!(
+        "object_store = {{ s3 = {{ endpoint = \"http://127.0.0.1:{closed}\", bucket = \"b\", region = \"r\", access_key_id = \"K\", \
+         secret_access_key = \"S3cr3t-s3\", session_token = \"S3cr3t-token\", timeout_s = 1, \
+         proxy = {{ url = \"http://127.0.0.1:{closed}\", user = \"u\", password = \"S3cr3t-proxy\" }} }} }}"
+    );
+    let folder = "object_store = { folder = \"objects\" }";
+    assert!(text.contains(folder), "{text}");
+    std::fs::write(place.path().join("agent.toml"), text.replace(folder, &away)).unwrap();
+    let done = agent(place.path(), &["check"]);
+    assert!([Some(3), Some(4)].contains(&done.status.code()), "{done:?}");
+    told += &String::from_utf8_lossy(&[done.stdout, done.stderr].concat());
+    assert!(told.contains(&closed.to_string()), "the object store was tried: {told}");
+    std::fs::write(place.path().join("agent.toml"), text).unwrap();
     for words in [
         &["once"][..],
         &["once", "--json"],
