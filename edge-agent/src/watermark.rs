@@ -17,6 +17,7 @@ use crate::journal::UnitRow;
 use crate::plan::{Comparison, Days};
 use crate::ports::step;
 use crate::source::{Outcome, day_of};
+use crate::sql::Dialect;
 use crate::value::{Rows, Value};
 
 impl<S: ObjectStore> Agent<S> {
@@ -35,7 +36,8 @@ impl<S: ObjectStore> Agent<S> {
         let seen: Option<Timestamp> = seen.and_then(|text| text.parse().ok());
         // A source's clock that was set back says nothing of what was written since.
         let Some(seen) = seen.filter(|seen| *seen <= reading.source_now) else { return Ok(window.iter().collect()) };
-        let since = since(watermark, &context.place.time_zone, seen, reading.source_now)?;
+        let dialect = context.store.source.dialect();
+        let since = since(watermark, dialect, &context.place.time_zone, seen, reading.source_now)?;
         let Some(mut days) = self.days_written(reading, &since).await? else {
             // After a long time away it is more than the source can tell at once; fingerprints it can.
             self.log(format!(
@@ -88,7 +90,13 @@ fn key(store: &StoreId, dataset: &DatasetName) -> String {
 }
 
 /// The earliest that the column may show of what was written after `seen`, less the lag, as SQL.
-fn since(watermark: &Watermark, store_zone: &TimeZone, seen: Timestamp, now: Timestamp) -> Result<String> {
+fn since(
+    watermark: &Watermark,
+    dialect: Dialect,
+    store_zone: &TimeZone,
+    seen: Timestamp,
+    now: Timestamp,
+) -> Result<String> {
     let lag = SignedDuration::try_from(watermark.lag.0).unwrap_or_default();
     let from = seen.checked_sub(lag).unwrap_or(Timestamp::MIN);
     if let Some(unit) = watermark.epoch {
@@ -105,7 +113,7 @@ fn since(watermark: &Watermark, store_zone: &TimeZone, seen: Timestamp, now: Tim
             Error::config(format!("watermark.zone: must be an IANA time zone, got {name:?}")).with_source(error)
         })?,
     };
-    Ok(format!("'{}'", earliest_local(&zone, from, now).strftime("%Y-%m-%d %H:%M:%S")))
+    Ok(dialect.moment(earliest_local(&zone, from, now)))
 }
 
 /// The earliest that a clock of `zone` shows between two moments: clocks set back repeat an hour.
@@ -160,9 +168,11 @@ mod tests {
     fn the_lag_is_taken_off_in_the_columns_own_zone_and_unit() {
         let zone = TimeZone::get("America/New_York").unwrap();
         let (seen, now) = (at("2017-05-10T16:00:00.9Z"), at("2017-05-10T17:00:00Z"));
-        assert_eq!(since(&mark(None), &zone, seen, now).unwrap(), "'2017-05-10 11:45:00'");
-        assert_eq!(since(&mark(Some(EpochUnit::S)), &zone, seen, now).unwrap(), "1494431100");
-        assert_eq!(since(&mark(Some(EpochUnit::Us)), &zone, seen, now).unwrap(), "1494431100000000");
+        assert_eq!(since(&mark(None), Dialect::Mysql, &zone, seen, now).unwrap(), "'2017-05-10 11:45:00'");
+        let in_any_date_format = since(&mark(None), Dialect::SqlServer, &zone, seen, now).unwrap();
+        assert_eq!(in_any_date_format, "'2017-05-10T11:45:00'");
+        assert_eq!(since(&mark(Some(EpochUnit::S)), Dialect::Mysql, &zone, seen, now).unwrap(), "1494431100");
+        assert_eq!(since(&mark(Some(EpochUnit::Us)), Dialect::Mysql, &zone, seen, now).unwrap(), "1494431100000000");
     }
 
     #[test]
@@ -170,10 +180,10 @@ mod tests {
         let zone = TimeZone::get("America/New_York").unwrap();
         // At 06:00 UTC of that day 02:00 became 01:00. Seen at 01:50 for the first time.
         let (seen, now) = (at("2017-11-05T05:50:00Z"), at("2017-11-05T06:20:00Z"));
-        assert_eq!(since(&mark(None), &zone, seen, now).unwrap(), "'2017-11-05 01:00:00'");
+        assert_eq!(since(&mark(None), Dialect::Mysql, &zone, seen, now).unwrap(), "'2017-11-05 01:00:00'");
         // No change of the clock since: 01:20 of the second time, less the lag.
         let later = at("2017-11-05T06:40:00Z");
-        assert_eq!(since(&mark(None), &zone, now, later).unwrap(), "'2017-11-05 01:05:00'");
+        assert_eq!(since(&mark(None), Dialect::Mysql, &zone, now, later).unwrap(), "'2017-11-05 01:05:00'");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What the databases' SQL does not agree on.
 
+use jiff::civil::DateTime;
+
 /// The SQL that a source speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
@@ -32,6 +34,15 @@ impl Dialect {
             Self::Sqlite | Self::Postgres | Self::Firebird => format!("\"{}\"", name.replace('"', "\"\"")),
             Self::Mysql => format!("`{}`", name.replace('`', "``")),
             Self::SqlServer => format!("[{}]", name.replace(']', "]]")),
+        }
+    }
+
+    /// A moment without a zone as a literal, in whole seconds. SQL Server reads one with a blank by the
+    /// login's date format, day and month perhaps exchanged; one with a T it does not.
+    pub fn moment(self, moment: DateTime) -> String {
+        match self {
+            Self::SqlServer => format!("'{}'", moment.strftime("%Y-%m-%dT%H:%M:%S")),
+            _ => format!("'{}'", moment.strftime("%Y-%m-%d %H:%M:%S")),
         }
     }
 
