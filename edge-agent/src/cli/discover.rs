@@ -280,7 +280,7 @@ impl OneServer {
 /// Reaches a server, logs in, reads its companies.
 async fn asked(section: &Discover, server: &DiscoverServer, lang: Lang, timeout: Duration) -> (Asked, Vec<Row>) {
     let kind = server.source.kind();
-    let reached = match reach::place(&server.source) {
+    let reached = match reach::place(&server.source).await {
         Some((host, port)) => Some((format!("{kind} {host}:{port}"), reach::reach(&host, Some(port), timeout).await)),
         None => None,
     };

@@ -12,7 +12,7 @@ use tracing_subscriber::{Layer, fmt};
 
 use super::{Common, Stopped, stopped};
 use crate::agent::{Agent, Ports, ServedStore};
-use crate::config::{Config, Limits, LogConfig, LogFormat, LogLevel, StoreConfig};
+use crate::config::{Config, LogConfig, LogFormat, LogLevel, StoreConfig};
 use crate::host::{FolderDisk, OsRandom, SystemClock, TokioTimer};
 use crate::journal::Journal;
 use crate::logfile::{self, ToFile};

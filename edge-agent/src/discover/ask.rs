@@ -20,7 +20,8 @@ const COLUMNS: [&str; 5] = ["code", "name", "tax_number", "fiscal_year", "path"]
 pub async fn ask(section: &Discover, kind: &str, source: &dyn Source) -> Result<Vec<Row>> {
     let sql = query(section, kind)?;
     let mut session = source.connect().await?;
-    let statement = Statement { sql: Cow::Owned(sql), parameters: Vec::new(), result_set: ResultSet::Only };
+    let statement =
+        Statement { sql: Cow::Owned(sql), parameters: Vec::new(), days: Vec::new(), result_set: ResultSet::Only };
     let mut reader = Reader::default();
     match session.query(&statement, &mut reader, TIMEOUT).await? {
         Outcome::Done => Ok(reader.rows),

@@ -249,15 +249,15 @@ fn databases(table: &Table) -> BTreeSet<&str> {
     years.filter_map(|year| year.get("database")).chain(single).filter_map(Value::as_str).collect()
 }
 
-type Place = (&'static str, Option<(String, u16)>);
+type Place = (&'static str, Option<String>);
 
-/// Kind, host and port of a store's source.
+/// Kind, and host with port or instance, of a store's source.
 fn place(table: &Table) -> Option<Place> {
     let mut source = table.get("source")?.as_table()?.clone();
     // Of no matter here, and absent from a server's own.
     source.entry("database").or_insert_with(|| Value::String(String::new()));
     let source = SourceConfig::deserialize(Value::Table(source)).ok()?;
-    Some((source.kind(), reach::place(&source).map(|(host, port)| (host.to_lowercase(), port))))
+    Some((source.kind(), reach::shown(&source).map(|place| place.to_lowercase())))
 }
 
 fn silent_places(written: &Written<'_>, silent: &BTreeSet<&str>) -> Vec<Place> {
