@@ -42,16 +42,13 @@ async fn ask(host: &str, port: u16, name: &str) -> Result<u16> {
     packet.extend(name.as_bytes());
     packet.push(0);
     for _ in 0..TRIES {
-        match tokio::time::timeout(TRY_TIMEOUT, exchange(server, &packet)).await {
-            Ok(Ok(answer)) => {
-                return tcp_port(&answer).ok_or_else(|| {
-                    Error::config(format!(
-                        "{text}: does not listen on TCP: enable TCP/IP for it in SQL Server Configuration Manager"
-                    ))
-                });
-            }
-            // Refused or lost.
-            Ok(Err(_)) | Err(_) => {}
+        // Anything else: refused or lost.
+        if let Ok(Ok(answer)) = tokio::time::timeout(TRY_TIMEOUT, exchange(server, &packet)).await {
+            return tcp_port(&answer).ok_or_else(|| {
+                Error::config(format!(
+                    "{text}: does not listen on TCP: enable TCP/IP for it in SQL Server Configuration Manager"
+                ))
+            });
         }
     }
     Err(silent())
