@@ -120,9 +120,9 @@ const SERVER_HELLO: [u8; 47] = {
 /// A greeting of MySQL 5.1, with or without the offer to encrypt.
 fn mysql_greeting(encrypts: bool) -> Vec<u8> {
     let flags: u16 = 0x8208 | if encrypts { 0x0800 } else { 0 };
-    let mut text = b"\x0a5.1.73\0\x01\0\0\012345678\0".to_vec();
+    let mut text = b"\x0a5.1.73\x00\x01\0\0\x0012345678\0".to_vec();
     text.extend(flags.to_le_bytes());
-    text.extend(b"\x21\x02\0\x08\0\x15\0\0\0\0\0\0\0\0\0\0123456789012\0mysql_native_password\0");
+    text.extend(b"\x21\x02\0\x08\0\x15\0\0\0\0\0\0\0\0\0\x00123456789012\0mysql_native_password\0");
     let mut packet = vec![text.len() as u8, 0, 0, 0];
     packet.extend(text);
     packet

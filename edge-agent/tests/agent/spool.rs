@@ -58,7 +58,8 @@ fn a_spool_at_its_limit_takes_no_new_day_and_keeps_what_waits() {
 
 #[test]
 fn damaged_cut_and_vanished_files_are_extracted_again_before_anything_is_sent() {
-    let harms: [(&str, fn(&MemoryDisk)); 3] =
+    type Harm = fn(&MemoryDisk);
+    let harms: [(&str, Harm); 3] =
         [("a bit flipped", MemoryDisk::damage), ("cut off", MemoryDisk::cut), ("gone", MemoryDisk::wipe)];
     for (name, harm) in harms {
         let mut world = World::new();

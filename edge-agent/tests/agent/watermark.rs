@@ -284,7 +284,7 @@ fn a_cycle_that_fails_or_dies_leaves_the_cursor_where_it_was() {
     whole.once();
     let steps = whole.steps.seen.borrow().clone();
     let mut crashed = 0;
-    for nth in 0..steps.len() {
+    for (nth, step) in steps.iter().enumerate() {
         let world = world();
         prepare(&world);
         world.steps.nth.set(Some(nth));
@@ -299,7 +299,7 @@ fn a_cycle_that_fails_or_dies_leaves_the_cursor_where_it_was() {
         world.once();
         world.once();
         let lake = world.lake();
-        assert_eq!((lake[&day("2017-05-09")].0, lake[&day("2017-05-07")].0), (2, 1), "crash at {nth}, {}", steps[nth]);
+        assert_eq!((lake[&day("2017-05-09")].0, lake[&day("2017-05-07")].0), (2, 1), "crash at {nth}, {step}");
     }
     assert!(crashed > 20, "{crashed}");
     // A value that does not fit fails its day only, and the cursor waits for it.
