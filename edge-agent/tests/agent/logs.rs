@@ -121,7 +121,7 @@ fn no_secret_is_in_any_line_whatever_goes_wrong() {
     // The object store is away, and so is the proxy to it.
     let text = std::fs::read_to_string(place.path().join("agent.toml")).unwrap();
     let away = format!(
-        "object_store = {{ s3 = {{ endpoint = \"http://127.0.0.1:{closed}\", bucket = \"b\", region = \"r\", access_key_id = \"K\", \
+        "object_store = {{ s3 = {{ endpoint = \"http://127.0.0.1:{closed}\", bucket = \"cubo\", region = \"eu-west-1\", access_key_id = \"K\", \
          secret_access_key = \"S3cr3t-s3\", session_token = \"S3cr3t-token\", timeout_s = 1, \
          proxy = {{ url = \"http://127.0.0.1:{closed}\", user = \"u\", password = \"S3cr3t-proxy\" }} }} }}"
     );
