@@ -46,7 +46,7 @@ fn start() -> Server {
     command
         .args(["--pdeathsig", "KILL"])
         .arg(python())
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/agent/clients/sqlbridge.py"))
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/servers/sqlbridge.py"))
         .args(["tables.json", "server.pem", "server.key"].map(|name| root.join(name)))
         .arg(port.to_string())
         .env("CLAVE", "secret")
