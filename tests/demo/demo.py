@@ -160,7 +160,7 @@ class Demo:
         self.print(chain.ribera("sql", QUERY))
         if self.gappy:
             self.step(say("lo que falta se recupera con estas órdenes", "these commands recover what is missing"))
-            if chain.server:
+            if chain.password:
                 self.print(f"  . {self.short(chain.login)}")
             for command in recovery_commands(chain):
                 self.print("  " + " ".join(self.short(word) for word in command))

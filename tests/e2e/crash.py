@@ -105,7 +105,9 @@ class Crash:
         with ThreadPoolExecutor(AT_ONCE) as pool:
             done = [pool.submit(victim.run) for victim in victims]
             if self.hosts * AGENTS_PER_HOST <= sum(self.killed.values()):
-                time.sleep(rng.uniform(0, self.work_seconds))
+                # A manifest waits for a moment only.
+                while not self.chain.waiting() and not all(one.done() for one in done):
+                    time.sleep(0.001)
                 self.kill_host()
             [one.result() for one in done]
         for victim in victims:
@@ -122,7 +124,7 @@ class Crash:
         return min(HIT_OFTEN, key=lambda phase: (self.killed.get(phase, 0), self.rng.random()))
 
     def is_done(self) -> bool:
-        enough = all(self.killed.get(phase, 0) * 10 >= self.kills for phase in HIT_OFTEN)
+        enough = self.hosts > 0 and all(self.killed.get(phase, 0) * 10 >= self.kills for phase in HIT_OFTEN)
         return sum(self.killed.values()) >= self.kills and enough
 
     def kill_host(self) -> None:

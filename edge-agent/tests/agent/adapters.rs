@@ -8,6 +8,7 @@ use std::process::Command;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::Date32Type;
+use jiff::Timestamp;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use ribera_agent::adapters::shipped;
 use ribera_agent::cycle::Ask;
@@ -17,13 +18,23 @@ use ribera_agent::report::{Exit, Report};
 use ribera_core::Deps;
 use ribera_core::ingest::{self, IngestSettings, Outcome, SweepBudget};
 use ribera_storage::delta::Table;
+use ribera_storage::ports::Clock;
 use ribera_storage::store::StoreDefinition;
 use ribera_storage::{ExactDecimal, Unit, control};
 use rusqlite::Connection;
 
-use crate::fixture::{Seeded, World, block_on, days, run};
-use crate::till_clock::on_virtual_time;
+use crate::between::{Between, stand_between};
+use crate::fixture::{Seeded, VirtualClock, World, block_on, days, run};
 use crate::{firebird_server, mariadb_server};
+
+/// A real server whose clock is the test's.
+struct TillClock(VirtualClock);
+
+impl Between for TillClock {
+    fn now(&self, _: Timestamp) -> Timestamp {
+        self.0.now()
+    }
+}
 
 const FIRST: &str = "2017-04-24";
 const LAST: &str = "2017-05-09";
@@ -197,7 +208,7 @@ fn mostrador() -> Till {
 impl Till {
     fn ask(&self, ask: Ask) -> Report {
         let mut agent = self.world.start().unwrap();
-        on_virtual_time(&mut agent, &self.world.clock);
+        stand_between(&mut agent, TillClock(self.world.clock.clone()));
         run(&agent, ask)
     }
 

@@ -1,70 +1,20 @@
 //! Clocks that are wrong by more than a year: the till's, the agent's, ahead and behind.
 
-use std::rc::Rc;
 use std::time::Duration;
 
-use futures::future::LocalBoxFuture;
-use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
-use ribera_agent::agent::ServedStore;
 use ribera_agent::cycle::Ask;
 use ribera_agent::report::Report;
-use ribera_agent::source::{Outcome, Session, Source, SqliteSource};
-use ribera_agent::sql::{Dialect, Statement};
-use ribera_agent::value::Rows;
-use ribera_storage::Result;
 
+use crate::between::{Between, stand_between};
 use crate::fixture::{World, block_on, day, days, request};
 
-/// A till whose own clock is off.
-struct OffSource {
-    source: SqliteSource,
-    off: SignedDuration,
-}
+/// A till whose own clock is off by this.
+struct Off(SignedDuration);
 
-struct OffSession {
-    session: Box<dyn Session>,
-    off: SignedDuration,
-}
-
-impl Source for OffSource {
-    fn dialect(&self) -> Dialect {
-        self.source.dialect()
-    }
-
-    fn describe(&self) -> String {
-        self.source.describe()
-    }
-
-    fn connect(&self) -> LocalBoxFuture<'_, Result<Box<dyn Session>>> {
-        Box::pin(async {
-            let session = self.source.connect().await?;
-            Ok(Box::new(OffSession { session, off: self.off }) as Box<dyn Session>)
-        })
-    }
-}
-
-impl Session for OffSession {
-    fn now(&mut self, zone: &TimeZone) -> LocalBoxFuture<'_, Result<Timestamp>> {
-        let zone = zone.clone();
-        Box::pin(async move { Ok(self.session.now(&zone).await?.checked_add(self.off).unwrap()) })
-    }
-
-    fn begin(&mut self) -> LocalBoxFuture<'_, Result<bool>> {
-        self.session.begin()
-    }
-
-    fn end(&mut self) -> LocalBoxFuture<'_, Result<()>> {
-        self.session.end()
-    }
-
-    fn query<'a>(
-        &'a mut self,
-        statement: &'a Statement<'a>,
-        rows: &'a mut dyn Rows,
-        timeout: Duration,
-    ) -> LocalBoxFuture<'a, Result<Outcome>> {
-        self.session.query(statement, rows, timeout)
+impl Between for Off {
+    fn now(&self, told: Timestamp) -> Timestamp {
+        told.checked_add(self.0).unwrap()
     }
 }
 
@@ -74,9 +24,7 @@ fn cycle(world: &World, now: &str, agent_off: SignedDuration, till_off: SignedDu
     world.clock.set(&now.checked_add(agent_off).unwrap().to_string());
     world.objects.set_now(now);
     let mut agent = world.start().unwrap();
-    let source = SqliteSource::new(world.folder.path().join("pos.db"), Rc::new(world.clock.clone()));
-    let config = agent.stores.remove(0).config;
-    agent.stores.push(ServedStore { config, source: Box::new(OffSource { source, off: till_off }) });
+    stand_between(&mut agent, Off(till_off));
     block_on(agent.run("test", &request(Ask::Cycle), Duration::ZERO))
 }
 

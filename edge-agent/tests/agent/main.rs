@@ -5,6 +5,7 @@
 mod adapters;
 mod agreement;
 mod alarm;
+mod between;
 mod check;
 mod cli;
 mod clocks;
@@ -43,6 +44,5 @@ mod sqlserver_tls;
 mod sqlserver_types;
 mod tds;
 mod tds_responder;
-mod till_clock;
 mod uplink;
 mod watermark;

@@ -6,22 +6,19 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use futures::future::LocalBoxFuture;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 use proptest::prelude::*;
-use ribera_agent::agent::ServedStore;
 use ribera_agent::cycle::Ask;
 use ribera_agent::host::SystemClock;
 use ribera_agent::plan::Why;
 use ribera_agent::report::{Exit, Report};
-use ribera_agent::source::{Outcome, Session, Source, SqliteSource};
-use ribera_agent::sql::{Dialect, Statement};
-use ribera_agent::value::Rows;
+use ribera_agent::sql::Statement;
+use ribera_storage::Unit;
 use ribera_storage::ports::Clock;
-use ribera_storage::{Result, Unit};
 
+use crate::between::{Between, stand_between};
 use crate::each::{KINDS, Kind, Place};
 use crate::fixture::{CONFIG, TestAgent, World, block_on, day, request, run};
 
@@ -69,68 +66,20 @@ fn planned(report: &Report) -> Vec<(Unit, Why)> {
 #[derive(Clone, Default)]
 struct Asked(Rc<RefCell<Vec<String>>>);
 
-struct Listening {
-    source: SqliteSource,
-    asked: Asked,
-}
-
-impl Source for Listening {
-    fn dialect(&self) -> Dialect {
-        self.source.dialect()
-    }
-
-    fn describe(&self) -> String {
-        self.source.describe()
-    }
-
-    fn connect(&self) -> LocalBoxFuture<'_, Result<Box<dyn Session>>> {
-        Box::pin(async {
-            let session = self.source.connect().await?;
-            Ok(Box::new(ListeningSession { session, asked: self.asked.clone() }) as Box<dyn Session>)
-        })
-    }
-}
-
-struct ListeningSession {
-    session: Box<dyn Session>,
-    asked: Asked,
-}
-
-impl Session for ListeningSession {
-    fn now(&mut self, zone: &TimeZone) -> LocalBoxFuture<'_, Result<Timestamp>> {
-        let zone = zone.clone();
-        Box::pin(async move { self.session.now(&zone).await })
-    }
-
-    fn begin(&mut self) -> LocalBoxFuture<'_, Result<bool>> {
-        self.session.begin()
-    }
-
-    fn end(&mut self) -> LocalBoxFuture<'_, Result<()>> {
-        self.session.end()
-    }
-
-    fn query<'a>(
-        &'a mut self,
-        statement: &'a Statement<'a>,
-        rows: &'a mut dyn Rows,
-        timeout: Duration,
-    ) -> LocalBoxFuture<'a, Result<Outcome>> {
+impl Between for Asked {
+    fn asked(&self, statement: &Statement<'_>) {
         let mut text = statement.sql.to_string();
         for value in &statement.parameters {
             text = text.replacen('?', &format!("'{value}'"), 1);
         }
-        self.asked.0.borrow_mut().push(text);
-        self.session.query(statement, rows, timeout)
+        self.0.borrow_mut().push(text);
     }
 }
 
 fn listening(world: &World) -> (TestAgent, Asked) {
     let asked = Asked::default();
     let mut agent = world.start().unwrap();
-    let source = SqliteSource::new(world.folder.path().join("pos.db"), Rc::new(world.clock.clone()));
-    let config = agent.stores.remove(0).config;
-    agent.stores.push(ServedStore { config, source: Box::new(Listening { source, asked: asked.clone() }) });
+    stand_between(&mut agent, asked.clone());
     (agent, asked)
 }
 
