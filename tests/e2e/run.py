@@ -140,6 +140,20 @@ def every_kind_of_database_gives_the_same_lake_in_one_run(stores: int, seed: int
         all_complete(chain, stores)
 
 
+def a_year_of_real_sales_of_twenty_stores_on_every_kind_of_database_equals_the_tills(stores: int, seed: int) -> None:
+    table, origin = demo.sales.load(20, seed)
+    print(f"  {table.height} {origin} lines", flush=True)
+    with chain_of(table, "all", demo.sales.FIRST_DAY, demo.sales.LAST_DAY) as chain:
+        chain.start_host()
+        chain.backfill_all(chain.busiest_first)
+        chain.wait_until_settled()
+        verdict = judged(chain, expect=expectations(table))
+        sold = table.select("store", "fecha").n_unique()
+        check(verdict["store_days_compared"] == sold, f"{sold} store-days compared, got {verdict['store_days_compared']}")
+        days = chain.coverage()["totals"]["days"]
+        check(days["missing"] == days["partial"] == 0 < days["complete"], f"every day complete, got {days}")
+
+
 def compaction_and_checkpoint_keep_every_row(stores: int, seed: int) -> None:
     with chain_of(small_sales(stores, seed)) as chain:
         chain.start_host()
@@ -223,6 +237,10 @@ def age(folder: Path, days: int) -> None:
             path.write_text("".join(json.dumps(action) + "\n" for action in entry))
         os.utime(path, (moment, moment))
 
+# With the full counts only: `soak`, or by name.
+LONG = [a_year_of_real_sales_of_twenty_stores_on_every_kind_of_database_equals_the_tills]
+LONG_STORES = 20
+
 
 def send_without_host(chain) -> None:
     with ThreadPoolExecutor(4) as pool:
@@ -255,7 +273,8 @@ def main() -> int:
     parser.add_argument("--list", action="store_true")
     parser.add_argument("scenarios", nargs="*")
     arguments = parser.parse_args()
-    known = {scenario.__name__: scenario for scenario in SCENARIOS}
+    long = LONG if arguments.stores >= LONG_STORES or arguments.scenarios else []
+    known = {scenario.__name__: scenario for scenario in [*SCENARIOS, *long]}
     if arguments.list:
         print("\n".join(known))
         return 0

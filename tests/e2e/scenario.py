@@ -19,10 +19,10 @@ FIRST, LAST = date(2017, 1, 20), date(2017, 3, 10)
 
 
 @contextmanager
-def chain_of(table: pl.DataFrame, source: str = "sqlite"):
+def chain_of(table: pl.DataFrame, source: str = "sqlite", first: date = FIRST, last: date = LAST):
     """A chain with its tills made and its stores declared, in a folder that goes away."""
     with tempfile.TemporaryDirectory(prefix="ribera-e2e-") as folder:
-        chain = Chain(Path(folder), table, FIRST, LAST)
+        chain = Chain(Path(folder), table, first, last)
         try:
             chain.clear()
             chain.make_tills(source)
