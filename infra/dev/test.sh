@@ -54,9 +54,12 @@ package() {
   # Debian keeps it out of PATH.
   local wine=/usr/lib/wine/wine64
   [ -x $wine ] || apt-get install -y -qq --no-install-recommends wine64 || return
+  local beside=$CARGO_TARGET_DIR/package/wine
+  mkdir -p "$beside" && cp "$CARGO_TARGET_DIR/package/ribera-agent-windows-x86_64.exe" "$beside" || return
+  x86_64-w64-mingw32-gcc -shared -o "$beside/bcryptprimitives.dll" tests/wine/bcryptprimitives.c -ladvapi32 || return
   # Wine keeps its Windows in a folder that it makes first.
   export WINEPREFIX=$RIBERA_TOOLS/wine WINEDEBUG=-all
-  RIBERA_AGENT="$wine $CARGO_TARGET_DIR/package/ribera-agent-windows-x86_64.exe" python tests/e2e/run.py "$alone"
+  RIBERA_AGENT="$wine $beside/ribera-agent-windows-x86_64.exe" python tests/e2e/run.py "$alone"
 }
 
 python() { "$VENV/bin/python" -B "$@"; }
