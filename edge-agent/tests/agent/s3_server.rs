@@ -68,8 +68,10 @@ impl Server {
              aws_access_key_id='{KEY}', aws_secret_access_key='{SECRET}')\nBUCKET = '{BUCKET}'\n",
             self.port
         );
-        let output =
-            Command::new(python()).arg("-c").arg(prelude + program).env("NO_PROXY", "127.0.0.1").output().unwrap();
+        // Left at once: threads of pyarrow may abort an interpreter that ends by itself.
+        let end = "\nimport os, sys\nsys.stdout.flush()\nos._exit(0)\n";
+        let program = format!("{prelude}{program}{end}");
+        let output = Command::new(python()).arg("-c").arg(program).env("NO_PROXY", "127.0.0.1").output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }
