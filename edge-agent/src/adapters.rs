@@ -90,8 +90,8 @@ mod tests {
             let dialect = match one.kind {
                 "mysql" => Dialect::Mysql,
                 "firebird" => Dialect::Firebird,
-                // Any that takes parameters: names are all that differs.
-                _ => Dialect::Sqlite,
+                "sqlserver" => Dialect::SqlServer,
+                other => panic!("{other}: no such kind"),
             };
             for (name, mapping) in &datasets {
                 let definition = dataset(name.as_str()).unwrap().unwrap();

@@ -121,7 +121,7 @@ async fn check_store<S: ObjectStore>(
 
 /// Name, ping and port as one line.
 fn network(id: &StoreId, reached: &Reach, lang: Lang) -> Checked {
-    let place = format!("{}:{}", reached.host, reached.port.unwrap_or_default());
+    let place = reach::tried(reached);
     let took = |what: &str, took: Option<f64>| took.map_or(format!("{what} -"), |took| format!("{what} {took} ms"));
     let steps =
         [took("DNS", reached.lookup_ms), took("ping", reached.ping_ms), took("TCP", reached.port_ms)].join(", ");

@@ -24,7 +24,7 @@ use crate::cycle::Ask;
 use crate::journal::BatchState;
 use crate::logbook::Logbook;
 use crate::logfile;
-use crate::reach::{Obstacle, State};
+use crate::reach::{self, Obstacle, State};
 use crate::report::{Exit, Problem, Report};
 
 /// Days and rows of a backfill, on a terminal only.
@@ -335,7 +335,7 @@ pub fn reached(common: &Common, answer: &Answer) {
             }
             Some(reach) => [
                 one.store.to_string(),
-                format!("{}:{}", reach.host, reach.port.unwrap_or_default()),
+                reach::tried(reach),
                 reach_state(lang, reach.state).to_owned(),
                 took(reach.lookup_ms),
                 took(reach.ping_ms),

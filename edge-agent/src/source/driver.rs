@@ -5,7 +5,20 @@ use std::time::Duration;
 use ribera_storage::{Error, Result};
 use sqlx::error::DatabaseError;
 
+use crate::config::ServerConfig;
+
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Kind, database and place, without secrets; `port` is the one that holds unless another is configured.
+pub fn describe(kind: &str, config: &ServerConfig, port: u16) -> String {
+    let ServerConfig { host, socket, database, .. } = config;
+    match socket {
+        Some(socket) => format!("{kind} {database} at {}", socket.display()),
+        None => {
+            format!("{kind} {database} at {}:{}", host.as_deref().unwrap_or_default(), config.port.unwrap_or(port))
+        }
+    }
+}
 
 /// The connection, or why there is none: config where a person must act, else retry. `advice` tells
 /// what a server's refusal is about; nothing for one that passes.

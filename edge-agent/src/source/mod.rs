@@ -33,9 +33,9 @@ mod sqlserver;
 pub(crate) use audit::day_of;
 pub use audit::{Fingerprint, fingerprints};
 pub use databases::{DatabasesSource, connect_around, pieces};
-pub use firebird::FirebirdSource;
-pub use mysql::MysqlSource;
-pub use postgres::PostgresSource;
+pub use firebird::{FirebirdSource, PORT as FIREBIRD_PORT};
+pub use mysql::{MysqlSource, PORT as MYSQL_PORT};
+pub use postgres::{PORT as POSTGRES_PORT, PostgresSource};
 pub use sqlite::SqliteSource;
 pub use sqlserver::{PORT as SQL_SERVER_PORT, SqlServerSource, port_of};
 

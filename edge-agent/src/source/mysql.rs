@@ -18,6 +18,8 @@ use crate::config::{ServerConfig, TlsMode};
 use crate::sql::{Dialect, ResultSet, Statement};
 use crate::value::{Rows, Value, days_of_civil};
 
+pub const PORT: u16 = 3306;
+
 pub struct MysqlSource {
     config: ServerConfig,
 }
@@ -51,7 +53,7 @@ impl MysqlSource {
         }
         match (socket, host) {
             (Some(socket), _) => options.socket(socket).ssl_mode(MySqlSslMode::Disabled),
-            (None, Some(host)) => options.host(host).port(port.unwrap_or(3306)),
+            (None, Some(host)) => options.host(host).port(port.unwrap_or(PORT)),
             (None, None) => options,
         }
     }
@@ -63,13 +65,7 @@ impl Source for MysqlSource {
     }
 
     fn describe(&self) -> String {
-        let ServerConfig { host, port, socket, database, .. } = &self.config;
-        match (socket, host) {
-            (Some(socket), _) => format!("mysql {database} at {}", socket.display()),
-            (None, host) => {
-                format!("mysql {database} at {}:{}", host.as_deref().unwrap_or_default(), port.unwrap_or(3306))
-            }
-        }
+        driver::describe("mysql", &self.config, PORT)
     }
 
     fn connect(&self) -> LocalBoxFuture<'_, Result<Box<dyn Session>>> {

@@ -21,7 +21,7 @@ use crate::value::Rows;
 
 /// The server ends a slow query itself; a server that does not answer at all is left after this.
 const TIMEOUT_GRACE: Duration = Duration::from_secs(3);
-const PORT: u16 = 5432;
+pub const PORT: u16 = 5432;
 
 /// SQLSTATE of a query that the server ended, for its time or by an administrator.
 const QUERY_CANCELED: &str = "57014";
@@ -70,13 +70,7 @@ impl Source for PostgresSource {
     }
 
     fn describe(&self) -> String {
-        let ServerConfig { host, port, socket, database, .. } = &self.config;
-        match (socket, host) {
-            (Some(folder), _) => format!("postgres {database} at {}", folder.display()),
-            (None, host) => {
-                format!("postgres {database} at {}:{}", host.as_deref().unwrap_or_default(), port.unwrap_or(PORT))
-            }
-        }
+        driver::describe("postgres", &self.config, PORT)
     }
 
     fn connect(&self) -> LocalBoxFuture<'_, Result<Box<dyn Session>>> {

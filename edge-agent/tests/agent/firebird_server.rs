@@ -7,8 +7,9 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use crate::servers;
+
 pub struct Server {
-    _folder: tempfile::TempDir,
     root: PathBuf,
     pub port: u16,
 }
@@ -74,8 +75,7 @@ fn places(root: &Path) -> [(&'static str, PathBuf); 3] {
 }
 
 fn start(logins: &str, encryption: &str) -> Server {
-    let folder = tempfile::Builder::new().prefix("rb").tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
-    let root = folder.path().to_owned();
+    let root = servers::folder();
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     for name in ["lock", "tmp", "intl"] {
         std::fs::create_dir(root.join(name)).unwrap();
@@ -131,7 +131,7 @@ fn start(logins: &str, encryption: &str) -> Server {
         assert!(begun.elapsed() < Duration::from_secs(60), "firebird does not answer");
         std::thread::park_timeout(Duration::from_millis(20));
     }
-    Server { root, port, _folder: folder }
+    Server { root, port }
 }
 
 /// Unpacked by infra/dev/setup.sh, or installed.

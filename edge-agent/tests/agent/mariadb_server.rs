@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use crate::servers;
 
 pub struct Server {
-    _folder: tempfile::TempDir,
     pub socket: PathBuf,
     pub port: u16,
     /// The authority that signed the server's certificate.
@@ -48,8 +47,7 @@ impl Server {
 }
 
 fn start() -> Server {
-    let folder = tempfile::Builder::new().prefix("rb").tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
-    let root = folder.path().to_owned();
+    let root = servers::folder();
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let socket = root.join("s");
     let data = root.join("data");
@@ -88,8 +86,7 @@ fn start() -> Server {
         assert!(begun.elapsed() < Duration::from_secs(120), "mariadbd does not answer");
         std::thread::park_timeout(Duration::from_millis(50));
     }
-    let server =
-        Server { socket, port, ca_file: root.join("ca.pem"), other_ca_file: root.join("other.pem"), _folder: folder };
+    let server = Server { socket, port, ca_file: root.join("ca.pem"), other_ca_file: root.join("other.pem") };
     server.sql(
         "CREATE USER lector@'127.0.0.1' IDENTIFIED BY 'secret'; GRANT SELECT ON *.* TO lector@'127.0.0.1';
          CREATE USER cajero@'127.0.0.1' IDENTIFIED BY 'secret'; GRANT SELECT, INSERT ON *.* TO cajero@'127.0.0.1';",

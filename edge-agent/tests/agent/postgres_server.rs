@@ -15,7 +15,7 @@ use crate::servers;
 const UNPRIVILEGED: u32 = 65_534;
 
 pub struct Server {
-    folder: tempfile::TempDir,
+    folder: PathBuf,
     programs: PathBuf,
     pub port: u16,
     /// The authority that signed the server's certificate.
@@ -34,7 +34,7 @@ impl Server {
         let mut client = Command::new(self.programs.join("psql"))
             .args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "-v", "ON_ERROR_STOP=1"])
             .args(["--username=dueno", "--dbname", database])
-            .arg(format!("--host={}", self.folder.path().display()))
+            .arg(format!("--host={}", self.folder.display()))
             .arg(format!("--port={}", self.port))
             .env("PGCLIENTENCODING", "UTF8")
             .env("PGPASSWORD", "")
@@ -71,8 +71,7 @@ fn programs() -> PathBuf {
 }
 
 fn start() -> Server {
-    let folder = tempfile::Builder::new().prefix("rp").tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
-    let (root, programs) = (folder.path().to_owned(), programs());
+    let (root, programs) = (servers::folder(), programs());
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let is_root = std::fs::metadata("/proc/self").map(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0).unwrap();
     let own = |path: &Path| {
@@ -124,7 +123,7 @@ fn start() -> Server {
         assert!(since.elapsed() < Duration::from_secs(60), "the server does not listen: {}", log());
         std::thread::park_timeout(Duration::from_millis(50));
     }
-    let server = Server { ca_file: root.join("ca.pem"), folder, programs, port };
+    let server = Server { ca_file: root.join("ca.pem"), folder: root, programs, port };
     server.wait();
     server.sql("postgres", "CREATE ROLE lector LOGIN PASSWORD 'contraseña'");
     server
@@ -136,7 +135,7 @@ impl Server {
         let since = Instant::now();
         let ready = || {
             let mut ask = Command::new(self.programs.join("pg_isready"));
-            ask.arg(format!("--host={}", self.folder.path().display())).arg(format!("--port={}", self.port));
+            ask.arg(format!("--host={}", self.folder.display())).arg(format!("--port={}", self.port));
             ask.stdout(Stdio::null()).status().is_ok_and(|status| status.success())
         };
         while !ready() {

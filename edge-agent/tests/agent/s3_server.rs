@@ -18,7 +18,7 @@ pub const SECRET: &str = "un/secreto+muy-largo";
 pub const BUCKET: &str = "ribera-pruebas";
 
 pub struct Server {
-    folder: tempfile::TempDir,
+    folder: PathBuf,
     pub port: u16,
     pub tls_port: u16,
     /// The authority that signed its certificate.
@@ -84,9 +84,8 @@ pub fn python() -> PathBuf {
 }
 
 fn start() -> Server {
-    let folder =
-        tempfile::Builder::new().prefix("rs3").tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
-    let root = folder.path();
+    let folder = servers::folder();
+    let root = folder.as_path();
     servers::authority(root, "ca");
     servers::certificate(root);
     let free = || TcpListener::bind("127.0.0.1:0").unwrap();
@@ -123,6 +122,6 @@ fn start() -> Server {
 impl Server {
     /// What the server answered so far, a line for each request.
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.folder.path().join("log")).unwrap()
+        std::fs::read_to_string(self.folder.join("log")).unwrap()
     }
 }

@@ -1,7 +1,39 @@
 //! What the private database servers of the tests share.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+/// A folder for a server, short enough for a socket's path, that goes when this process ends: a server
+/// is kept in a `static`, which nobody drops, and a process for each test leaves many of them.
+pub fn folder() -> PathBuf {
+    let folder = scratch("rb").keep();
+    // Its input is a pipe that ends with this process, however that ends; then servers may still be writing.
+    let remove = r#"read -r _; for _ in 1 2 3 4 5 6 7 8 9; do rm -rf "$0" && exit; sleep 1; done"#;
+    let mut guard = Command::new("sh");
+    guard.args(["-c", remove]).arg(&folder).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    // Out of the way of signals that are for the test.
+    std::os::unix::process::CommandExt::process_group(&mut guard, 0);
+    std::mem::forget(guard.spawn().unwrap());
+    folder
+}
+
+/// A folder in memory where there is room for it, since every commit waits for the disk; else on disk.
+pub fn scratch(prefix: &str) -> tempfile::TempDir {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(prefix);
+    match free_bytes("/dev/shm") {
+        Some(free) if free > ROOM => builder.tempdir_in("/dev/shm").unwrap(),
+        _ => builder.tempdir().unwrap(),
+    }
+}
+
+/// For the servers of the tests that run beside each other; containers often get 64 MiB.
+const ROOM: u64 = 3 << 30;
+
+fn free_bytes(folder: &str) -> Option<u64> {
+    let df = Command::new("df").args(["--output=avail", "--block-size=1", folder]).output().ok()?;
+    std::str::from_utf8(&df.stdout).ok()?.lines().nth(1)?.trim().parse().ok()
+}
 
 /// Starts a server by way of `setpriv --pdeathsig`, so that it ends with this process.
 pub fn spawn(mut command: Command) {

@@ -10,7 +10,6 @@ use crate::servers;
 use crate::sqlserver::python;
 
 pub struct Server {
-    _folder: tempfile::TempDir,
     pub port: u16,
     /// The authority that signed the server's certificate, and another one that did not.
     pub ca_file: PathBuf,
@@ -31,8 +30,7 @@ const LINES: &str = "ticket,linea,fecha,momento,producto,cantidad,total\n\
     4,1,2017-05-10,2017-05-10 08:00:00,leche,4,99999.99\n";
 
 fn start() -> Server {
-    let folder = tempfile::Builder::new().prefix("rb").tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
-    let root = folder.path().to_owned();
+    let root = servers::folder();
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     for name in ["ca", "other"] {
         servers::authority(&root, name);
@@ -58,7 +56,7 @@ fn start() -> Server {
         assert!(begun.elapsed() < Duration::from_secs(60), "pysqlbridge does not answer: {}", said(&root));
         std::thread::park_timeout(Duration::from_millis(50));
     }
-    Server { port, ca_file: root.join("ca.pem"), other_ca_file: root.join("other.pem"), _folder: folder }
+    Server { port, ca_file: root.join("ca.pem"), other_ca_file: root.join("other.pem") }
 }
 
 fn said(root: &Path) -> String {

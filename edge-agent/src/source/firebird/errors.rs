@@ -4,6 +4,8 @@
 use ribera_storage::{Error, ErrorKind};
 use rsfbclient_core::FbError;
 
+use crate::source::driver::shown;
+
 /// A part of a message, what it means, and what to do.
 type Meaning = (&'static str, ErrorKind, &'static str);
 
@@ -72,8 +74,7 @@ pub fn connect_error(place: &str, error: FbError) -> Error {
 }
 
 pub fn query_error(sql: &str, error: FbError) -> Error {
-    let shown: String = sql.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(80).collect();
-    meant(QUERY, &format!("source: firebird: {shown}"), error)
+    meant(QUERY, &format!("source: firebird: {}", shown(sql)), error)
 }
 
 /// Another try, unless the message is known to mean that a person must act.

@@ -29,6 +29,7 @@ mod wire;
 
 use describe::Column;
 use link::{Command, Event, Link};
+pub use target::PORT;
 use target::Target;
 use values::hand_over;
 

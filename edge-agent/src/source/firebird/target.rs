@@ -5,7 +5,7 @@ use rsfbclient_rust::RustFbClient;
 
 use crate::config::{FirebirdCharset, FirebirdConfig};
 
-const PORT: u16 = 3050;
+pub const PORT: u16 = 3050;
 
 pub type Attachment = <RustFbClient as FirebirdClientDbOps>::AttachmentConfig;
 
