@@ -3,12 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ribera_storage::batch::{Ack, AckOutcome, Facts, QuarantineReason};
+use ribera_storage::hex::sha256_hex;
 use ribera_storage::object::ObjectPath;
 use ribera_storage::{DatasetName, Error, ObjectStore, Result, StoreId, Unit, paths};
-use sha2::{Digest, Sha256};
 
 use crate::agent::Agent;
-use crate::columns::hex;
 use crate::journal::{BatchRow, LakeState};
 use crate::plan::TRIES_MAX;
 use crate::ports::step;
@@ -81,7 +80,7 @@ impl<S: ObjectStore> Agent<S> {
 
     async fn accept(&self, batch: &BatchRow, ack: &Ack, report: &mut UploadReport) -> Result<Answer> {
         let now = self.ports.clock.now();
-        let ours = hex(&Sha256::digest(batch.manifest.to_json()?));
+        let ours = sha256_hex(&batch.manifest.to_json()?);
         let (store, dataset) = (batch.store(), batch.dataset());
         let cloned = matches!(ack.outcome, AckOutcome::Quarantined { reason: QuarantineReason::ClonedJournal, .. });
         let latest = self.latest_units(batch)?;

@@ -13,10 +13,10 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersi
 use parquet::schema::types::ColumnPath;
 use ribera_storage::batch::ROWS_PLAIN_MAX;
 use ribera_storage::delta::choose_encodings;
+use ribera_storage::hex::hex;
 use ribera_storage::{Error, Result};
 use sha2::{Digest, Sha256};
 
-use crate::columns::hex;
 use crate::ports::{SpoolDisk, SpoolFile, Steps, step};
 
 /// A row group is written out when its encoded bytes reach this: large enough to compress well,

@@ -13,6 +13,7 @@ use ribera_storage::{DatasetName, ErrorKind, ObjectStore, Result, StoreId, Unit,
 use crate::agent::{Agent, DatasetContext, ServedStore, StorePlace};
 use crate::extract::{Found, Job, Reading, day_before};
 use crate::journal::UnitRow;
+use crate::pace::Pace;
 use crate::plan::{Comparison, Days, TRIES_MAX, Why, daily_batches, month_batch, stretches, window};
 use crate::report::{DatasetReport, PlannedUnit, Problem, Stage};
 use crate::source::{Source, pieces};
@@ -263,6 +264,7 @@ impl<S: ObjectStore> Agent<S> {
         let Some(days) = until_today.within(place.opened, place.closed) else { return Ok(()) };
         let several = pieces(context.store.source.as_ref(), &days).len() > 1;
         let mut failed = Ok(());
+        reading.pace = Pace::careful();
         let mut months = days.months();
         if !(by_month && self.config.limits.oldest_first) {
             months.reverse();

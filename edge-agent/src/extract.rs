@@ -14,6 +14,7 @@ use crate::agent::{Agent, DatasetContext};
 use crate::batch_file::{BatchFile, Spooled};
 use crate::config::Limits;
 use crate::journal::NewBatch;
+use crate::pace::Pace;
 use crate::plan::{Days, chunks, has_left, is_closed};
 use crate::ports::step;
 use crate::sink::{Sink, SinkContext};
@@ -56,6 +57,8 @@ pub struct Reading<'a> {
     chunk_rows_min: u64,
     /// The days that the session's database holds.
     held: Days,
+    /// How much an audit query asks.
+    pub(crate) pace: Pace,
     /// What a query took at most, the reading of its rows included.
     pub longest_query: Duration,
 }
@@ -108,9 +111,11 @@ impl Reading<'_> {
         Duration::from_secs(self.limits.chunk_timeout_s)
     }
 
-    pub(crate) fn note_query(&mut self, begun_at: Timestamp, ended_at: Timestamp) {
+    /// What a query took.
+    pub(crate) fn note_query(&mut self, begun_at: Timestamp, ended_at: Timestamp) -> Duration {
         let took = Duration::try_from(ended_at.duration_since(begun_at)).unwrap_or_default();
         self.longest_query = self.longest_query.max(took);
+        took
     }
 }
 
@@ -139,6 +144,7 @@ impl<S: ObjectStore> Agent<S> {
             chunk_rows,
             chunk_rows_min,
             held,
+            pace: Pace::whole(),
             longest_query: Duration::ZERO,
         };
         reading.begin().await?;
@@ -159,30 +165,34 @@ impl<S: ObjectStore> Agent<S> {
         reading.begin().await
     }
 
-    /// What the source says of the days now. A query that takes too long is asked in halves, down
-    /// to one day.
+    /// What the source says of the days now, asked in pieces: see [`Pace`]. A query that takes too
+    /// long is asked in halves, down to one day.
     pub(crate) async fn ask(&self, reading: &mut Reading<'_>, days: &Days) -> Result<Found> {
         let timeout = reading.timeout();
         let context = reading.context;
         let mut found = Found::new();
-        let mut pieces = vec![days.clone()];
-        while let Some(piece) = pieces.pop() {
+        let mut left = Some(days.clone());
+        while let Some((piece, rest)) = left.map(|days| days.split_after(reading.pace.days())) {
+            let count = piece.iter().count() as u32;
             self.ports.steps.at(step::SOURCE_QUERY)?;
             let statement = reading.queries.audit.bind(piece.from, piece.to, &context.store.config.id);
             let begun_at = self.ports.clock.now();
             let asked =
                 fingerprints(reading.session.as_mut(), &statement, &context.definition, context.mapping, timeout).await;
-            reading.note_query(begun_at, self.ports.clock.now());
-            match asked.map_err(|error| in_context(error, context))? {
-                Some(answer) => found.extend(answer),
-                None => {
-                    let daily = context.definition.kind == DatasetKind::Daily;
-                    let halves = piece.halves().filter(|_| daily);
-                    let halves = halves.ok_or_else(|| timed_out(&format!("audit of {}", context.name), timeout))?;
-                    self.reconnect(reading).await?;
-                    pieces.extend(halves);
+            let took = reading.note_query(begun_at, self.ports.clock.now());
+            left = match asked.map_err(|error| in_context(error, context))? {
+                Some(answer) => {
+                    reading.pace.answered(count, took);
+                    found.extend(answer);
+                    rest
                 }
-            }
+                None if count > 1 && context.definition.kind == DatasetKind::Daily => {
+                    reading.pace.timed_out(count);
+                    self.reconnect(reading).await?;
+                    Some(Days { from: piece.from, to: days.to })
+                }
+                None => return Err(timed_out(&format!("audit of {}", context.name), timeout)),
+            };
         }
         Ok(found)
     }

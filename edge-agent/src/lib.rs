@@ -25,6 +25,7 @@ pub mod journal;
 pub mod logbook;
 pub mod logfile;
 pub mod objects;
+mod pace;
 pub mod plan;
 pub mod ports;
 pub mod reach;

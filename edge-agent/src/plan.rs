@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
-use jiff::{Timestamp, ToSpan};
+use jiff::{Span, Timestamp, ToSpan};
 use ribera_storage::dataset::DatasetDefinition;
 use ribera_storage::{Month, Unit};
 use serde::Serialize;
@@ -58,12 +58,12 @@ impl Days {
         self.from.series(1.day()).take_while(move |day| *day <= to)
     }
 
-    /// Both halves, or `None` for a single day.
-    pub fn halves(&self) -> Option<[Self; 2]> {
-        let count = self.iter().count() as i64;
-        let middle = self.from.checked_add((count / 2 - 1).max(0).days()).ok().filter(|_| count > 1)?;
-        let second = middle.tomorrow().ok()?;
-        Some([Self { from: self.from, to: middle }, Self { from: second, to: self.to }])
+    /// The first `count` days at most, one at least, and the rest.
+    pub fn split_after(&self, count: u32) -> (Self, Option<Self>) {
+        let more = Span::new().try_days(i64::from(count.max(1)) - 1);
+        let to = more.and_then(|more| self.from.checked_add(more)).map_or(self.to, |to| to.min(self.to));
+        let rest = to.tomorrow().ok().filter(|from| *from <= self.to).map(|from| Self { from, to: self.to });
+        (Self { from: self.from, to }, rest)
     }
 
     /// One piece per month, in order.

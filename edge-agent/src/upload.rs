@@ -6,12 +6,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::civil::DateTime;
 use ribera_storage::batch::{FileFacts, Manifest, ManifestKind};
+use ribera_storage::hex::hex;
 use ribera_storage::object::{ObjectPath, PutBody, PutOutcome};
 use ribera_storage::{Error, ErrorKind, ObjectStore, Result, StoreId, paths};
 use sha2::{Digest, Sha256};
 
 use crate::agent::Agent;
-use crate::columns::hex;
 use crate::journal::{BatchRow, BatchState};
 use crate::ports::step;
 use crate::report::UploadReport;

@@ -16,6 +16,7 @@ pub mod delta;
 pub mod engine;
 pub mod error;
 pub mod heartbeat;
+pub mod hex;
 pub mod ids;
 pub mod ledger;
 pub mod numbered;

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
-use sha2::{Digest, Sha256};
 
 use crate::batch::{Ack, AckOutcome, Manifest, QuarantineRecord};
 use crate::control::{self, Settings};
 use crate::dataset::{DatasetDefinition, Mode};
 use crate::delta::{BatchOutcome, Snapshot, Table};
 use crate::error::{Error, Result};
+use crate::hex::sha256_hex;
 use crate::ids::{BatchId, DatasetName, TableName};
 use crate::ledger::{self, LedgerRecord, Timings};
 use crate::object::{ObjectMeta, ObjectPath, ObjectStore, list_all};
@@ -163,7 +163,7 @@ impl World {
         let settled_at = self.version(batch).map_or(done_at, |(_, at)| at);
         // Warnings are in no log: what is left of an older record keeps them.
         let standing = ledger::load(objects, batch).await.ok().flatten();
-        let manifest_sha256: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let manifest_sha256 = sha256_hex(bytes);
         let file = manifest.and_then(|manifest| manifest.file.as_ref());
         let agent = manifest.map(|manifest| &manifest.agent);
         let record = LedgerRecord {

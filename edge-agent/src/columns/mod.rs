@@ -22,8 +22,6 @@ mod parse;
 mod tests;
 mod transform;
 
-pub use transform::hex;
-
 /// How a column reads its source.
 #[derive(Debug)]
 pub struct Reading {

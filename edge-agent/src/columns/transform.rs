@@ -1,6 +1,7 @@
 //! The transforms of a dataset definition, applied before a value is converted.
 
 use ribera_storage::dataset::Transform;
+use ribera_storage::hex::hex;
 use sha2::{Digest, Sha256};
 
 use super::{Reading, Refusal, convert};
@@ -57,9 +58,4 @@ fn hashed(salt: &str, text: &str) -> String {
     hasher.update(salt);
     hasher.update(text);
     hex(&hasher.finalize())
-}
-
-/// Lower-case hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ribera_storage::batch::Facts;
 use ribera_storage::dataset::{DatasetDefinition, DatasetKind};
+use ribera_storage::hex::hex;
 use ribera_storage::{Error, ExactDecimal, Result, Unit};
 use serde::{Deserialize, Serialize};
 
@@ -183,7 +184,7 @@ fn hash_of(value: Value<'_>) -> Option<String> {
     match value {
         Value::Null => None,
         Value::Text(text) => Some(text.to_owned()),
-        Value::Bytes(bytes) => Some(crate::columns::hex(bytes)),
+        Value::Bytes(bytes) => Some(hex(bytes)),
         other => Some(other.to_string()),
     }
 }

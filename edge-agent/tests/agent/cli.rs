@@ -6,7 +6,6 @@ use std::process::{Command, Output};
 use ribera_storage::batch::{Ack, AckOutcome, Facts, Manifest};
 use ribera_storage::{Unit, paths};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use crate::fixture::CONFIG;
 
@@ -84,7 +83,7 @@ pub fn acknowledge(folder: &Path, held: impl Fn(&mut Facts)) {
         units.iter_mut().for_each(|(_, facts)| held(facts));
         let rows = units.iter().map(|(_, facts)| facts.rows).sum();
         let ack = Ack {
-            manifest_sha256: ribera_agent::columns::hex(&Sha256::digest(&manifest)),
+            manifest_sha256: ribera_storage::hex::sha256_hex(&manifest),
             outcome: AckOutcome::Committed { version: 1, rows, units },
             acknowledged_at: "2017-04-01T00:00:00Z".parse().unwrap(),
             batch: sent.batch,

@@ -5,12 +5,12 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use ribera_agent::config::Config;
+use ribera_agent::config::{Config, SourceConfig};
 use ribera_agent::host::SystemClock;
 use ribera_storage::ports::Clock;
 use serde_json::{Value, json};
 
-use crate::{firebird_server, mariadb_server, postgres_server};
+use crate::{firebird_server, mariadb_server, postgres_server, sqlbridge};
 
 const MASTER: &str = "(CODIGO VARCHAR(20), NOMBRE VARCHAR(60), NIT VARCHAR(30), EJERCICIO INTEGER, RUTA VARCHAR(255))";
 const LINES: &str =
@@ -292,6 +292,53 @@ fn servers_without_a_master_table_are_listed_by_their_databases() {
     let refused = run(&words("firebird", &firebird.port.to_string(), &master, "CLAVE"));
     assert_eq!(refused.status.code(), Some(3));
     assert!(json_of(&refused)["servers"][0]["problem"]["message"].as_str().unwrap().contains("discover.databases"));
+}
+
+#[test]
+fn a_sql_servers_master_table_and_list_of_databases_are_read() {
+    let bridge = sqlbridge::server();
+    let folder = tempfile::tempdir().unwrap();
+    let port = bridge.port.to_string();
+    let text = format!(
+        "folder = \"agent\"\nobject_store = {{ folder = \"objects\" }}\n{ADAPTER}\
+         [discover]\nprefix = \"t-\"\n[discover.store]\nadapter = \"caja\"\ntime_zone = \"America/Bogota\"\n\
+         [[discover.server]]\nname = \"centro\"\n[discover.server.source]\nkind = \"sqlserver\"\nhost = \"127.0.0.1\"\n\
+         port = {port}\ndatabase = \"pySQLbridge\"\nuser = \"lector\"\npassword = \"${{CLAVE}}\"\ntls_ca_file = '{}'\n",
+        bridge.ca_file.display()
+    );
+    std::fs::write(folder.path().join("cadena.toml"), text).unwrap();
+    let output = folder.path().join("agent.toml").display().to_string();
+    let found = agent(folder.path(), &["discover", "--json", "--output", &output]);
+    assert_eq!(found.status.code(), Some(0), "{found:?}");
+    let answer = json_of(&found);
+    assert_eq!(answer["counts"], json!({"found": 5, "first": 3, "skipped": 1, "without_number": 1, "unusable": 0}));
+    assert_eq!(answer["near"], json!([{"stem": "900123456", "numbers": ["900123456", "9001234567"]}]));
+    let skipped = answer["companies"].as_array().unwrap().iter().find(|one| one["result"] == "skipped").unwrap();
+    assert_eq!([&skipped["code"], &skipped["first_server"], &skipped["first_code"]], ["003", "centro", "001"]);
+    assert_eq!(changes(&answer), [("t-001", "new"), ("t-002", "new")]);
+    let config = Config::load(Path::new(&output), &|_| Some("secret".to_owned())).unwrap();
+    let SourceConfig::SqlServer(source) = &config.stores[1].source else { panic!("{:?}", config.stores[1].source) };
+    assert_eq!(source.database, "Emp002_2026");
+    // It has one database, which is not a user's own.
+    let listed = agent(
+        folder.path(),
+        &["discover", "--json", "--kind", "sqlserver", "--host", "127.0.0.1", "--port", &port, "--database"]
+            .iter()
+            .chain(&[
+                "pySQLbridge",
+                "--user",
+                "lector",
+                "--password-env",
+                "CLAVE",
+                "--all-databases",
+                "--tls",
+                "require",
+            ])
+            .copied()
+            .collect::<Vec<_>>(),
+    );
+    assert_eq!(listed.status.code(), Some(0), "{listed:?}");
+    assert_eq!(json_of(&listed)["counts"]["found"], 0);
 }
 
 #[test]

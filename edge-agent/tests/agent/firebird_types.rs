@@ -8,12 +8,12 @@ use arrow_array::{Array, RecordBatch};
 use arrow_schema::{DataType, TimeUnit};
 use proptest::prelude::*;
 use proptest::test_runner::{Config as RunnerConfig, TestCaseError, TestError, TestRunner};
-use ribera_agent::columns::hex;
 use ribera_agent::report::{Exit, Report};
 use ribera_agent::value::{date_text, local_text};
 use ribera_storage::ExactDecimal;
 use ribera_storage::control;
 use ribera_storage::dataset::DatasetDefinition;
+use ribera_storage::hex::hex;
 
 use crate::firebird::store;
 use crate::firebird_server::{Server, server};

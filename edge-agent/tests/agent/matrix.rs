@@ -86,7 +86,7 @@ pub fn show(column: &dyn Array, row: usize) -> String {
             format!("{}Z", ribera_agent::value::local_text(micros))
         }
         DataType::Utf8 => column.as_string::<i32>().value(row).to_owned(),
-        DataType::Binary => ribera_agent::columns::hex(column.as_binary::<i32>().value(row)),
+        DataType::Binary => ribera_storage::hex::hex(column.as_binary::<i32>().value(row)),
         DataType::Float64 => format!("{:?}", column.as_primitive::<Float64Type>().value(row)),
         other => panic!("a type the lake does not have: {other}"),
     }

@@ -8,17 +8,16 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use ribera_agent::agent::Agent;
-use ribera_agent::columns::hex;
 use ribera_agent::cycle::Ask;
 use ribera_agent::host::SystemClock;
 use ribera_agent::ports::SpoolDisk;
 use ribera_agent::report::{Exit, Report};
 use ribera_storage::batch::Manifest;
+use ribera_storage::hex::sha256_hex;
 use ribera_storage::object::{S3Store, list_all};
 use ribera_storage::ports::Clock;
 use ribera_storage::{ObjectStore, Unit};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use crate::fixture::{CONFIG, World, day, request};
 use crate::line::{Fault, Line};
@@ -295,7 +294,7 @@ fn grow_spool(folder: &Path) {
         content.extend_from_slice(&filler);
         let mut manifest = Manifest::from_json(manifest.as_bytes()).unwrap();
         let facts = manifest.file.as_mut().unwrap();
-        (facts.bytes, facts.sha256) = (content.len() as u64, hex(&Sha256::digest(&content)));
+        (facts.bytes, facts.sha256) = (content.len() as u64, sha256_hex(&content));
         std::fs::write(path, &content).unwrap();
         let row = rusqlite::params![content.len() as i64, serde_json::to_string(&manifest).unwrap(), id];
         journal.execute("UPDATE batch SET bytes = ?1, manifest = ?2 WHERE id = ?3", row).unwrap();

@@ -29,6 +29,14 @@ const LINES: &str = "ticket,linea,fecha,momento,producto,cantidad,total\n\
     3,1,2017-05-09,,queso,1,0.07\n\
     4,1,2017-05-10,2017-05-10 08:00:00,leche,4,99999.99\n";
 
+/// A master table of companies.
+const COMPANIES: &str = "CODIGO,NOMBRE,NIT,EJERCICIO,RUTA\n\
+    001,Droguería Ñandú,900.123.456-7,2025,Emp001_2025\n\
+    001,Droguería Ñandú,900 123 456 7,2026,Emp001_2026\n\
+    002,Otra,900123456,2026,Emp002_2026\n\
+    003,Repetida,9001234567,2026,Emp003_2026\n\
+    004,Sin número,,2026,Emp004_2026\n";
+
 fn start() -> Server {
     let root = servers::folder();
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -37,7 +45,9 @@ fn start() -> Server {
     }
     servers::certificate(&root);
     std::fs::write(root.join("lineas.csv"), LINES).unwrap();
-    let config = r#"{"logins": [{"user": "lector", "password": "${env:CLAVE}"}], "tables": [{"name": "lineas", "csv": "lineas.csv"}]}"#;
+    std::fs::write(root.join("empresas.csv"), COMPANIES).unwrap();
+    let config = r#"{"logins": [{"user": "lector", "password": "${env:CLAVE}"}],
+        "tables": [{"name": "lineas", "csv": "lineas.csv"}, {"name": "EMPRESAS", "csv": "empresas.csv"}]}"#;
     std::fs::write(root.join("tables.json"), config).unwrap();
     let log = std::fs::File::create(root.join("log")).unwrap();
     let mut command = Command::new("setpriv");

@@ -281,7 +281,7 @@ fn told(kind: &str, literal: Option<&str>) -> String {
         if number.contains('.') { number.trim_end_matches('0').trim_end_matches('.').to_owned() } else { number }
     };
     // Two texts may mean the same float.
-    let bits = |number: f64| ribera_agent::columns::hex(&number.to_le_bytes());
+    let bits = |number: f64| ribera_storage::hex::hex(&number.to_le_bytes());
     let scale = || kind.trim_end_matches(')').rsplit_once(',').map_or(0, |(_, scale)| scale.parse().unwrap());
     let micros = |text: &str| {
         let (clock, fraction) = text.split_once('.').unwrap_or((text, ""));
@@ -517,9 +517,7 @@ fn random_row() -> impl Strategy<Value = Vec<Cell>> {
         letters("[ -~а-яА-ЯЁё№]{0,60}").prop_map(same).boxed(),
         letters("[ -~ñáéíóúüÑ¿¡€日本\u{e000}😀]{0,30}").prop_map(same).boxed(),
         letters("[ -~ñ😀]{0,400}").prop_map(same).boxed(),
-        prop::collection::vec(any::<u8>(), 0..60)
-            .prop_map(move |bytes| same(ribera_agent::columns::hex(&bytes)))
-            .boxed(),
+        prop::collection::vec(any::<u8>(), 0..60).prop_map(move |bytes| same(ribera_storage::hex::hex(&bytes))).boxed(),
         any::<bool>().prop_map(|bit| (u8::from(bit).to_string(), bit.to_string())).boxed(),
     ];
     let nullable =

@@ -13,6 +13,7 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use ribera_storage::batch::{AgentFacts, CONTRACT_VERSION, Facts, FileFacts, Manifest, ManifestKind, UnitFacts};
 use ribera_storage::dataset::{DatasetDefinition, Mode, shipped};
+use ribera_storage::hex::sha256_hex;
 use ribera_storage::{BatchId, ExactDecimal, Month, Unit, paths};
 
 /// A line of a ticket.
@@ -123,7 +124,7 @@ pub fn facts(lines: &[Line]) -> Facts {
 pub fn manifest(batch: &str, days: &[Date], lines: &[Line], file: &Bytes) -> Manifest {
     let batch: BatchId = batch.parse().unwrap();
     let month = Some(Month::of(days[0]));
-    let sha256 = crate::ingest::sha256_hex(file);
+    let sha256 = sha256_hex(file);
     let units = days.iter().map(|day| {
         let of_day: Vec<Line> = lines.iter().filter(|line| line.day == *day).cloned().collect();
         UnitFacts {

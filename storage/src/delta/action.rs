@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::path;
 use super::tags::{self, UNITS_TAG, UnitProof, UnitTag};
 use crate::error::{Error, Result};
+use crate::hex::sha256_hex;
 use crate::ids::{BatchId, Position, StoreId, TableName, Unit};
 use crate::object::ObjectPath;
 
@@ -189,7 +189,7 @@ impl AddFile {
     }
 
     pub fn set_sha256(&mut self, bytes: &[u8]) {
-        let tag = (SHA256_TAG.to_owned(), Some(hex_sha256(bytes)));
+        let tag = (SHA256_TAG.to_owned(), Some(sha256_hex(bytes)));
         self.tags.get_or_insert_default().extend([tag]);
     }
 
@@ -248,9 +248,4 @@ pub fn from_lines(bytes: &[u8]) -> Result<Vec<Action>> {
             serde_json::from_slice(line).map_err(|error| Error::data("a line is not a Delta action").with_source(error))
         })
         .collect()
-}
-
-/// As hexadecimal text.
-pub fn hex_sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }

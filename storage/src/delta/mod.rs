@@ -20,6 +20,7 @@ use sha2::{Digest, Sha256};
 use crate::batch::Facts;
 use crate::dataset::{DatasetDefinition, PartitionColumn};
 use crate::error::{Error, Result};
+use crate::hex::hex;
 use crate::ids::{BatchId, TableName, Unit};
 use crate::object::{ObjectPath, ObjectStore, PutOutcome};
 use crate::ports::{Clock, Random};
@@ -159,8 +160,7 @@ pub fn schema_hash(dataset: &DatasetDefinition) -> String {
 }
 
 fn hash_of_schema(schema: &str) -> String {
-    let digest = Sha256::digest(schema.as_bytes());
-    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(schema.as_bytes())[..8])
 }
 
 #[cfg(test)]

@@ -13,9 +13,9 @@ use super::{Engine, view_files};
 use crate::batch::Facts;
 use crate::dataset::{Column, ColumnType, DatasetDefinition};
 use crate::decimal::ExactDecimal;
-use crate::delta::action::hex_sha256;
 use crate::delta::{AddFile, Snapshot, UnitCounter, UnitTag, read_rows};
 use crate::error::{Error, Result};
+use crate::hex::sha256_hex;
 use crate::ids::{StoreId, TableName, Unit};
 use crate::object::ObjectStore;
 
@@ -170,7 +170,7 @@ impl<'a> FileCheck<'a> {
         if bytes.len() as u64 != self.add.size {
             self.find(FindingKind::SizeDiffers, format!("must be {} bytes, got {}", self.add.size, bytes.len()));
         }
-        let hash = hex_sha256(&bytes);
+        let hash = sha256_hex(&bytes);
         if let Some(wanted) = self.add.sha256()
             && wanted != hash
         {

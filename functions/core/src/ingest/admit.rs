@@ -4,12 +4,12 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use ribera_storage::batch::{Manifest, ManifestKind, QuarantineReason};
 use ribera_storage::dataset::{DatasetDefinition, Mode};
+use ribera_storage::hex::sha256_hex;
 use ribera_storage::object::ObjectPath;
 use ribera_storage::{BatchId, ObjectStore, Result, TableName, paths};
 
 use super::definitions::{Definitions, can_become};
 use super::refusal::Refusal;
-use super::sha256_hex;
 
 /// A manifest as it lies in the inbox, with the batch its path names.
 #[derive(Debug, Clone)]

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use ribera_storage::batch::{FileFacts, QuarantineReason};
 use ribera_storage::dataset::{DatasetDefinition, Mode};
 use ribera_storage::delta::{LakeFile, LakeWriter, LakeWriterOptions, UnitTag, keys_schema};
+use ribera_storage::hex::sha256_hex;
 use ribera_storage::object::ObjectPath;
 use ribera_storage::{Error, ErrorKind, ObjectStore, Result};
 
@@ -17,7 +18,6 @@ use super::admit::Admitted;
 use super::decode::BatchFile;
 use super::limits::Limits;
 use super::refusal::Refusal;
-use super::sha256_hex;
 use super::validate::{CheckWarning, Validator};
 
 /// The file as the manifest names it.

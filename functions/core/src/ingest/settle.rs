@@ -3,6 +3,7 @@
 
 use jiff::Timestamp;
 use ribera_storage::batch::{Ack, AckOutcome, Manifest, QuarantineReason, QuarantineRecord};
+use ribera_storage::hex::sha256_hex;
 use ribera_storage::ledger::{self, LedgerRecord, Timings};
 use ribera_storage::object::{ObjectPath, PutOutcome};
 use ribera_storage::ports::{Clock, Random};
@@ -10,7 +11,6 @@ use ribera_storage::{BatchId, Error, ObjectStore, Result, TableName, Unit, paths
 
 use super::admit::{Received, parse};
 use super::refusal::Refusal;
-use super::sha256_hex;
 use super::validate::CheckWarning;
 use crate::Deps;
 

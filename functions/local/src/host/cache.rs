@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 use std::{env, fs};
 
+use ribera_storage::hex::{hex, sha256_hex};
 use ribera_storage::ports::Random as _;
 use ribera_storage::{Error, Result};
 use sha2::{Digest, Sha256};
@@ -164,7 +165,7 @@ fn keep(cache: &Path, function: Function, key: &str, code: &[u8]) -> Result<()> 
     let mut file = fs::File::create_new(&temporary)?;
     file.write_all(code)?;
     file.sync_all()?;
-    fs::rename(&temporary, cache.join(format!("{prefix}{key}-{}.cwasm", hex(&Sha256::digest(code)))))?;
+    fs::rename(&temporary, cache.join(format!("{prefix}{key}-{}.cwasm", sha256_hex(code))))?;
     Ok(())
 }
 
@@ -190,8 +191,4 @@ fn map(engine: &Engine, path: &Path) -> Option<Component> {
 fn deserialize(engine: &Engine, code: &[u8]) -> Option<Component> {
     // SAFETY: the bytes were made by `precompile_component` just now.
     unsafe { Component::deserialize(engine, code) }.ok()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

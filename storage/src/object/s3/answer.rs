@@ -7,6 +7,8 @@ use md5::{Digest, Md5};
 use reqwest::StatusCode;
 use reqwest::header::{CONTENT_TYPE, DATE, ETAG, HeaderMap, HeaderName, LAST_MODIFIED};
 
+use crate::hex::hex;
+
 /// What is shown of a message.
 const MESSAGE_CHARS: usize = 300;
 
@@ -82,11 +84,6 @@ pub(super) type Md5Sum = [u8; 16];
 
 pub(super) fn md5_of(bytes: &[u8]) -> Md5Sum {
     Md5::digest(bytes).into()
-}
-
-/// As an ETag has it.
-pub(super) fn hex(sum: &Md5Sum) -> String {
-    sum.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

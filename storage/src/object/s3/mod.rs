@@ -23,6 +23,7 @@ use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
 
 use super::{ObjectMeta, ObjectPath, ObjectStore, PutBody, PutOutcome, keeps_put_if_absent};
 use crate::error::{Error, Result};
+use crate::hex::hex;
 use crate::secret::Secret;
 
 mod answer;
@@ -191,7 +192,7 @@ impl S3Store {
         if answer.status != StatusCode::OK {
             return Err(self.failed("put", path, S3Failure::of_answer(answer)));
         }
-        let md5 = answer::hex(&upload.md5);
+        let md5 = hex(&upload.md5);
         if answer.etag() == Some(md5.as_str()) {
             return Ok(());
         }

@@ -6,6 +6,7 @@ use jiff::civil::{Date, date};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use ribera_storage::batch::{Ack, AckOutcome, Manifest, QuarantineReason};
 use ribera_storage::delta::Table;
+use ribera_storage::hex::sha256_hex;
 use ribera_storage::object::{MemoryStore, ObjectPath, list_all};
 use ribera_storage::store::StoreDefinition;
 use ribera_storage::{BatchId, ObjectStore, control, paths};
