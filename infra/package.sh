@@ -52,7 +52,11 @@ build() {
   say "$PACKAGE/$packaged: $bytes bytes"
 }
 
-need() { command -v "$1" >/dev/null 2>&1 || fail "apt-get install $2"; }
+need() {
+  command -v "$1" >/dev/null 2>&1 && return
+  say "apt: $2"
+  apt-get install -y -qq --no-install-recommends "$2" >&2 || fail "as root: apt-get install $2"
+}
 
 fail() {
   echo "package: $*" >&2

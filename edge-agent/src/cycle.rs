@@ -264,7 +264,9 @@ impl<S: ObjectStore> Agent<S> {
         let Some(days) = until_today.within(place.opened, place.closed) else { return Ok(()) };
         let several = pieces(context.store.source.as_ref(), &days).len() > 1;
         let mut failed = Ok(());
-        reading.pace = Pace::careful();
+        if by_month {
+            reading.pace = Pace::careful();
+        }
         let mut months = days.months();
         if !(by_month && self.config.limits.oldest_first) {
             months.reverse();

@@ -320,23 +320,13 @@ fn a_sql_servers_master_table_and_list_of_databases_are_read() {
     let SourceConfig::SqlServer(source) = &config.stores[1].source else { panic!("{:?}", config.stores[1].source) };
     assert_eq!(source.database, "Emp002_2026");
     // It has one database, which is not a user's own.
-    let listed = agent(
-        folder.path(),
-        &["discover", "--json", "--kind", "sqlserver", "--host", "127.0.0.1", "--port", &port, "--database"]
-            .iter()
-            .chain(&[
-                "pySQLbridge",
-                "--user",
-                "lector",
-                "--password-env",
-                "CLAVE",
-                "--all-databases",
-                "--tls",
-                "require",
-            ])
-            .copied()
-            .collect::<Vec<_>>(),
+    let elsewhere = tempfile::tempdir().unwrap();
+    std::fs::write(elsewhere.path().join("cadena.toml"), ADAPTER).unwrap();
+    let words = format!(
+        "discover --json --kind sqlserver --host 127.0.0.1 --port {port} --database pySQLbridge --user lector \
+         --password-env CLAVE --tls require --all-databases --adapter caja --zone Europe/Madrid"
     );
+    let listed = agent(elsewhere.path(), &words.split(' ').collect::<Vec<_>>());
     assert_eq!(listed.status.code(), Some(0), "{listed:?}");
     assert_eq!(json_of(&listed)["counts"]["found"], 0);
 }

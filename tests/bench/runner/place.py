@@ -11,6 +11,7 @@ TARGET = os.environ.get("CARGO_TARGET_DIR") or os.path.join(REPOSITORY, "target"
 CACHE = os.environ.get("RIBERA_BENCH_CACHE") or os.path.join(
     os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "ribera", "bench"
 )
+BUILDS = os.environ.get("RIBERA_BENCH_BUILD") != "no"
 TIMES = int(os.environ.get("RIBERA_BENCH_TIMES", "3"))
 
 
@@ -26,9 +27,11 @@ def cache(name):
 
 
 def agent_program():
-    """The store program as stores get it: built by itself, so without DuckDB, which the workspace's
-    other programs bring in."""
-    return build("ribera-agent", ["-p", "ribera-agent"])
+    """The store program as stores get it: one static file."""
+    if BUILDS:
+        package = os.path.join(REPOSITORY, "infra", "package.sh")
+        subprocess.run([package, "linux"], env={**os.environ, "CARGO_TARGET_DIR": TARGET}, check=True, stdout=sys.stderr)
+    return os.path.join(TARGET, "package", "ribera-agent-linux-x86_64")
 
 
 def bench_program():
@@ -42,15 +45,15 @@ def host_program():
     return build("ribera")
 
 
-def build(binary, packages=()):
-    """The path of a program of ours, built for release when it is not up to date. Without
-    `packages`: with the features that the whole workspace asks for, as the demo and tests do."""
-    cargo([*packages, "--bin", binary])
+def build(binary):
+    """The path of a program of ours, built for release when it is not up to date, with the features
+    that the whole workspace asks for, as the demo and tests do."""
+    cargo(["--bin", binary])
     return os.path.join(TARGET, "release", binary)
 
 
 def cargo(words):
-    if os.environ.get("RIBERA_BENCH_BUILD") == "no":
+    if not BUILDS:
         return
     subprocess.run(
         ["cargo", "build", "--release", "--locked", "--quiet", *words], cwd=REPOSITORY, check=True, stdout=sys.stderr
