@@ -1,7 +1,7 @@
 //! The store program. Everything is in the library, so that tests and simulation run the same.
 
-/// The static program's allocator, for Rust and C alike: with musl's own, reading PostgreSQL took a
-/// quarter more of the processor, Firebird and SQLite more still (docs/benchmarks.md).
+/// The static program's allocator, for Rust and C alike: musl's own took a quarter to a third more of
+/// the processor (docs/benchmarks.md).
 #[cfg(target_env = "musl")]
 mod allocator {
     #[global_allocator]
