@@ -14,46 +14,14 @@ use ribera_storage::{Result, control};
 
 use crate::fixture::{World, block_on, day, days, extract, run};
 use crate::mariadb_server::{Server, server};
+use crate::servers::{LINES_MAPPING, store};
 
 const LINES: &str = "CREATE TABLE lineas (
     ticket INT, linea INT, fecha DATE, momento DATETIME(6), producto VARCHAR(40),
     cantidad DECIMAL(18,3), total DECIMAL(18,2), PRIMARY KEY (ticket, linea), KEY (fecha))";
 
 fn config(server: &Server, database: &str, more: &str) -> String {
-    let port = server.port;
-    format!(
-        r#"
-folder = "agent"
-object_store = {{ folder = "objects" }}
-[limits]
-chunk_timeout_s = 20
-{more}
-
-[[store]]
-id = "s1"
-time_zone = "America/New_York"
-adapter = "caja"
-[store.source]
-kind = "mariadb"
-host = "127.0.0.1"
-port = {port}
-database = "{database}"
-user = "lector"
-password = "${{CLAVE}}"
-tls = "require"
-
-[adapter.caja.ventas]
-from = "lineas"
-date = "fecha"
-[adapter.caja.ventas.columns]
-ticket_id = "ticket"
-linea = "linea"
-vendido_en = "momento"
-producto_id = "producto"
-cantidad = "cantidad"
-total = "total"
-"#
-    )
+    store("mariadb", server.port, database, "${CLAVE}", "require", more) + LINES_MAPPING
 }
 
 fn sell(server: &Server, database: &str, date: &str, tickets: std::ops::Range<u32>) {

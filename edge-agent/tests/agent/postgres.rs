@@ -9,50 +9,15 @@ use ribera_storage::{Unit, control};
 use crate::fixture::{World, block_on, day, days, extract, run};
 use crate::matrix::{self, Case};
 use crate::postgres_server::{Server, server};
+use crate::servers::{LINES_MAPPING, store};
 
 const LINES: &str = "CREATE TABLE lineas (
     ticket INT, linea INT, fecha DATE, momento TIMESTAMP(6), producto VARCHAR(40),
     cantidad NUMERIC(18,3), total NUMERIC(18,2), PRIMARY KEY (ticket, linea)); CREATE INDEX ON lineas (fecha);";
 
 fn config(server: &Server, database: &str, mapping: &str) -> String {
-    let port = server.port;
-    format!(
-        r#"
-folder = "agent"
-object_store = {{ folder = "objects" }}
-[limits]
-chunk_timeout_s = 20
-
-[[store]]
-id = "s1"
-time_zone = "America/New_York"
-adapter = "caja"
-[store.source]
-kind = "postgres"
-host = "127.0.0.1"
-port = {port}
-database = "{database}"
-user = "lector"
-password = "contraseña"
-tls = "require"
-
-{mapping}
-"#
-    )
+    store("postgres", server.port, database, "contraseña", "require", "") + mapping
 }
-
-const MAPPING: &str = r#"
-[adapter.caja.ventas]
-from = "lineas"
-date = "fecha"
-[adapter.caja.ventas.columns]
-ticket_id = "ticket"
-linea = "linea"
-vendido_en = "momento"
-producto_id = "producto"
-cantidad = "cantidad"
-total = "total"
-"#;
 
 fn sell(server: &Server, database: &str, date: &str, tickets: std::ops::Range<u32>) {
     let rows: Vec<String> =
@@ -269,7 +234,7 @@ fn old_encodings_give_the_right_letters() {
         server.sql(&database, &format!("INSERT INTO lineas VALUES (1, 1, '2017-05-09', NULL, '{letters}', 1, 1)"));
         let stored = server.sql(&database, "SELECT octet_length(producto) FROM lineas");
         assert_eq!(stored == "7", encoding != "UTF8", "{encoding}: one byte a letter, as the database stores it");
-        let world = World::with_config(&config(server, &database, MAPPING));
+        let world = World::with_config(&config(server, &database, LINES_MAPPING));
         assert_eq!(extract(&world, "2017-05-09", "2017-05-09").exit(), Exit::Done);
         let rows = world.rows(&world.manifests()[0]).remove(0);
         assert_eq!(matrix::show(rows.column_by_name("producto_id").unwrap().as_ref(), 0), letters, "{encoding}");
@@ -335,7 +300,7 @@ fn a_late_change_that_keeps_count_and_sums_is_found_by_the_hash_of_the_rows() {
     let database = server.database("tarde", "UTF8");
     server.sql(&database, LINES);
     sell(server, &database, "2017-05-09", 1..8);
-    let world = World::with_config(&config(server, &database, MAPPING));
+    let world = World::with_config(&config(server, &database, LINES_MAPPING));
     let once = || extract(&world, "2017-05-09", "2017-05-09");
     assert_eq!(once().exit(), Exit::Done);
     let sent = world.manifests().len();
@@ -387,7 +352,7 @@ fn a_slow_server_is_asked_in_halves_and_left_at_the_floor() {
         sell(server, &database, &date.to_string(), index as u32 * 10..index as u32 * 10 + 8);
     }
     // 64 rows of 30 ms are more than a second; 16 are not.
-    let mapping = MAPPING.replace(
+    let mapping = LINES_MAPPING.replace(
         "date = \"fecha\"",
         "date = \"fecha\"\nwhere = \"pg_sleep(0.03 + 0 * ticket)::text = ''\"\nrow_hash = false",
     );
@@ -417,7 +382,7 @@ fn tls_and_logins_are_checked_and_a_writing_user_is_told() {
     let database = server.database("segura", "UTF8");
     server.sql(&database, LINES);
     sell(server, &database, "2017-05-09", 1..5);
-    let required = config(server, &database, MAPPING);
+    let required = config(server, &database, LINES_MAPPING);
     let exit = |text: &str| extract(&World::with_config(text), "2017-05-09", "2017-05-09");
     let verify =
         required.replace("\"require\"", &format!("\"verify\"\ntls_ca_file = \"{}\"", server.ca_file.display()));

@@ -21,8 +21,9 @@ use serde_json::Value;
 
 use crate::fixture::{CONFIG, World, day, request};
 use crate::line::{Fault, Line};
-use crate::s3_server::{SECRET, python, server};
+use crate::s3_server::{SECRET, server};
 use crate::s3_store::{Shifted, on_runtime, open, open_at};
+use crate::servers::python;
 
 /// Runs the agent of a world once on another object store.
 fn once(world: &World, store: &S3Store) -> Report {

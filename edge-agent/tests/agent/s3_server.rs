@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use ribera_storage::object::s3::{ProxyChoice, S3Settings};
 use ribera_storage::secret::Secret;
 
-use crate::servers;
+use crate::servers::{self, python};
 
 pub const KEY: &str = "AKIATIENDA";
 pub const SECRET: &str = "un/secreto+muy-largo";
@@ -75,12 +75,6 @@ impl Server {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }
-}
-
-/// Of the environment that setup makes from `tests/requirements.txt`.
-pub fn python() -> PathBuf {
-    let folder = std::env::var_os("VENV").expect("VENV names the Python environment: source infra/dev/env.sh");
-    Path::new(&folder).join("bin/python")
 }
 
 fn start() -> Server {

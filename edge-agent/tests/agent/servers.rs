@@ -45,6 +45,53 @@ pub fn spawn(mut command: Command) {
     });
 }
 
+/// The Python of the environment that setup makes from `tests/requirements.txt`, with clients and servers of others.
+pub fn python() -> PathBuf {
+    let environment = std::env::var_os("VENV").expect("VENV is set (source infra/dev/env.sh after infra/dev/setup.sh)");
+    PathBuf::from(environment).join("bin/python")
+}
+
+/// The configuration of one store on a server, up to the mapping; `limits` are more keys of that section.
+pub fn store(kind: &str, port: u16, database: &str, password: &str, tls: &str, limits: &str) -> String {
+    format!(
+        r#"
+folder = "agent"
+object_store = {{ folder = "objects" }}
+[limits]
+chunk_timeout_s = 20
+{limits}
+
+[[store]]
+id = "s1"
+time_zone = "America/New_York"
+adapter = "caja"
+[store.source]
+kind = "{kind}"
+host = "127.0.0.1"
+port = {port}
+database = "{database}"
+user = "lector"
+password = "{password}"
+tls = "{tls}"
+
+"#
+    )
+}
+
+/// The mapping of the table `lineas`.
+pub const LINES_MAPPING: &str = r#"
+[adapter.caja.ventas]
+from = "lineas"
+date = "fecha"
+[adapter.caja.ventas.columns]
+ticket_id = "ticket"
+linea = "linea"
+vendido_en = "momento"
+producto_id = "producto"
+cantidad = "cantidad"
+total = "total"
+"#;
+
 /// A certificate authority `name`: its key and `name.pem`.
 pub fn authority(root: &Path, name: &str) {
     openssl(

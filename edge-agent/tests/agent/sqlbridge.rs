@@ -6,8 +6,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use crate::servers;
-use crate::sqlserver::python;
+use crate::servers::{self, python};
 
 pub struct Server {
     pub port: u16,

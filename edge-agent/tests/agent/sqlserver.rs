@@ -1,7 +1,6 @@
 //! SQL Server: logins, TLS, parameters, snapshots, slow queries, errors. On pysqlbridge, which others
 //! wrote, and on a responder of ours where that one has no such thing.
 
-use std::path::PathBuf;
 use std::process::Command;
 
 use ribera_agent::cycle::Ask;
@@ -11,40 +10,14 @@ use ribera_storage::dataset::DatasetDefinition;
 
 use crate::fixture::{World, block_on, days, extract, run};
 use crate::matrix;
+use crate::servers::{self, LINES_MAPPING};
 use crate::sqlbridge::server;
 use crate::tds::{self, Type};
 use crate::tds_responder::{Parameter, Reply, Request, respond, respond_all};
 
-/// The Python that has the clients and the server of others (infra/dev/setup.sh).
-pub fn python() -> PathBuf {
-    let environment = std::env::var_os("VENV").expect("VENV is set (source infra/dev/env.sh after infra/dev/setup.sh)");
-    PathBuf::from(environment).join("bin/python")
-}
-
 /// A configuration up to the mapping.
 pub fn store(port: u16, database: &str, tls: &str) -> String {
-    format!(
-        r#"
-folder = "agent"
-object_store = {{ folder = "objects" }}
-[limits]
-chunk_timeout_s = 20
-
-[[store]]
-id = "s1"
-time_zone = "America/New_York"
-adapter = "caja"
-[store.source]
-kind = "sqlserver"
-host = "127.0.0.1"
-port = {port}
-database = "{database}"
-user = "lector"
-password = "${{CLAVE}}"
-tls = "{tls}"
-
-"#
-    )
+    servers::store("sqlserver", port, database, "${CLAVE}", tls, "")
 }
 
 /// Decimals as text: pysqlbridge sends them as floats.
@@ -242,23 +215,15 @@ fn sales(request: &Request) -> Reply {
     Reply::Tokens(tds::result(&columns(&LINES), &rows), rows.len())
 }
 
-const DERIVED: &str = r#"
-[adapter.caja.ventas]
-from = "dbo.[lineas:todas]"
-date = "fecha"
-[adapter.caja.ventas.columns]
-ticket_id = "ticket"
-linea = "linea"
-vendido_en = "momento"
-producto_id = "producto"
-cantidad = "cantidad"
-total = "total"
-"#;
+/// Of a table whose name looks as if a parameter stood in it.
+fn derived() -> String {
+    LINES_MAPPING.replace("\"lineas\"", "\"dbo.[lineas:todas]\"")
+}
 
 #[test]
 fn days_go_to_the_server_as_dates_that_no_language_reads_otherwise() {
     let responder = respond(true, sales);
-    let (world, report) = extract_world(&(store(responder.port, "tienda", "off") + DERIVED));
+    let (world, report) = extract_world(&(store(responder.port, "tienda", "off") + &derived()));
     assert_eq!(report.exit(), Exit::Done, "{:?}", report.problems);
     assert!(world.manifests()[0].units.iter().all(|unit| unit.is_proven()));
     let asked = responder.asked("lineas:todas");
@@ -284,12 +249,12 @@ fn days_go_to_the_server_as_dates_that_no_language_reads_otherwise() {
 #[test]
 fn a_snapshot_is_taken_where_the_database_allows_it_and_all_is_read_within_it() {
     let responder = respond(true, sales);
-    extract_world(&(store(responder.port, "tienda", "off") + DERIVED));
+    extract_world(&(store(responder.port, "tienda", "off") + &derived()));
     assert!(responder.asked("lineas").iter().all(|request| request.transaction == 0x1122_3344_5566_7788));
     assert_eq!(responder.asked("COUNT(*)").len(), 1, "one audit is enough");
     assert_eq!(responder.asked("ISOLATION LEVEL SNAPSHOT").len(), 1);
     let without = respond(false, sales);
-    let (world, report) = extract_world(&(store(without.port, "tienda", "off") + DERIVED));
+    let (world, report) = extract_world(&(store(without.port, "tienda", "off") + &derived()));
     assert_eq!(report.exit(), Exit::Done, "{:?}", report.problems);
     assert!(without.asked("lineas").iter().all(|request| request.transaction == 0));
     assert_eq!(without.asked("COUNT(*)").len(), 5, "asked before and after the rows of each day");
@@ -308,7 +273,7 @@ fn a_table_that_does_not_hold_still_without_snapshots_is_not_proven() {
             columns(&[("day", "date"), ("rows", "int"), ("cantidad", "decimal(38,3)"), ("total", "decimal(38,2)")]);
         Reply::Tokens(tds::result(&columns, &[row(&["2017-05-09", &sold, "2.000", "1.05"])]), 1)
     });
-    let (world, report) = extract_world(&(store(responder.port, "tienda", "off") + DERIVED));
+    let (world, report) = extract_world(&(store(responder.port, "tienda", "off") + &derived()));
     assert_eq!(report.exit(), Exit::Unproven, "{:?}", report.problems);
     assert!(world.manifests()[0].units.iter().any(|unit| !unit.is_proven()));
 }
@@ -322,7 +287,7 @@ fn a_query_that_takes_too_long_is_ended_at_the_server_and_asked_in_halves() {
             quick => quick,
         }
     });
-    let text = store(responder.port, "tienda", "off") + DERIVED;
+    let text = store(responder.port, "tienda", "off") + &derived();
     let text = text.replace("chunk_timeout_s = 20", "chunk_timeout_s = 1\nchunk_rows = 2\nchunk_rows_min = 1");
     let world = World::with_config(&text);
     let report = run(&world.start().unwrap(), Ask::Backfill { days: days("2017-05-08", "2017-05-09"), force: false });
@@ -336,7 +301,7 @@ fn a_query_that_takes_too_long_is_ended_at_the_server_and_asked_in_halves() {
 fn a_server_that_never_answers_is_given_up_with_the_hint() {
     let responder = respond(true, |_| Reply::Silence(Vec::new()));
     let text =
-        (store(responder.port, "tienda", "off") + DERIVED).replace("chunk_timeout_s = 20", "chunk_timeout_s = 1");
+        (store(responder.port, "tienda", "off") + &derived()).replace("chunk_timeout_s = 20", "chunk_timeout_s = 1");
     let world = World::with_config(&text);
     let report = extract(&world, "2017-05-09", "2017-05-09");
     assert_eq!(report.exit(), Exit::Source);
@@ -348,7 +313,7 @@ fn a_server_that_never_answers_is_given_up_with_the_hint() {
 fn a_reader_that_is_sent_on_to_a_copy_of_the_database_goes_there() {
     let copy = respond(true, sales);
     let listener = respond(true, |_| Reply::Hangup);
-    let (_, report) = extract_world(&(store(listener.port, &format!("lejos{}", copy.port), "off") + DERIVED));
+    let (_, report) = extract_world(&(store(listener.port, &format!("lejos{}", copy.port), "off") + &derived()));
     assert_eq!(report.exit(), Exit::Done, "{:?}", report.problems);
     assert!(listener.seen.lock().unwrap().logins[0].readonly, "it says that it only reads");
     assert_eq!((listener.requests().len(), copy.asked("lineas").len()), (0, 3));
@@ -413,7 +378,7 @@ fn text_of_a_collation_that_the_driver_cannot_read_is_refused_by_name() {
         let rows: Vec<_> = found.into_iter().collect();
         Some(Reply::Tokens(tds::result(&columns(&[("name", "nvarchar(128)")]), &rows), rows.len()))
     });
-    let (world, report) = extract_world(&(store(responder.port, "tienda", "off") + DERIVED));
+    let (world, report) = extract_world(&(store(responder.port, "tienda", "off") + &derived()));
     let problem = &report.problems[0];
     assert_eq!((problem.kind, world.manifests().len()), ("config", 0), "{problem:?}");
     assert!(problem.message.contains("column producto_id") && problem.message.contains("nvarchar"), "{problem:?}");
@@ -430,7 +395,7 @@ fn a_day_with_a_bad_value_spoils_only_itself_and_its_reason_is_told() {
             }
             good => good,
         });
-        let (world, report) = extract_world(&(store(responder.port, "tienda", "off") + DERIVED));
+        let (world, report) = extract_world(&(store(responder.port, "tienda", "off") + &derived()));
         assert_eq!(report.exit(), Exit::Source);
         assert!(report.problems[0].message.contains("column total, row ticket_id"), "{:?}", report.problems);
         let manifests = world.manifests();

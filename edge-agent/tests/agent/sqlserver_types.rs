@@ -12,7 +12,8 @@ use ribera_storage::{ExactDecimal, control};
 
 use crate::fixture::{World, block_on, extract};
 use crate::matrix::{self, Case};
-use crate::sqlserver::{python, store};
+use crate::servers::python;
+use crate::sqlserver::store;
 use crate::tds::{self, Type};
 use crate::tds_responder::{Reply, Request, Responder, respond};
 
