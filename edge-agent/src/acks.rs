@@ -96,7 +96,7 @@ impl<S: ObjectStore> Agent<S> {
                 let problem = altered(&compared, batch);
                 ("committed".to_owned(), compared, problem)
             }
-            AckOutcome::Superseded | AckOutcome::Voided => ("superseded".to_owned(), Vec::new(), None),
+            AckOutcome::Superseded => ("superseded".to_owned(), Vec::new(), None),
             AckOutcome::Quarantined { reason, detail } => {
                 let units = batch.manifest.units.iter().map(|facts| (facts.unit, LakeState::Quarantined)).collect();
                 (format!("quarantined: {}: {detail}", reason.as_str()), units, Some(refused(batch, *reason, detail)))

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::civil::Date;
 use jiff::{Timestamp, ToSpan};
-use ribera_storage::batch::{AgentFacts, CONTRACT_VERSION, Facts, FileFacts, Manifest, ManifestKind, UnitFacts};
+use ribera_storage::batch::{AgentFacts, CONTRACT_VERSION, Facts, FileFacts, Manifest, UnitFacts};
 use ribera_storage::dataset::DatasetKind;
 use ribera_storage::ids::Position;
 use ribera_storage::{BatchId, Error, Month, ObjectStore, Result, Unit};
@@ -390,18 +390,15 @@ impl<S: ObjectStore> Agent<S> {
         });
         Ok(Manifest {
             contract: CONTRACT_VERSION,
-            kind: ManifestKind::Batch,
             batch: BatchId {
                 store: context.store.config.id.clone(),
                 dataset: context.name.clone(),
                 position: Position { epoch: 0, sequence: 0 },
             },
             dataset_version: definition.version,
-            mode: definition.mode,
             month: job.units.first().and_then(|unit| unit.date()).map(Month::of),
-            file: None,
+            file: FileFacts { path: String::new(), bytes: 0, sha256: String::new(), rows: 0 },
             units: units.collect(),
-            opens_epoch: false,
             agent: AgentFacts {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 journal_id: self.journal.id().to_owned(),
@@ -475,7 +472,7 @@ fn new_batch(reading: &Reading<'_>, mut manifest: Manifest, attempt: Attempt, sp
         })
         .collect();
     let Spooled { name, bytes, sha256, rows } = spooled;
-    manifest.file = Some(FileFacts { path: String::new(), bytes, sha256, rows });
+    manifest.file = FileFacts { path: String::new(), bytes, sha256, rows };
     NewBatch { file: name, bytes, manifest, fingerprints }
 }
 

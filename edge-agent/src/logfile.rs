@@ -38,7 +38,7 @@ pub fn report(report: &Report) {
         );
     }
     let upload = &report.upload;
-    if upload.batches + upload.acknowledged + upload.voided > 0 {
+    if upload.batches + upload.acknowledged > 0 {
         tracing::info!(
             batches = upload.batches,
             bytes = upload.bytes,

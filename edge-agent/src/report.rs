@@ -181,7 +181,6 @@ impl DatasetReport {
 pub struct UploadReport {
     pub batches: u64,
     pub bytes: u64,
-    pub voided: u64,
     /// Acknowledged in this run.
     pub acknowledged: u64,
     /// Still in the spool, without an acknowledgement.

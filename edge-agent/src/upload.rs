@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::civil::DateTime;
-use ribera_storage::batch::{FileFacts, Manifest, ManifestKind};
+use ribera_storage::batch::Manifest;
 use ribera_storage::hex::hex;
 use ribera_storage::object::{ObjectPath, PutBody, PutOutcome};
 use ribera_storage::{Error, ErrorKind, ObjectStore, Result, StoreId, paths};
@@ -45,10 +45,7 @@ impl<S: ObjectStore> Agent<S> {
                 }
                 return Ok(());
             };
-            match batch.state {
-                BatchState::Voiding => self.send_void(&batch, report).await?,
-                _ => self.send(batch, report).await?,
-            }
+            self.send(batch, report).await?;
         }
     }
 
@@ -102,8 +99,7 @@ impl<S: ObjectStore> Agent<S> {
         };
         // Before the batch exists: what it will not mend must not stand as complete beside it.
         self.publish_differing(&store, &dataset).await?;
-        let file = batch.manifest.file.as_ref().ok_or_else(|| Error::bug("a batch without file facts"))?;
-        let path = ObjectPath::new(file.path.clone())?;
+        let path = ObjectPath::new(batch.manifest.file.path.clone())?;
         let local = self.local_now(&store);
         self.uplink.begin(local);
         self.with_retries(async || {
@@ -124,17 +120,6 @@ impl<S: ObjectStore> Agent<S> {
         }
     }
 
-    /// Closes the number of a batch whose file is lost.
-    async fn send_void(&self, batch: &BatchRow, report: &mut UploadReport) -> Result<()> {
-        match self.put_manifest(&batch.manifest).await? {
-            Sent::Ours => {
-                report.voided += 1;
-                self.journal.set_state(batch.id, BatchState::Acked, Some("voided"), self.ports.clock.now())
-            }
-            Sent::Theirs => self.leave_epoch(batch.store(), batch.dataset(), report).await,
-        }
-    }
-
     /// Gives a batch its number, in an epoch that this journal alone uses.
     async fn number(&self, batch: &BatchRow) -> Result<BatchRow> {
         let (store, dataset) = (batch.store(), batch.dataset());
@@ -142,12 +127,9 @@ impl<S: ObjectStore> Agent<S> {
             let epoch = self.claim_epoch(store, dataset).await?;
             self.journal.begin_epoch(store, dataset, epoch)?;
         }
-        self.journal.number(batch, self.ports.clock.now(), |manifest, position| {
-            let Manifest { batch, month, file, opens_epoch, .. } = manifest;
-            let FileFacts { path, sha256, .. } =
-                file.as_mut().ok_or_else(|| Error::bug("a batch without file facts"))?;
-            *path = paths::landing(batch, *month, sha256)?.to_string();
-            *opens_epoch = position.epoch > 0 && position.sequence == 0;
+        self.journal.number(batch, self.ports.clock.now(), |manifest| {
+            let Manifest { batch, month, file, .. } = manifest;
+            file.path = paths::landing(batch, *month, &file.sha256)?.to_string();
             Ok(())
         })
     }
@@ -182,7 +164,7 @@ impl<S: ObjectStore> Agent<S> {
     async fn give_up_file(&self, batch: &BatchRow) -> Result<()> {
         let now = self.ports.clock.now();
         if batch.state == BatchState::Spooled {
-            self.journal.drop_spooled(batch.id)?;
+            self.journal.forget_unsent(batch.id)?;
             return self.prune(&batch.file);
         }
         // The manifest may have arrived before the file was lost: then all is well.
@@ -191,21 +173,14 @@ impl<S: ObjectStore> Agent<S> {
         if sent.is_some_and(|found| found == body) {
             return self.journal.set_state(batch.id, BatchState::Uploaded, None, now);
         }
-        let void = Manifest {
-            kind: ManifestKind::Void,
-            file: None,
-            units: Vec::new(),
-            opens_epoch: false,
-            ..batch.manifest.clone()
-        };
-        self.journal.begin_void(batch.id, &void, now)?;
+        // Nobody waits for the number: a later batch of the same units wins by its higher one.
+        self.journal.forget_unsent(batch.id)?;
         self.prune(&batch.file)
     }
 
     fn file_is_whole(&self, batch: &BatchRow) -> Result<bool> {
-        let (Some(facts), Some(mut file)) = (&batch.manifest.file, self.ports.disk.open(&batch.file)?) else {
-            return Ok(false);
-        };
+        let Some(mut file) = self.ports.disk.open(&batch.file)? else { return Ok(false) };
+        let facts = &batch.manifest.file;
         let mut hasher = Sha256::new();
         let mut buffer = vec![0; BUFFER_BYTES];
         let mut bytes = 0;

@@ -12,8 +12,8 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
+use crate::dataset::evolution;
 use crate::dataset::{DatasetDefinition, SHIPPED, shipped};
-use crate::delta::evolution;
 use crate::error::{Error, Result};
 use crate::ids::{DatasetName, StoreId};
 use crate::numbered::{self, Published};

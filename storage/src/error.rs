@@ -94,6 +94,13 @@ impl Error {
         self
     }
 
+    /// The whole error on one line, for logs and records: message, source and hint.
+    pub fn line(&self) -> String {
+        let source = self.source.as_ref().map(|source| format!(" ({source})")).unwrap_or_default();
+        let hint = self.hint.as_ref().map(|hint| format!("; try: {hint}")).unwrap_or_default();
+        crate::text::printable(&format!("{}{source}{hint}", self.message))
+    }
+
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }

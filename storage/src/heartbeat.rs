@@ -31,6 +31,9 @@ pub struct Heartbeat {
     pub log_tail: Vec<String>,
 }
 
+/// Bytes of a heartbeat at most; a larger one is not read.
+pub const HEARTBEAT_BYTES_MAX: usize = 64 << 10;
+
 /// What waits in a store's spool.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct SpoolDepth {

@@ -216,11 +216,6 @@ pub struct Position {
     pub sequence: u64,
 }
 
-impl Position {
-    /// Every epoch counts from here without gaps: a number that is not sent is closed by a void.
-    pub const FIRST_SEQUENCE: u64 = 1;
-}
-
 impl fmt::Display for Position {
     /// Zero-padded, so that a listing is in order: `000001-0000000042`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -109,8 +109,17 @@ pub async fn prune_runs<S: ObjectStore>(objects: &S, horizon: Timestamp) -> Resu
 }
 
 async fn read_all<S: ObjectStore>(objects: &S, paths: Vec<ObjectPath>) -> Result<Vec<LedgerRecord>> {
-    let read = stream::iter(&paths).map(|path| read(objects, path)).buffered(CONCURRENCY);
-    Ok(read.try_collect::<Vec<_>>().await?.into_iter().flatten().collect())
+    let mut reading = stream::iter(&paths).map(|path| read(objects, path)).buffered(CONCURRENCY);
+    let mut records = Vec::new();
+    while let Some(read) = reading.next().await {
+        match read {
+            Ok(record) => records.extend(record),
+            Err(error) if error.is_retry() => return Err(error),
+            // A list of runs must not end at one that cannot be read.
+            Err(error) => tracing::warn!(%error, "ledger record passed over"),
+        }
+    }
+    Ok(records)
 }
 
 async fn read<S: ObjectStore>(objects: &S, path: &ObjectPath) -> Result<Option<LedgerRecord>> {

@@ -24,9 +24,11 @@ pub mod object;
 pub mod paths;
 pub mod ports;
 pub mod rebuild;
+pub mod retention;
 pub mod secret;
 pub mod store;
 pub mod tax_number;
+pub mod text;
 
 pub use decimal::ExactDecimal;
 pub use error::{Error, ErrorKind, Result};

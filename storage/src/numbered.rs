@@ -47,6 +47,11 @@ pub async fn latest<S: ObjectStore>(objects: &S, prefix: &str) -> Result<Option<
     Err(Error::retry(format!("{prefix}: its latest number changes faster than it can be read")))
 }
 
+/// The path of the highest number directly below `prefix`, unread.
+pub async fn latest_path<S: ObjectStore>(objects: &S, prefix: &str) -> Result<Option<ObjectPath>> {
+    Ok(numbers(objects, prefix).await?.pop().map(|(_, meta)| meta.path))
+}
+
 /// Makes `bytes` the latest unless they are already. `extension` is without a dot.
 pub async fn publish<S: ObjectStore>(objects: &S, prefix: &str, extension: &str, bytes: Bytes) -> Result<Published> {
     for _ in 0..ATTEMPTS_MAX {

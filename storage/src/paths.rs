@@ -52,6 +52,11 @@ pub fn replay(batch: &BatchId) -> Result<ObjectPath> {
     manifest_in("state/replay", batch)
 }
 
+/// How often a batch has failed; see `ingest::failures`.
+pub fn failing(batch: &BatchId) -> Result<ObjectPath> {
+    manifest_in("state/failures", batch)
+}
+
 /// The ledger's record of a batch.
 pub fn ledger(batch: &BatchId) -> Result<ObjectPath> {
     manifest_in("state/ledger", batch)
@@ -121,6 +126,11 @@ pub fn dataset_definitions(dataset: &DatasetName) -> String {
 /// Numbered coverage of one dataset, all stores: `state/coverage/DATASET/NUMBER.json`.
 pub fn coverage(dataset: &DatasetName) -> String {
     format!("state/coverage/{dataset}")
+}
+
+/// Why coverage of a dataset could not be computed the last time.
+pub fn coverage_failure(dataset: &DatasetName) -> Result<ObjectPath> {
+    ObjectPath::new(format!("state/coverage/{dataset}/failed"))
 }
 
 fn short(hash: &str) -> &str {

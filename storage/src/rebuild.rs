@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use crate::batch::{Ack, AckOutcome, Manifest, QuarantineRecord};
 use crate::control::{self, Settings};
-use crate::dataset::{DatasetDefinition, Mode};
+use crate::dataset::DatasetDefinition;
 use crate::delta::{BatchOutcome, Snapshot, Table};
 use crate::error::{Error, Result};
 use crate::hex::sha256_hex;
@@ -129,9 +129,8 @@ impl World {
             Some(state) => Table::new(objects, name).settled(&state.snapshot, dataset, manifest)?,
             None => None,
         };
-        // Where order matters a quarantined number is closed, and so reads as committed; elsewhere
-        // a quarantined batch that is in the lake was replayed.
-        let is_committed = matches!(settled, Some(BatchOutcome::Committed { .. })) && dataset.mode != Mode::Upsert;
+        // A quarantined batch that is in the lake was replayed.
+        let is_committed = matches!(settled, Some(BatchOutcome::Committed { .. }));
         if let (Some(record), false) = (quarantine, is_committed) {
             return Ok(Some(quarantined(record)));
         }
@@ -141,7 +140,6 @@ impl World {
                 Some(AckOutcome::Committed { version, rows, units })
             }
             Some(BatchOutcome::Superseded) => Some(AckOutcome::Superseded),
-            Some(BatchOutcome::Voided) => Some(AckOutcome::Voided),
             _ => None,
         })
     }
@@ -164,7 +162,7 @@ impl World {
         // Warnings are in no log: what is left of an older record keeps them.
         let standing = ledger::load(objects, batch).await.ok().flatten();
         let manifest_sha256 = sha256_hex(bytes);
-        let file = manifest.and_then(|manifest| manifest.file.as_ref());
+        let file = manifest.map(|manifest| &manifest.file);
         let agent = manifest.map(|manifest| &manifest.agent);
         let record = LedgerRecord {
             batch: batch.clone(),

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::civil::{Date, date};
-use ribera_core::Deps;
 use ribera_core::ingest::{self, IngestSettings, Outcome};
 use ribera_storage::batch::{Ack, AckOutcome};
 use ribera_storage::ids::{BatchId, Position, TableName};
 use ribera_storage::object::{MemoryStore, ObjectStore, list_all};
+use ribera_storage::ports::Host;
 use ribera_storage::ports::Random;
 use ribera_storage::{Error, Result, paths};
 use serde_json::{Value, json};
@@ -175,13 +175,14 @@ fn serve(store: &SlowStore, share: Vec<(Duration, Generated)>, started: Instant)
 
 /// One call of the function, as an event would start it.
 async fn call(store: &SlowStore, batch: &BatchId) -> Result<()> {
-    let deps = Deps::new(store, WallClock, SplitMix::fresh());
+    let host = Host::new(store, WallClock, SplitMix::fresh());
     let path = paths::inbox(batch)?;
     let mut last = Outcome::Waiting;
     for _ in 0..TRIES {
-        let report = ingest::ingest_event(&deps, &IngestSettings::default(), std::slice::from_ref(&path)).await?;
+        let report =
+            ingest::ingest_event(host.ports(), &IngestSettings::default(), std::slice::from_ref(&path)).await?;
         match report.outcomes.into_iter().next().map(|one| one.outcome) {
-            Some(Outcome::Failed { message }) => last = Outcome::Failed { message },
+            Some(failed @ Outcome::Failed { .. }) => last = failed,
             Some(Outcome::Committed { .. } | Outcome::AlreadyDone) | None => return Ok(()),
             Some(other) => return Err(Error::data(format!("{other:?}"))),
         }

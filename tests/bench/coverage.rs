@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use jiff::civil::Date;
-use ribera_core::Deps;
 use ribera_core::coverage::{self, Coverage, CoverageSettings};
 use ribera_core::status::{self, Request};
 use ribera_storage::batch::Facts;
@@ -13,9 +12,10 @@ use ribera_storage::control::{self, Settings};
 use ribera_storage::dataset::DatasetDefinition;
 use ribera_storage::decimal::ExactDecimal;
 use ribera_storage::delta::action::{self, Action};
-use ribera_storage::delta::{AddFile, Ports, Table, UnitTag};
+use ribera_storage::delta::{AddFile, Table, UnitTag};
 use ribera_storage::ids::{Month, Position, StoreId, TableName, Unit};
 use ribera_storage::object::{MemoryStore, ObjectStore};
+use ribera_storage::ports::Host;
 use ribera_storage::ports::Random;
 use ribera_storage::store::StoreDefinition;
 use ribera_storage::{Error, Result, paths};
@@ -41,31 +41,31 @@ pub fn measure(options: &Options) -> Result<Value> {
     runtime.block_on(async {
         let objects = MemoryStore::new();
         objects.set_now(jiff::Timestamp::now());
-        let deps = Deps::new(objects, WallClock, SplitMix::seeded(1));
+        let host = Host::new(objects, WallClock, SplitMix::seeded(1));
         let dataset = generate::dataset()?;
-        build(&deps, &dataset, stores, days).await?;
+        build(&host, &dataset, stores, days).await?;
         let started = Instant::now();
-        let computed: Coverage = coverage::compute(&deps, &dataset.name).await?;
+        let computed: Coverage = coverage::compute(host.ports(), &dataset.name).await?;
         let compute_s = started.elapsed().as_secs_f64();
         let started = Instant::now();
-        let summaries = coverage::refresh(&deps, &CoverageSettings::default()).await?;
+        let summaries = coverage::refresh(host.ports(), &CoverageSettings::default()).await?;
         let refresh_s = started.elapsed().as_secs_f64();
-        let totals = summaries.first().map(|summary| summary.totals.clone()).unwrap_or_default();
+        let totals = summaries.summaries.first().map(|summary| summary.totals.clone()).unwrap_or_default();
         let last = store_id(stores.saturating_sub(1))?;
         let month = Month::of(jiff::Zoned::now().date());
         Ok(json!({
             "stores": computed.stores.len(), "days": days, "compute_s": compute_s, "refresh_s": refresh_s,
             "days_complete": totals.days.complete, "days_due": totals.days.due(),
-            "page_ms": times(&deps, "/").await?,
-            "summary_ms": times(&deps, &format!("/api/v1/summary?dataset={}", dataset.name)).await?,
-            "calendar_ms": times(&deps, &format!("/api/v1/calendar?dataset={}&store={last}&month={month}", dataset.name)).await?,
+            "page_ms": times(&host, "/").await?,
+            "summary_ms": times(&host, &format!("/api/v1/summary?dataset={}", dataset.name)).await?,
+            "calendar_ms": times(&host, &format!("/api/v1/calendar?dataset={}&store={last}&month={month}", dataset.name)).await?,
         }))
     })
 }
 
-type Bench = Deps<MemoryStore, WallClock, SplitMix>;
+type Bench = Host<MemoryStore, WallClock, SplitMix>;
 
-async fn build(deps: &Bench, dataset: &DatasetDefinition, stores: usize, days: i64) -> Result<()> {
+async fn build(host: &Bench, dataset: &DatasetDefinition, stores: usize, days: i64) -> Result<()> {
     let today = jiff::Zoned::now().date();
     let first =
         today.checked_sub(jiff::Span::new().days(days)).map_err(|error| Error::bug("days").with_source(error))?;
@@ -78,39 +78,39 @@ async fn build(deps: &Bench, dataset: &DatasetDefinition, stores: usize, days: i
         definitions.push(StoreDefinition::from_toml(&text)?);
         shards.entry(format!("s{:03}", index / SHARD_STORES)).or_default().push(id.clone());
     }
-    control::publish_stores(&deps.store, &definitions).await?;
+    control::publish_stores(&host.objects, &definitions).await?;
     let settings = Settings { shards: BTreeMap::from([(dataset.name.clone(), shards.clone())]), ..Settings::default() };
-    control::publish_settings(&deps.store, &settings).await?;
-    control::publish_dataset(&deps.store, dataset).await?;
+    control::publish_settings(&host.objects, &settings).await?;
+    control::publish_dataset(&host.objects, dataset).await?;
     for ids in shards.values() {
         let table = settings.table(&dataset.name, &ids[0])?;
-        write_table(deps, dataset, table, ids, first, today).await?;
+        write_table(host, dataset, table, ids, first, today).await?;
     }
     Ok(())
 }
 
 /// A file per store and month, each day proven, in a checkpoint as a table of that age has it.
 async fn write_table(
-    deps: &Bench,
+    host: &Bench,
     dataset: &DatasetDefinition,
     table: TableName,
     stores: &[StoreId],
     first: Date,
     today: Date,
 ) -> Result<()> {
-    let ports = Ports { clock: &deps.clock, random: &deps.random };
-    let lake = Table::new(&deps.store, table.clone());
+    let ports = host.ports();
+    let lake = Table::new(&host.objects, table.clone());
     lake.load_or_create(ports, dataset).await?;
     let mut actions = Vec::new();
     for store in stores {
         let mut month = Month::of(first);
         while month.first_day() < today {
             let units: Vec<UnitTag> =
-                month.days().filter(|day| *day >= first && *day < today).map(|day| proven(day, &deps.random)).collect();
+                month.days().filter(|day| *day >= first && *day < today).map(|day| proven(day, &host.random)).collect();
             let partition = dataset.partition(store, Some(month));
             let folders: Vec<String> = partition.iter().map(|(name, value)| format!("{name}={value}")).collect();
             let mut add = AddFile {
-                path: format!("{}/part-{}.parquet", folders.join("/"), deps.random.fresh_name()),
+                path: format!("{}/part-{}.parquet", folders.join("/"), host.random.fresh_name()),
                 partition_values: partition.into_iter().map(|(name, value)| (name, Some(value))).collect(),
                 size: 1 << 20,
                 modification_time: jiff::Timestamp::now().as_millisecond(),
@@ -126,7 +126,7 @@ async fn write_table(
         }
     }
     let entry = paths::log_entry(&table, 1)?;
-    deps.store.put_if_absent(&entry, action::to_lines(&actions)?.into()).await?;
+    host.objects.put_if_absent(&entry, action::to_lines(&actions)?.into()).await?;
     lake.checkpoint(ports).await?;
     Ok(())
 }
@@ -155,15 +155,17 @@ fn proven(day: Date, random: &SplitMix) -> UnitTag {
         facts,
         closed: true,
         extracted_at: jiff::Timestamp::now(),
+        received_at: jiff::Timestamp::now(),
     }
 }
 
 /// The median and the longest of several answers.
-async fn times(deps: &Bench, target: &str) -> Result<Value> {
+async fn times(host: &Bench, target: &str) -> Result<Value> {
     let mut millis = Vec::new();
     for _ in 0..REQUESTS {
         let started = Instant::now();
-        let response = status::respond(deps, &Request { method: "GET".to_owned(), target: target.to_owned() }).await;
+        let response =
+            status::respond(host.ports(), &Request { method: "GET".to_owned(), target: target.to_owned() }).await;
         millis.push(started.elapsed().as_secs_f64() * 1e3);
         if response.status != 200 {
             return Err(Error::data(format!("GET {target}: {}: {}", response.status, response.body)));

@@ -66,7 +66,7 @@ pub async fn put_store_definition<S: ObjectStore>(objects: &S, store: &str) -> R
 
 /// Uploads `batch`: the file, then the manifest.
 pub async fn upload<S: ObjectStore>(objects: &S, batch: Generated) -> Result<()> {
-    let file = batch.manifest.file.as_ref().ok_or_else(|| Error::bug("a generated batch has a file"))?;
+    let file = &batch.manifest.file;
     let path = ribera_storage::object::ObjectPath::new(file.path.clone())?;
     objects.put(&path, batch.file.into()).await?;
     let inbox = paths::inbox(&batch.manifest.batch)?;

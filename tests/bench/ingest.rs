@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use ribera_core::Deps;
 use ribera_core::ingest::{self, IngestSettings, Outcome, SweepBudget};
 use ribera_storage::object::FolderStore;
+use ribera_storage::ports::Host;
 use ribera_storage::ports::Random;
 use ribera_storage::{Error, Result};
 use serde_json::{Value, json};
@@ -25,8 +25,8 @@ pub fn sweep_folder(options: &Options) -> Result<Value> {
     runtime.block_on(async {
         loop {
             let random = SplitMix::fresh();
-            let deps = Deps::new(FolderStore::open(&folder, random.fresh_name())?, WallClock, random);
-            let swept = ingest::sweep(&deps, &IngestSettings::default(), &SweepBudget::default()).await?;
+            let host = Host::new(FolderStore::open(&folder, random.fresh_name())?, WallClock, random);
+            let swept = ingest::sweep(host.ports(), &IngestSettings::default(), &SweepBudget::default()).await?;
             calls += 1;
             for outcome in &swept.report.outcomes {
                 match &outcome.outcome {

@@ -14,12 +14,12 @@ use jiff::civil::{Date, date};
 use ribera_agent::batch_file::BatchFile;
 use ribera_agent::host::FolderDisk;
 use ribera_agent::ports::NoSteps;
-use ribera_core::Deps;
 use ribera_core::ingest::{self, IngestSettings, Outcome};
 use ribera_storage::batch::{Facts, Manifest, UnitFacts};
 use ribera_storage::dataset::{DatasetDefinition, shipped};
 use ribera_storage::ids::{BatchId, Position, Unit};
 use ribera_storage::object::{MemoryStore, ObjectPath, ObjectStore};
+use ribera_storage::ports::Host;
 use ribera_storage::ports::{Clock, Random};
 use ribera_storage::store::StoreDefinition;
 use ribera_storage::{ExactDecimal, control, paths};
@@ -108,7 +108,7 @@ fn an_agents_file_whose_text_never_repeats_is_taken_by_ingest() {
     let spooled = file.finish(&[]).unwrap();
     let bytes = Bytes::from(std::fs::read(folder.path().join(&spooled.name)).unwrap());
     let manifest = manifest(&dataset, &bytes);
-    assert_eq!(manifest.file.as_ref().unwrap().sha256, spooled.sha256);
+    assert_eq!(manifest.file.sha256, spooled.sha256);
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let outcomes = runtime.block_on(async {
         let objects = MemoryStore::new();
@@ -116,12 +116,12 @@ fn an_agents_file_whose_text_never_repeats_is_taken_by_ingest() {
         let store =
             StoreDefinition::from_toml("id = \"017\"\nname = \"Uno\"\ntime_zone = \"Europe/Madrid\"\n").unwrap();
         control::publish_store(&objects, &store).await.unwrap();
-        let landing = ObjectPath::new(manifest.file.as_ref().unwrap().path.clone()).unwrap();
+        let landing = ObjectPath::new(manifest.file.path.clone()).unwrap();
         objects.put(&landing, bytes.into()).await.unwrap();
         let inbox = paths::inbox(&manifest.batch).unwrap();
         objects.put(&inbox, manifest.to_json().unwrap().into()).await.unwrap();
-        let deps = Deps::new(objects, Now, Counter(std::cell::Cell::new(1)));
-        ingest::ingest_event(&deps, &IngestSettings::default(), &[inbox]).await.unwrap().outcomes
+        let host = Host::new(objects, Now, Counter(std::cell::Cell::new(1)));
+        ingest::ingest_event(host.ports(), &IngestSettings::default(), &[inbox]).await.unwrap().outcomes
     });
     assert!(
         matches!(outcomes[0].outcome, Outcome::Committed { rows, .. } if rows == ROWS as u64),

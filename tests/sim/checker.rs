@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use jiff::civil::Date;
-use ribera_core::Deps;
 use ribera_core::coverage::{self, Coverage, DayState};
 use ribera_core::ingest::quarantine;
 use ribera_storage::delta::Table;
 use ribera_storage::object::{MemoryStore, ObjectStore, list_all};
+use ribera_storage::ports::Host;
 use ribera_storage::{DatasetName, StoreId, Unit, paths};
 
 use super::cloud::{Cloud, ready};
@@ -115,7 +115,7 @@ impl Checker {
     pub fn days_doubted_by_clones(&self) -> BTreeSet<(StoreId, Date)> {
         let Ok(coverage) = self.coverage() else { return BTreeSet::new() };
         let mut doubted = BTreeSet::new();
-        for entry in ready(quarantine::list(&self.deps(), None, 10_000)).unwrap_or_default() {
+        for entry in ready(quarantine::list(self.host().ports(), None, 10_000)).unwrap_or_default() {
             let Some(batch) = entry.batch else { continue };
             let first = paths::quarantine(&batch).map(|path| path.to_string()).unwrap_or_default();
             if entry.path != first {
@@ -194,11 +194,11 @@ impl Checker {
     }
 
     fn coverage(&self) -> ribera_storage::Result<Coverage> {
-        ready(coverage::compute(&self.deps(), &self.dataset))
+        ready(coverage::compute(self.host().ports(), &self.dataset))
     }
 
-    fn deps(&self) -> Deps<MemoryStore, SimClock, SimRandom> {
-        Deps::new(self.cloud.objects.clone(), SimClock::right(&self.cloud.sim), SimRandom(self.cloud.sim.clone()))
+    fn host(&self) -> Host<MemoryStore, SimClock, SimRandom> {
+        Host::new(self.cloud.objects.clone(), SimClock::right(&self.cloud.sim), SimRandom(self.cloud.sim.clone()))
     }
 
     fn check(&self, name: &'static str, holds: bool, what: impl FnOnce() -> String) {

@@ -7,11 +7,11 @@ use std::rc::Rc;
 use futures::FutureExt;
 use futures::future::{Either, select};
 use jiff::{SignedDuration, Timestamp};
-use ribera_core::Deps;
 use ribera_core::coverage::{self, CoverageSettings};
 use ribera_core::ingest::{self, IngestSettings, SweepBudget};
-use ribera_storage::delta::{Ports, Table, compaction_plan};
+use ribera_storage::delta::{Table, compaction_plan};
 use ribera_storage::object::ObjectPath;
+use ribera_storage::ports;
 use ribera_storage::ports::{Clock, Random};
 use ribera_storage::{Result, control, paths};
 
@@ -79,21 +79,22 @@ impl Default for HostSchedule {
     }
 }
 
-pub type HostDeps = Deps<SimStore, SimClock, SimRandom>;
+type OwnPorts = ports::Host<SimStore, SimClock, SimRandom>;
 
 pub struct Host {
     cloud: Rc<Cloud>,
     program: Rc<Program>,
     schedule: HostSchedule,
-    deps: HostDeps,
+    own: OwnPorts,
     stopped: Cell<bool>,
 }
 
 impl Host {
     pub fn new(cloud: &Rc<Cloud>, name: &str, schedule: HostSchedule) -> Rc<Self> {
         let program = Program::new(name, "host", Fault::HostCrash);
-        let deps = Deps::new(SimStore::new(cloud, &program), SimClock::right(&cloud.sim), SimRandom(cloud.sim.clone()));
-        Rc::new(Self { cloud: Rc::clone(cloud), program, schedule, deps, stopped: Cell::new(false) })
+        let own =
+            ports::Host::new(SimStore::new(cloud, &program), SimClock::right(&cloud.sim), SimRandom(cloud.sim.clone()));
+        Rc::new(Self { cloud: Rc::clone(cloud), program, schedule, own, stopped: Cell::new(false) })
     }
 
     /// Starts the program; it starts again by itself after each death.
@@ -136,7 +137,8 @@ impl Host {
         let me = Rc::clone(self);
         sim.spawn(group, async move {
             let settings = IngestSettings::default();
-            me.call("ingest", ingest::ingest_event(&me.deps, &settings, &paths).map(|report| report.map(drop))).await;
+            me.call("ingest", ingest::ingest_event(me.own.ports(), &settings, &paths).map(|report| report.map(drop)))
+                .await;
         });
     }
 
@@ -145,7 +147,7 @@ impl Host {
         let (settings, budget) = (IngestSettings::default(), SweepBudget::default());
         for _ in 0..20 {
             let more = Cell::new(false);
-            let sweep = ingest::sweep(&self.deps, &settings, &budget);
+            let sweep = ingest::sweep(self.own.ports(), &settings, &budget);
             self.call("sweep", sweep.map(|report| report.map(|report| more.set(report.more)))).await;
             if !more.get() {
                 return;
@@ -155,7 +157,8 @@ impl Host {
 
     pub async fn refresh_coverage(&self) {
         let settings = CoverageSettings::default();
-        self.call("coverage", coverage::refresh(&self.deps, &settings).map(|summaries| summaries.map(drop))).await;
+        self.call("coverage", coverage::refresh(self.own.ports(), &settings).map(|summaries| summaries.map(drop)))
+            .await;
     }
 
     /// What `ribera maintain` does, without its engine: compaction, checkpoint, vacuum.
@@ -183,12 +186,12 @@ impl Host {
     }
 
     async fn try_replay(&self) -> Result<()> {
-        for entry in ingest::quarantine::list(&self.deps, None, 10_000).await? {
+        for entry in ingest::quarantine::list(self.own.ports(), None, 10_000).await? {
             // A clone's record stands beside the first's, and is not replayed.
             if let Some(batch) = entry.batch
                 && paths::quarantine(&batch)?.as_str() == entry.path
             {
-                ingest::quarantine::replay(&self.deps, &batch).await?;
+                ingest::quarantine::replay(self.own.ports(), &batch).await?;
                 self.cloud.tally.borrow_mut().amount("batches replayed", 1);
             }
         }
@@ -196,14 +199,13 @@ impl Host {
     }
 
     async fn maintain_tables(&self) -> Result<()> {
-        let deps = &self.deps;
-        let ports = Ports { clock: &deps.clock, random: &deps.random };
-        let settings = control::load_settings(&deps.store).await?;
-        for dataset in control::load_published_datasets(&deps.store).await? {
+        let ports = self.own.ports();
+        let settings = control::load_settings(ports.objects).await?;
+        for dataset in control::load_published_datasets(ports.objects).await? {
             for name in settings.tables(&dataset.name)? {
-                let table = Table::new(&deps.store, name);
+                let table = Table::new(ports.objects, name);
                 let Some(snapshot) = table.load().await? else { continue };
-                let today = deps.clock.now().to_zoned(jiff::tz::TimeZone::UTC).date();
+                let today = ports.clock.now().to_zoned(jiff::tz::TimeZone::UTC).date();
                 for group in compaction_plan(&snapshot, today)? {
                     let merged = table.compact(ports, &dataset, &group).await?;
                     self.cloud.tally.borrow_mut().amount("compactions", u64::from(merged));

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use jiff::SignedDuration;
-use ribera_storage::batch::{Ack, AckOutcome, Differing, Facts, Manifest, ManifestKind};
+use ribera_storage::batch::{Ack, AckOutcome, Differing, Facts, Manifest};
 use ribera_storage::delta::UnitTag;
 use ribera_storage::delta::tags::{self, UNITS_TAG};
 use ribera_storage::ids::Position;
@@ -181,10 +181,8 @@ impl LakeModel {
         };
         let mut state = self.state.borrow_mut();
         let units = manifest.units.iter().map(|facts| facts.unit).collect();
-        if manifest.kind == ManifestKind::Batch {
-            // Of two manifests with one number only the first can be taken.
-            state.units.entry((batch.store.clone(), batch.position)).or_insert(units);
-        }
+        // Of two manifests with one number only the first can be taken.
+        state.units.entry((batch.store.clone(), batch.position)).or_insert(units);
         state.manifests.entry(batch).or_default().push((bytes.clone(), manifest));
     }
 
@@ -248,7 +246,8 @@ impl LakeModel {
             format!("{path}: size {size:?}, got {meta:?}")
         });
         let store = add["partitionValues"]["store_id"].as_str().and_then(|store| store.parse().ok());
-        let units = add["tags"][UNITS_TAG].as_str().and_then(|text| tags::decode(text).ok());
+        let units =
+            add["tags"][UNITS_TAG].as_str().and_then(|text| tags::decode(text, jiff::Timestamp::UNIX_EPOCH).ok());
         self.check("I6 every file says what was proven", units.as_ref().is_some_and(|units| !units.is_empty()), || {
             format!("{path} has no facts")
         });
@@ -330,9 +329,6 @@ impl LakeModel {
                 self.check("I1 what is acknowledged is in the lake", all(|won, own| won > own), || {
                     format!("{} superseded, the lake has {positions:?}", ack.batch)
                 });
-            }
-            AckOutcome::Voided => {
-                self.check("I1 only a void is voided", positions.is_empty(), || format!("{} voided", ack.batch));
             }
             AckOutcome::Quarantined { reason, .. } => {
                 let standing =

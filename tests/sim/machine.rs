@@ -10,7 +10,7 @@ use jiff::civil::Date;
 use ribera_agent::agent::{Agent, Ports, ServedStore};
 use ribera_agent::config::Config;
 use ribera_agent::cycle::{Ask, Request};
-use ribera_agent::journal::{BatchState, Journal};
+use ribera_agent::journal::Journal;
 use ribera_agent::plan::Days;
 use ribera_agent::ports::{NoSteps, Steps, Timer};
 use ribera_storage::Result;
@@ -189,7 +189,7 @@ impl Machine {
             Ok(open) => open,
             Err(error) => return self.lake.fail(format!("{}: journal after a crash: {error:?}", self.program.name)),
         };
-        for batch in open.iter().filter(|batch| batch.state != BatchState::Voiding) {
+        for batch in &open {
             self.cloud.tally.borrow_mut().check("I1 what the journal has survives a crash");
             if !self.disk.kept(&batch.file, batch.bytes) {
                 self.lake.fail(format!(

@@ -1,7 +1,7 @@
 //! Batches by the contract, as tests and benchmarks make them without an agent.
 
-use ribera_storage::batch::{AgentFacts, CONTRACT_VERSION, FileFacts, Manifest, ManifestKind, UnitFacts};
-use ribera_storage::dataset::{DatasetDefinition, Mode};
+use ribera_storage::batch::{AgentFacts, CONTRACT_VERSION, FileFacts, Manifest, UnitFacts};
+use ribera_storage::dataset::DatasetDefinition;
 use ribera_storage::ids::{BatchId, Month};
 use ribera_storage::{Result, paths};
 use sha2::{Digest, Sha256};
@@ -19,16 +19,14 @@ pub fn replace_manifest(
     let extracted_at = units.first().map(|facts| facts.extracted_at).unwrap_or_default();
     Ok(Manifest {
         contract: CONTRACT_VERSION,
-        kind: ManifestKind::Batch,
         dataset_version: dataset.version,
-        mode: Mode::Replace,
         month,
-        file: Some(FileFacts {
+        file: FileFacts {
             path: paths::landing(&batch, month, &sha256)?.to_string(),
             bytes: file.len() as u64,
             sha256,
             rows: units.iter().map(|facts| facts.file.rows).sum(),
-        }),
+        },
         agent: AgentFacts {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             journal_id: format!("test-{}", batch.store),
@@ -37,6 +35,5 @@ pub fn replace_manifest(
         },
         batch,
         units,
-        opens_epoch: false,
     })
 }

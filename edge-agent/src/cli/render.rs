@@ -390,7 +390,6 @@ fn state(lang: Lang, state: BatchState) -> &'static str {
     match state {
         BatchState::Spooled => lang.pick("en cola", "spooled"),
         BatchState::Numbered => lang.pick("subiendo", "uploading"),
-        BatchState::Voiding => lang.pick("anulando", "voiding"),
         BatchState::Uploaded => lang.pick("espera acuse", "awaits answer"),
         BatchState::Acked => lang.pick("terminado", "done"),
     }

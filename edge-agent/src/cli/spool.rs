@@ -84,7 +84,7 @@ fn waiting(batch: &BatchRow) -> Waiting {
         position: (batch.state != BatchState::Spooled).then(|| batch.manifest.batch.position.to_string()),
         first_unit: unit(units.first()),
         last_unit: unit(units.last()),
-        rows: batch.manifest.file.as_ref().map_or(0, |file| file.rows),
+        rows: batch.manifest.file.rows,
         bytes: batch.bytes,
         since: batch.updated_at,
     }

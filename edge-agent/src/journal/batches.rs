@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use ribera_storage::batch::Manifest;
-use ribera_storage::ids::Position;
 use ribera_storage::{DatasetName, Result, StoreId, Unit};
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 use serde::{Deserialize, Serialize};
@@ -21,8 +20,6 @@ pub enum BatchState {
     Spooled,
     /// Its upload began: the number is its own.
     Numbered,
-    /// Its file is lost: the number has to be closed by a void.
-    Voiding,
     /// The manifest is in the inbox.
     Uploaded,
     /// Nothing more to do; the file is gone or goes.
@@ -34,7 +31,6 @@ impl BatchState {
         match self {
             Self::Spooled => "spooled",
             Self::Numbered => "numbered",
-            Self::Voiding => "voiding",
             Self::Uploaded => "uploaded",
             Self::Acked => "acked",
         }
@@ -43,7 +39,6 @@ impl BatchState {
     fn parse(text: &str) -> Self {
         match text {
             "numbered" => Self::Numbered,
-            "voiding" => Self::Voiding,
             "uploaded" => Self::Uploaded,
             "acked" => Self::Acked,
             _ => Self::Spooled,
@@ -117,7 +112,7 @@ impl Journal {
     pub fn next_to_send(&self, stores: &[StoreId]) -> Result<Option<BatchRow>> {
         let (marks, wanted) = (marks(stores.len()), texts(stores));
         let begun = self.batch_where(
-            &format!("state IN ('numbered', 'voiding') AND store IN ({marks}) ORDER BY epoch, sequence LIMIT 1"),
+            &format!("state = 'numbered' AND store IN ({marks}) ORDER BY epoch, sequence LIMIT 1"),
             &to_sql(&wanted),
         )?;
         if begun.is_some() {
@@ -147,7 +142,7 @@ impl Journal {
         &self,
         batch: &BatchRow,
         now: Timestamp,
-        complete: impl FnOnce(&mut Manifest, Position) -> Result<()>,
+        complete: impl FnOnce(&mut Manifest) -> Result<()>,
     ) -> Result<BatchRow> {
         let mut numbered = batch.clone();
         let mut failed = Ok(());
@@ -155,7 +150,7 @@ impl Journal {
             let position = streams::take_position(transaction, batch.store(), batch.dataset())?;
             numbered.manifest.batch.position = position;
             numbered.state = BatchState::Numbered;
-            failed = complete(&mut numbered.manifest, position);
+            failed = complete(&mut numbered.manifest);
             execute(
                 transaction,
                 "UPDATE batch SET state = 'numbered', epoch = ?, sequence = ?, manifest = ?, updated_at = ? WHERE id = ?",
@@ -176,22 +171,9 @@ impl Journal {
         })
     }
 
-    /// The file of a numbered batch is lost: its number will be closed by `void`, and its units
-    /// are extracted again.
-    pub fn begin_void(&self, id: i64, void: &Manifest, now: Timestamp) -> Result<()> {
-        self.transaction(|transaction| {
-            execute(
-                transaction,
-                "UPDATE batch SET state = 'voiding', manifest = ?, updated_at = ? WHERE id = ?",
-                params![to_json(void)?, now.to_string(), id],
-            )?;
-            execute(transaction, "UPDATE unit SET stale = 1 WHERE batch = ?", [id]).map(drop)
-        })
-    }
-
-    /// The file of a batch without a number is lost: it is forgotten, and its units are extracted
-    /// again.
-    pub fn drop_spooled(&self, id: i64) -> Result<()> {
+    /// The file of a batch that was never sent is lost: the batch is forgotten, its number too if it
+    /// has one, and its units are extracted again.
+    pub fn forget_unsent(&self, id: i64) -> Result<()> {
         self.transaction(|transaction| {
             execute(transaction, "UPDATE unit SET stale = 1 WHERE batch = ?", [id])?;
             delete(transaction, id)

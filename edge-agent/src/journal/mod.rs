@@ -103,6 +103,10 @@ impl Journal {
                 transaction.pragma_update(None, "user_version", SCHEMA_VERSION)
             })?;
         }
+        journal.transaction(|transaction| {
+            // Earlier versions closed the number of a lost file by a manifest without data.
+            execute(transaction, "DELETE FROM batch WHERE state = 'voiding'", []).map(drop)
+        })?;
         journal.with_id()
     }
 

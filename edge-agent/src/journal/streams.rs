@@ -36,7 +36,6 @@ impl Journal {
                 )?;
             }
             if had_epoch {
-                execute(transaction, "DELETE FROM batch WHERE store = ? AND dataset = ? AND state = 'voiding'", known)?;
                 execute(
                     transaction,
                     "UPDATE batch SET state = 'spooled', epoch = NULL, sequence = NULL

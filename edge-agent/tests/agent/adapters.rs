@@ -15,10 +15,10 @@ use ribera_agent::cycle::Ask;
 use ribera_agent::plan::Why;
 use ribera_agent::ports::SpoolDisk;
 use ribera_agent::report::{Exit, Report};
-use ribera_core::Deps;
 use ribera_core::ingest::{self, IngestSettings, Outcome, SweepBudget};
 use ribera_storage::delta::Table;
 use ribera_storage::ports::Clock;
+use ribera_storage::ports::Host;
 use ribera_storage::store::StoreDefinition;
 use ribera_storage::{ExactDecimal, Unit, control};
 use rusqlite::Connection;
@@ -338,7 +338,7 @@ fn stock_is_in_the_lake_at_six_moments(till: &Till) {
     let world = &till.world;
     let store = StoreDefinition::from_toml("id = \"s1\"\nname = \"Uno\"\ntime_zone = \"America/New_York\"\n").unwrap();
     block_on(control::publish_store(&world.objects, &store)).unwrap();
-    let deps = Deps::new(world.objects.clone(), world.clock.clone(), Seeded(std::cell::Cell::new(1 << 40)));
+    let host = Host::new(world.objects.clone(), world.clock.clone(), Seeded(std::cell::Cell::new(1 << 40)));
     let mut expected = BTreeMap::new();
     for hour in 0..24 {
         let at = jiff::civil::date(2017, 5, 10).at(hour, 3 + hour % 5, 0, 0).in_tz("America/New_York").unwrap();
@@ -352,7 +352,7 @@ fn stock_is_in_the_lake_at_six_moments(till: &Till) {
             expected.insert(Unit::Moment(at.timestamp()), (40, i128::from(sum)));
         }
         let settings = IngestSettings::default();
-        let swept = block_on(ingest::sweep(&deps, &settings, &SweepBudget::default())).unwrap();
+        let swept = block_on(ingest::sweep(host.ports(), &settings, &SweepBudget::default())).unwrap();
         for one in &swept.report.outcomes {
             assert!(matches!(one.outcome, Outcome::Committed { .. } | Outcome::AlreadyDone), "{one:?}");
         }

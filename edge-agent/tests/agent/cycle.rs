@@ -43,7 +43,7 @@ fn a_year_backfilled_is_twelve_batches_with_every_days_facts_and_again_nothing()
     let manifests = world.manifests();
     assert_eq!(manifests.iter().map(|one| one.units.len()).sum::<usize>(), 366);
     assert!(manifests.iter().flat_map(|one| &one.units).all(|facts| facts.is_proven()));
-    assert_eq!(manifests.iter().map(|one| one.file.as_ref().unwrap().rows).sum::<u64>(), 122 * 4);
+    assert_eq!(manifests.iter().map(|one| one.file.rows).sum::<u64>(), 122 * 4);
     assert_eq!(world.backfill("2016-01-01", "2016-12-31").datasets[0].planned.len(), 0);
     let once = world.once();
     assert_eq!((once.datasets[0].planned.len(), world.manifests().len()), (0, 12));

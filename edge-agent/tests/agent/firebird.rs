@@ -216,7 +216,7 @@ fn a_slow_source_is_asked_in_halves_and_stops_working_when_nobody_waits() {
     let report = backfill(&world);
     assert_eq!(report.exit(), Exit::Done, "{:?}", report.problems);
     let manifest = world.manifests().remove(0);
-    assert_eq!((manifest.units.len(), manifest.file.as_ref().unwrap().rows), (8, 64));
+    assert_eq!((manifest.units.len(), manifest.file.rows), (8, 64));
     assert!(manifest.units.iter().all(|facts| facts.is_proven()));
     let begun = Instant::now();
     let report = backfill(&World::with_config(&text.replace("ESPERA(30)", "ESPERA(20000)")));

@@ -19,7 +19,7 @@ use ribera_agent::journal::Journal;
 use ribera_agent::plan::Days;
 use ribera_agent::ports::{SpoolDisk, SpoolFile, Steps, Timer};
 use ribera_agent::report::Report;
-use ribera_storage::batch::{Ack, AckOutcome, Manifest, ManifestKind};
+use ribera_storage::batch::{Ack, AckOutcome, Manifest};
 use ribera_storage::object::{MemoryStore, ObjectPath, PutBody, list_all};
 use ribera_storage::ports::{Clock, Random};
 use ribera_storage::{Error, ObjectStore, Result, Unit, paths};
@@ -409,11 +409,7 @@ impl World {
     pub fn ingest(&self) -> Vec<Manifest> {
         self.ingest_with(|manifest| {
             let units = manifest.units.iter().map(|facts| (facts.unit, facts.file.clone())).collect();
-            let rows = manifest.file.as_ref().map_or(0, |file| file.rows);
-            match manifest.kind {
-                ManifestKind::Batch => AckOutcome::Committed { version: 1, rows, units },
-                ManifestKind::Void => AckOutcome::Voided,
-            }
+            AckOutcome::Committed { version: 1, rows: manifest.file.rows, units }
         })
     }
 
@@ -453,7 +449,7 @@ impl World {
 
     /// The rows of a manifest's file, which must have the hash it says.
     pub fn rows(&self, manifest: &Manifest) -> Vec<RecordBatch> {
-        let file = manifest.file.as_ref().unwrap();
+        let file = manifest.file;
         let bytes = self.object(&file.path).expect("the data file came before its manifest");
         let hash: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!((hash, bytes.len() as u64), (file.sha256.clone(), file.bytes));

@@ -232,7 +232,7 @@ fn a_slow_source_is_asked_in_halves_down_to_the_floor() {
     let report = backfill();
     assert_eq!(report.exit(), Exit::Done, "{:?}", report.problems);
     let manifest = world.manifests().remove(0);
-    assert_eq!((manifest.units.len(), manifest.file.as_ref().unwrap().rows), (8, 64));
+    assert_eq!((manifest.units.len(), manifest.file.rows), (8, 64));
     assert!(manifest.units.iter().all(|facts| facts.is_proven()));
     let floor = World::with_config(&text.replace("SLEEP(0.03)", "SLEEP(0.3)"));
     let report = run(&floor.start().unwrap(), Ask::Backfill { days: days("2017-05-01", "2017-05-08"), force: false });

@@ -367,7 +367,7 @@ fn a_slow_server_is_asked_in_halves_and_left_at_the_floor() {
     let (world, report) = backfill(&text);
     assert_eq!(report.exit(), Exit::Done, "{:?}", report.problems);
     let manifest = world.manifests().remove(0);
-    assert_eq!((manifest.units.len(), manifest.file.as_ref().unwrap().rows), (8, 64));
+    assert_eq!((manifest.units.len(), manifest.file.rows), (8, 64));
     assert!(manifest.units.iter().all(|facts| facts.is_proven()));
     let (_, report) = backfill(&text.replace("pg_sleep(0.03", "pg_sleep(0.3"));
     assert_eq!(report.exit(), Exit::Source);

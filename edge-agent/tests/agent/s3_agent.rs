@@ -294,7 +294,7 @@ fn grow_spool(folder: &Path) {
         let mut content = std::fs::read(&path).unwrap();
         content.extend_from_slice(&filler);
         let mut manifest = Manifest::from_json(manifest.as_bytes()).unwrap();
-        let facts = manifest.file.as_mut().unwrap();
+        let facts = &mut manifest.file;
         (facts.bytes, facts.sha256) = (content.len() as u64, sha256_hex(&content));
         std::fs::write(path, &content).unwrap();
         let row = rusqlite::params![content.len() as i64, serde_json::to_string(&manifest).unwrap(), id];

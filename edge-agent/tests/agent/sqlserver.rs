@@ -293,7 +293,7 @@ fn a_query_that_takes_too_long_is_ended_at_the_server_and_asked_in_halves() {
     let report = run(&world.start().unwrap(), Ask::Backfill { days: days("2017-05-08", "2017-05-09"), force: false });
     assert_eq!(report.exit(), Exit::Done, "{:?}", report.problems);
     assert_eq!(responder.seen.lock().unwrap().attentions, 1, "the server was told");
-    assert_eq!(world.manifests()[0].file.as_ref().unwrap().rows, 2);
+    assert_eq!(world.manifests()[0].file.rows, 2);
     assert!(world.manifests()[0].units.iter().all(|unit| unit.is_proven()));
 }
 
@@ -360,7 +360,7 @@ fn a_procedure_with_several_results_hands_over_the_rows_of_the_one_that_is_meant
         let report = extract(&world, "2017-05-09", "2017-05-09");
         assert_eq!(report.exit(), Exit::Done, "{choice:?}: {:?}", report.problems);
         let manifest = world.manifests().remove(0);
-        assert_eq!(manifest.file.as_ref().unwrap().rows, 2);
+        assert_eq!(manifest.file.rows, 2);
         assert!(manifest.units[0].is_proven());
     }
     assert_eq!(responder.asked("ventas_diarias")[0].sql, "EXEC ventas_diarias @desde = @P1, @hasta = @P2");

@@ -11,8 +11,8 @@ use jiff::civil::{Date, date};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
-use ribera_storage::batch::{AgentFacts, CONTRACT_VERSION, Facts, FileFacts, Manifest, ManifestKind, UnitFacts};
-use ribera_storage::dataset::{DatasetDefinition, Mode, shipped};
+use ribera_storage::batch::{AgentFacts, CONTRACT_VERSION, Facts, FileFacts, Manifest, UnitFacts};
+use ribera_storage::dataset::{DatasetDefinition, shipped};
 use ribera_storage::hex::sha256_hex;
 use ribera_storage::{BatchId, ExactDecimal, Month, Unit, paths};
 
@@ -137,19 +137,16 @@ pub fn manifest(batch: &str, days: &[Date], lines: &[Line], file: &Bytes) -> Man
     });
     Manifest {
         contract: CONTRACT_VERSION,
-        kind: ManifestKind::Batch,
-        file: Some(FileFacts {
+        file: FileFacts {
             path: paths::landing(&batch, month, &sha256).unwrap().to_string(),
             bytes: file.len() as u64,
             sha256,
             rows: lines.len() as u64,
-        }),
+        },
         batch,
         dataset_version: 1,
-        mode: Mode::Replace,
         month,
         units: units.collect(),
-        opens_epoch: false,
         agent: AgentFacts {
             version: "0.1.0".to_owned(),
             journal_id: "j1".to_owned(),

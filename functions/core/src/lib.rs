@@ -19,20 +19,3 @@ pub mod lang;
 pub mod status;
 
 pub use lang::Lang;
-
-use ribera_storage::ObjectStore;
-use ribera_storage::ports::{Clock, Random};
-
-/// What every entry point is given by its host.
-#[derive(Debug, Clone)]
-pub struct Deps<S, C, R> {
-    pub store: S,
-    pub clock: C,
-    pub random: R,
-}
-
-impl<S: ObjectStore, C: Clock, R: Random> Deps<S, C, R> {
-    pub fn new(store: S, clock: C, random: R) -> Self {
-        Self { store, clock, random }
-    }
-}

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use ribera_core::Deps;
 use ribera_storage::control::{self, Settings};
 use ribera_storage::dataset::DatasetDefinition;
-use ribera_storage::delta::{Ports, Snapshot, Table};
+use ribera_storage::delta::{Snapshot, Table};
 use ribera_storage::engine::{EngineOptions, StoreZones};
 use ribera_storage::object::FolderStore;
+use ribera_storage::ports::Ports;
 use ribera_storage::store::StoreDefinition;
 use ribera_storage::{DatasetName, Error, Result, StoreId, TableName};
 
@@ -98,13 +98,11 @@ impl Lake {
         Ok(options)
     }
 
-    pub fn deps(&self) -> Deps<&FolderStore, SystemClock, SystemRandom> {
-        Deps::new(&self.objects, SystemClock, SystemRandom)
+    /// The lake's folder with the clock and the randomness of this machine.
+    pub fn ports(&self) -> Ports<'_, FolderStore> {
+        Ports { objects: &self.objects, clock: &SystemClock, random: &SystemRandom }
     }
 }
-
-/// Clock and randomness of this machine, as the tables ask for them.
-pub const PORTS: Ports<'static> = Ports { clock: &SystemClock, random: &SystemRandom };
 
 impl Versions {
     /// From `--version` texts, each `N` or `TABLE=N`.

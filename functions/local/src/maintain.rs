@@ -13,7 +13,7 @@ use ribera_storage::ports::{Clock, Random};
 use ribera_storage::{Error, Result, TableName, ledger};
 use serde::Serialize;
 
-use crate::lake::{Lake, PORTS};
+use crate::lake::Lake;
 use crate::ports::{SystemClock, SystemRandom};
 
 /// Places of runs older than this leave the index of last runs; the records stay.
@@ -85,7 +85,7 @@ async fn maintain_table(
         files_deleted: 0,
         bytes_deleted: 0,
     };
-    if !dry_run && table.migrate(PORTS, dataset).await? {
+    if !dry_run && table.migrate(lake.ports(), dataset).await? {
         done.migrated = true;
         table.refresh(&mut snapshot).await?;
     }
@@ -109,7 +109,7 @@ async fn maintain_table(
     } else {
         table.refresh(&mut snapshot).await?;
         done.files_after = snapshot.file_count() as u64;
-        done.checkpoint = table.checkpoint(PORTS).await?;
+        done.checkpoint = table.checkpoint(lake.ports()).await?;
     }
     let now = store_now(&lake.objects, &SystemRandom.fresh_name()).await?;
     for plan in [table.vacuum_plan(now, VACUUM_RETENTION).await?, table.log_cleanup_plan(now).await?] {
@@ -142,9 +142,9 @@ async fn compact(
     std::fs::remove_dir_all(&folder)?;
     let mut files = Vec::new();
     for file in merged? {
-        files.push(table.put_file(PORTS, &group.partition, &file).await?);
+        files.push(table.put_file(lake.ports(), &group.partition, &file).await?);
     }
-    table.commit_compaction(PORTS, group, files).await
+    table.commit_compaction(lake.ports(), group, files).await
 }
 
 /// A folder of this process that goes when it is dropped.

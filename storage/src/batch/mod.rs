@@ -6,13 +6,17 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::dataset::Mode;
 use crate::decimal::ExactDecimal;
+use crate::delta::tags::is_column_name;
 use crate::error::{Error, Result};
 use crate::ids::{BatchId, Month, Position, Unit};
+use crate::text::{printable, quoted};
 
-/// The contract version this build writes.
-pub const CONTRACT_VERSION: u32 = 1;
+mod form;
+
+/// The contract version this build writes. Version 1 is accepted too: it also had `kind`, `mode` and
+/// `opens_epoch`, of which only batches that replace their units are taken (decision 0014).
+pub const CONTRACT_VERSION: u32 = 2;
 
 /// Files of no more rows are not compressed, in landing and in the lake: so few values compress to
 /// nothing less (8 rows of 11 columns: 2,713 bytes with zstd, 2,651 without; from 32 rows on it
@@ -39,7 +43,7 @@ impl Facts {
 
     /// Adds `other` to this; an error when a sum overflows 38 digits.
     pub fn add(&mut self, other: &Self) -> Result<()> {
-        self.rows += other.rows;
+        self.rows = self.rows.checked_add(other.rows).ok_or_else(|| Error::reject("rows: do not fit 64 bits"))?;
         for (name, sum) in &other.sums {
             let total = self.sums.entry(name.clone()).or_insert(ExactDecimal::ZERO);
             *total = total
@@ -85,36 +89,19 @@ pub struct FileFacts {
     pub rows: u64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ManifestKind {
-    /// Carries a data file.
-    Batch,
-    /// Closes a sequence number that can no longer be sent.
-    Void,
-}
-
 /// The small object in `inbox/` that makes a batch exist. Put only if absent, after the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "form::ManifestForm")]
 pub struct Manifest {
     pub contract: u32,
-    pub kind: ManifestKind,
     pub batch: BatchId,
     pub dataset_version: u32,
-    pub mode: Mode,
     /// The month all units lie in; `None` for a whole dimension table.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub month: Option<Month>,
-    /// `None` for a void.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub file: Option<FileFacts>,
+    pub file: FileFacts,
     /// In order of `unit`, without repeats; the file's rows are in the same order.
-    #[serde(default)]
     pub units: Vec<UnitFacts>,
-    /// This batch opens its epoch with everything the source has for its units.
-    #[serde(default)]
-    pub opens_epoch: bool,
     pub agent: AgentFacts,
 }
 
@@ -137,8 +124,8 @@ impl Manifest {
                 bytes.len()
             )));
         }
-        let manifest: Self =
-            serde_json::from_slice(bytes).map_err(|error| Error::reject(format!("manifest: {error}")))?;
+        let manifest: Self = serde_json::from_slice(bytes)
+            .map_err(|error| Error::reject(format!("manifest: {}", printable(&error.to_string()))))?;
         manifest.validate()?;
         Ok(manifest)
     }
@@ -153,17 +140,8 @@ impl Manifest {
         if self.contract == 0 || self.contract > CONTRACT_VERSION {
             return bad("contract", &format!("must be 1 to {CONTRACT_VERSION}"), self.contract.to_string());
         }
-        if (self.kind == ManifestKind::Batch) != self.file.is_some() {
-            return bad("file", "must be there for a batch and absent for a void", format!("{:?}", self.kind));
-        }
-        if self.kind == ManifestKind::Void {
-            return match self.units.first() {
-                Some(first) => bad("units", "must be empty in a void", first.unit.to_string()),
-                None => Ok(()),
-            };
-        }
-        if self.units.is_empty() {
-            return bad("units", "must not be empty", "none".into());
+        if self.units.is_empty() || self.units.len() > UNITS_MAX {
+            return bad("units", &format!("must be 1 to {UNITS_MAX}"), self.units.len().to_string());
         }
         if let Some(pair) = self.units.windows(2).find(|pair| pair[0].unit >= pair[1].unit) {
             return bad(
@@ -181,35 +159,50 @@ impl Manifest {
                 );
             }
         }
-        let rows = self.units.iter().map(|facts| facts.file.rows).sum::<u64>();
-        match &self.file {
-            Some(file) if file.rows != rows => {
-                bad("file.rows", &format!("must be the units' total {rows}"), file.rows.to_string())
+        for facts in &self.units {
+            let all = std::iter::once(&facts.file).chain(&facts.audit);
+            if let Some(name) = all.flat_map(|facts| facts.sums.keys()).find(|name| !is_column_name(name)) {
+                return bad("units.sums", "names must be columns' names", quoted(name));
             }
-            Some(file) if file.sha256.len() != 64 || !file.sha256.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
-                bad("file.sha256", "must be 64 hexadecimal digits", format!("{:?}", file.sha256))
-            }
-            _ => Ok(()),
         }
+        let rows = self.units.iter().try_fold(0_u64, |sum, facts| sum.checked_add(facts.file.rows));
+        let file = &self.file;
+        if rows != Some(file.rows) {
+            let total = rows.map_or_else(|| "more than 64 bits hold".to_owned(), |rows| rows.to_string());
+            return bad("file.rows", &format!("must be the units' total, {total}"), file.rows.to_string());
+        }
+        if file.sha256.len() != 64 || !file.sha256.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return bad("file.sha256", "must be 64 hexadecimal digits", quoted(&file.sha256));
+        }
+        Ok(())
     }
 }
 
 /// Larger than the manifest of any month of days with 20 audit sums.
 pub const MANIFEST_BYTES_MAX: usize = 1 << 20;
 
+/// Units of a batch at most: the days of a month.
+pub const UNITS_MAX: usize = 31;
+
+/// Bytes of a [`Differing`] list at most: some ten thousand units.
+pub const DIFFERING_BYTES_MAX: usize = 1 << 20;
+
+/// Bytes of a [`QuarantineRecord`] at most. It is written by the central side, which keeps the
+/// manifest's text up to a quarter of that.
+pub const QUARANTINE_RECORD_BYTES_MAX: usize = 256 << 10;
+
 /// Units that were proven once and whose rows at the source have since been found to differ: they
 /// are not complete until the lake holds a newer batch of them. The agent publishes the list when it
 /// finds the difference, before the extraction that mends it; a list that is out of date errs on
-/// the side of doubt, because each unit names the position that ends it.
+/// the side of doubt, because each unit names the position that ends it. Keys that this version does
+/// not know are passed over: a newer agent may publish more.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Differing {
     /// In order of `unit`; empty when nothing differs any more.
     pub units: Vec<DifferingUnit>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct DifferingUnit {
     pub unit: Unit,
     /// The lowest position whose batch brings what the source holds now.
@@ -237,8 +230,6 @@ pub enum AckOutcome {
     },
     /// Every unit had been won already by a higher position.
     Superseded,
-    /// A void: the number is closed.
-    Voided,
     Quarantined {
         reason: QuarantineReason,
         detail: String,
@@ -268,7 +259,8 @@ pub enum QuarantineReason {
     SchemaMismatch,
     NullInKey,
     DuplicateKey,
-    /// A row's business date lies outside the batch's units, or rows are out of order.
+    /// A row's business date lies outside the batch's units, rows are out of order, or a unit lies
+    /// before the store opened or in the future.
     DateOutsideBatch,
     /// A row names another store than the sender.
     StoreMismatch,
@@ -278,6 +270,8 @@ pub enum QuarantineReason {
     CheckFailed,
     /// The same position was accepted before with another content: the agent takes a new epoch.
     ClonedJournal,
+    /// The batch failed in the same way in every sweep. The detail has the error.
+    FailsAlways,
 }
 
 impl QuarantineReason {
@@ -302,6 +296,7 @@ impl QuarantineReason {
             Self::SumsMismatch => "sums_mismatch",
             Self::CheckFailed => "check_failed",
             Self::ClonedJournal => "cloned_journal",
+            Self::FailsAlways => "fails_always",
         }
     }
 }

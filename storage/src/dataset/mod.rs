@@ -9,6 +9,7 @@ use crate::ids::DatasetName;
 
 mod check;
 mod column;
+pub mod evolution;
 mod schema;
 mod shipped;
 mod validate;
@@ -18,7 +19,7 @@ mod doc_tests;
 
 pub use check::{Check, CheckAction, CheckRule};
 pub use column::{Column, ColumnType, Transform};
-pub use schema::{PartitionColumn, STORE_COLUMN};
+pub use schema::{PartitionColumn, STORE_COLUMN, schema_hash};
 pub use shipped::{SHIPPED, shipped};
 
 /// Ends the name of the table of days that stands beside a daily dataset's rows in SQL.
@@ -34,18 +35,6 @@ pub enum DatasetKind {
     Snapshot,
     /// The whole table of a store.
     Dimension,
-}
-
-/// How a batch changes the lake.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    /// The batch is all there is for its units.
-    Replace,
-    /// Rows replace rows of the same key.
-    Upsert,
-    /// Rows name keys to delete. Only in manifests.
-    Delete,
 }
 
 /// How the lake is partitioned below the store.
@@ -73,8 +62,6 @@ pub struct DatasetDefinition {
     pub version: u32,
     pub titles: Titles,
     pub kind: DatasetKind,
-    #[serde(default = "default_mode")]
-    pub mode: Mode,
     #[serde(default = "default_grain")]
     pub grain: Grain,
     /// The column of type `date` that holds the business date. Absent for a dimension.
@@ -109,8 +96,12 @@ pub struct DatasetDefinition {
 impl DatasetDefinition {
     /// Reads and validates; the error names field, rule and value got.
     pub fn from_toml(text: &str) -> Result<Self> {
-        let dataset: Self = toml::from_str(text)
-            .map_err(|error| Error::config(format!("dataset definition: {}", error.to_string().trim_end())))?;
+        let unreadable =
+            |error: toml::de::Error| Error::config(format!("dataset definition: {}", error.to_string().trim_end()));
+        let dataset: Self = match without_mode(text)? {
+            Some(table) => table.try_into().map_err(unreadable)?,
+            None => toml::from_str(text).map_err(unreadable)?,
+        };
         dataset.validate()?;
         Ok(dataset)
     }
@@ -124,8 +115,17 @@ impl DatasetDefinition {
     }
 }
 
-fn default_mode() -> Mode {
-    Mode::Replace
+/// Definitions published before decision 0014 have a key `mode`: the definition without it, or
+/// `None` when there is no such key.
+fn without_mode(text: &str) -> Result<Option<toml::Table>> {
+    let Ok(mut table) = toml::from_str::<toml::Table>(text) else { return Ok(None) };
+    match table.remove("mode") {
+        None => Ok(None),
+        Some(mode) if mode.as_str() == Some("replace") => Ok(Some(table)),
+        Some(mode) => Err(Error::config(format!(
+            "dataset definition: mode: must be absent or \"replace\" (a batch is all there is for its days), got {mode}"
+        ))),
+    }
 }
 
 fn default_grain() -> Grain {

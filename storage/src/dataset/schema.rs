@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use arrow_schema::{Field, Schema, SchemaRef};
 use serde_json::json;
+use sha2::{Digest, Sha256};
 
 use super::{DatasetDefinition, DatasetKind, Grain};
+use crate::hex::hex;
 use crate::ids::{Month, StoreId, Unit};
 
 /// The partition column every table has; it is not among the file's columns.
@@ -73,4 +75,13 @@ impl DatasetDefinition {
                 | (DatasetKind::Dimension, Unit::Table)
         )
     }
+}
+
+/// Tells files of one schema from those of another: names and types of the columns in order.
+pub fn schema_hash(dataset: &DatasetDefinition) -> String {
+    hash_of_schema(&dataset.delta_schema())
+}
+
+pub(crate) fn hash_of_schema(schema: &str) -> String {
+    hex(&Sha256::digest(schema.as_bytes())[..8])
 }

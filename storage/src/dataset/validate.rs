@@ -1,6 +1,6 @@
 //! The rules of a dataset definition. Every error names dataset, field, rule and value got.
 
-use super::{CheckRule, ColumnType, DAYS_SUFFIX, DatasetDefinition, DatasetKind, Mode, STORE_COLUMN};
+use super::{CheckRule, ColumnType, DAYS_SUFFIX, DatasetDefinition, DatasetKind, STORE_COLUMN};
 use crate::error::{Error, Result};
 
 const RESERVED: [&str; 3] = [STORE_COLUMN, "month", "year"];
@@ -84,13 +84,7 @@ impl DatasetDefinition {
             }
             None => {}
         }
-        match self.mode {
-            Mode::Delete => self.bad("mode", "must be replace or upsert", "delete"),
-            Mode::Upsert if self.kind == DatasetKind::Snapshot => {
-                self.bad("mode", "must be replace for a snapshot", "upsert")
-            }
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     fn validate_references(&self) -> Result<()> {

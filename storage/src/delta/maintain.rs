@@ -7,24 +7,25 @@ use futures::{StreamExt, TryStreamExt, stream};
 use jiff::civil::Date;
 use jiff::{SignedDuration, Timestamp};
 
-use super::action::{Action, AddFile, Metadata};
-use super::checkpoint::Parts;
-use super::entry::{EntryOutcome, Purpose};
-use super::evolution::{self, Evolution};
-use super::log::LogFile;
-use super::rows::{UnitCounter, read, runs};
-use super::snapshot::Snapshot;
-use super::tags::UnitTag;
-use super::unit::{UnitColumn, number_of};
-use super::{CONCURRENCY, LakeWriter, LakeWriterOptions, Ports, Table};
+use crate::dataset::evolution::{self, Evolution};
 use crate::dataset::{DatasetDefinition, PartitionColumn};
+use crate::delta::files::rows::{UnitCounter, read, runs};
+use crate::delta::log::LogFile;
+use crate::delta::log::action::{Action, AddFile};
+use crate::delta::log::checkpoint::Parts;
+use crate::delta::log::entry::{CommitDescription, EntryOutcome};
+use crate::delta::log::snapshot::Snapshot;
+use crate::delta::units::column::{UnitColumn, number_of};
+use crate::delta::units::tags::UnitTag;
+use crate::delta::{CONCURRENCY, LakeWriter, LakeWriterOptions, Table};
 use crate::error::{Error, Result};
 use crate::ids::Month;
 use crate::object::{ObjectMeta, ObjectStore, list_all};
 use crate::paths;
+use crate::ports::Ports;
 
 /// Removed and orphaned files are kept this long: readers of older versions, time travel and slow
-/// commits (see [`super::READY_AGE_MAX`]) are done by then.
+/// commits (see [`crate::delta::READY_AGE_MAX`]) are done by then.
 pub const VACUUM_RETENTION: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 /// Log entries are kept this long.
@@ -61,15 +62,18 @@ pub struct CompactionGroup {
 /// and that have more than one. `today` is the business date now.
 pub fn compaction_plan(snapshot: &Snapshot, today: Date) -> Result<Vec<CompactionGroup>> {
     let mut groups = Vec::new();
-    for (_, files) in snapshot.partitions() {
-        let mut small: Vec<(&AddFile, Vec<UnitTag>)> = Vec::new();
-        for file in files.filter(|file| file.size < GROWN_BYTES) {
-            let units = file.units()?;
-            // A file without tags is another writer's: it is left alone.
-            if !units.is_empty() {
-                small.push((file, units));
+    for (key, files) in snapshot.partitions() {
+        let tagged: Result<Vec<(&AddFile, Vec<UnitTag>)>> = files.map(|file| Ok((file, file.units()?))).collect();
+        // A partition of which a tag cannot be read, or that has a foreign file, is left alone.
+        let mut small = match tagged {
+            Ok(tagged) if tagged.iter().all(|(_, units)| !units.is_empty()) => tagged,
+            Ok(_) => continue,
+            Err(error) => {
+                tracing::warn!(partition = key, %error, "not compacted");
+                continue;
             }
-        }
+        };
+        small.retain(|(file, _)| file.size < GROWN_BYTES);
         let over = small.first().is_some_and(|(file, _)| is_over(file, today));
         if small.len() >= HOT_FILES || (over && small.len() > 1) {
             small.sort_by_key(|(_, units)| units.first().map(|tag| tag.unit));
@@ -84,7 +88,7 @@ impl<S: ObjectStore> Table<'_, S> {
     /// sums of every unit are those of its tag, and commits it. False when a batch came first.
     pub async fn compact(
         &self,
-        ports: Ports<'_>,
+        ports: Ports<'_, S>,
         dataset: &DatasetDefinition,
         group: &CompactionGroup,
     ) -> Result<bool> {
@@ -122,7 +126,7 @@ impl<S: ObjectStore> Table<'_, S> {
     /// file of the group is no longer in the table: a batch came first, nothing is changed.
     pub async fn commit_compaction(
         &self,
-        ports: Ports<'_>,
+        ports: Ports<'_, S>,
         group: &CompactionGroup,
         merged: Vec<AddFile>,
     ) -> Result<bool> {
@@ -141,22 +145,24 @@ impl<S: ObjectStore> Table<'_, S> {
                 units.len()
             )));
         }
-        let removes = group
-            .files
-            .iter()
-            .map(|file| Action { remove: Some(file.removed(ports.clock.now(), false)), ..Action::default() });
-        let adds = merged
-            .into_iter()
-            .map(|add| Action { add: Some(AddFile { data_change: false, ..add }), ..Action::default() });
-        let actions: Vec<Action> = removes.chain(adds).collect();
         let Some(mut snapshot) = self.load().await? else { return Ok(false) };
         for _ in 0..ATTEMPTS_MAX {
             let stands = |file: &AddFile| snapshot.files().any(|active| active.path == file.path);
             if !group.files.iter().all(stands) {
                 return Ok(false);
             }
+            let removed_at = snapshot.removal_time(ports.clock.now());
+            let removes = group
+                .files
+                .iter()
+                .map(|file| Action { remove: Some(file.removed(removed_at, false)), ..Action::default() });
+            let adds = merged
+                .iter()
+                .cloned()
+                .map(|add| Action { add: Some(AddFile { data_change: false, ..add }), ..Action::default() });
+            let actions: Vec<Action> = snapshot.protocol.upgrade().into_iter().chain(removes).chain(adds).collect();
             let version = snapshot.version() + 1;
-            match self.put_entry(ports, version, Purpose::new("OPTIMIZE"), actions.clone()).await? {
+            match self.put_entry(ports, version, CommitDescription::new("OPTIMIZE"), actions).await? {
                 EntryOutcome::Won => return Ok(true),
                 EntryOutcome::Lost(_) => drop(self.refresh(&mut snapshot).await?),
             }
@@ -166,7 +172,7 @@ impl<S: ObjectStore> Table<'_, S> {
 
     /// Makes the table's schema that of `dataset`, writing files of narrower types anew where
     /// independent readers ask for it. True when anything was changed.
-    pub async fn migrate(&self, ports: Ports<'_>, dataset: &DatasetDefinition) -> Result<bool> {
+    pub async fn migrate(&self, ports: Ports<'_, S>, dataset: &DatasetDefinition) -> Result<bool> {
         let Some(mut snapshot) = self.load().await? else { return Ok(false) };
         let mut rewritten: BTreeMap<String, Vec<AddFile>> = BTreeMap::new();
         for _ in 0..ATTEMPTS_MAX {
@@ -175,12 +181,13 @@ impl<S: ObjectStore> Table<'_, S> {
             if evolution == Evolution::None {
                 return Ok(false);
             }
-            let metadata = Metadata { schema_string: dataset.delta_schema(), ..standing.clone() };
-            let mut actions = vec![Action { meta_data: Some(metadata), ..Action::default() }];
+            snapshot.check_writable()?;
+            let mut actions: Vec<Action> = snapshot.protocol.upgrade().into_iter().collect();
+            actions.push(Action { meta_data: Some(standing.evolved_to(dataset)?), ..Action::default() });
             if evolution == Evolution::Rewrite {
                 self.rewrite_all(ports, dataset, &snapshot, &mut rewritten).await?;
                 for file in snapshot.files() {
-                    let remove = file.removed(ports.clock.now(), false);
+                    let remove = file.removed(snapshot.removal_time(ports.clock.now()), false);
                     actions.push(Action { remove: Some(remove), ..Action::default() });
                     for add in rewritten.get(&file.path).into_iter().flatten() {
                         let add = AddFile { data_change: false, ..add.clone() };
@@ -189,7 +196,7 @@ impl<S: ObjectStore> Table<'_, S> {
                 }
             }
             let version = snapshot.version() + 1;
-            match self.put_entry(ports, version, Purpose::new("CHANGE COLUMNS"), actions).await? {
+            match self.put_entry(ports, version, CommitDescription::new("CHANGE COLUMNS"), actions).await? {
                 EntryOutcome::Won => return Ok(true),
                 // Files written anew for this attempt serve the next one.
                 EntryOutcome::Lost(_) => drop(self.refresh(&mut snapshot).await?),
@@ -215,12 +222,12 @@ impl<S: ObjectStore> Table<'_, S> {
         }
         let needed = |at: Option<i64>| at.is_none_or(|at| at >= horizon.as_millisecond());
         for remove in snapshot.tombstones.values().filter(|remove| needed(remove.deletion_timestamp)) {
-            named.insert(super::path::object_path(&self.name, &remove.path)?.to_string());
+            named.insert(crate::delta::log::path::object_path(&self.name, &remove.path)?.to_string());
         }
         let log = self.log_folder();
         Ok(listed
             .into_iter()
-            .filter(|meta| !meta.path.as_str().starts_with(&log))
+            .filter(|meta| !meta.path.as_str().starts_with(&log) && !is_hidden(&root, meta))
             .filter(|meta| meta.modified < horizon && !named.contains(meta.path.as_str()))
             .collect())
     }
@@ -237,7 +244,7 @@ impl<S: ObjectStore> Table<'_, S> {
             .iter()
             .filter_map(|meta| match LogFile::of(&meta.path)? {
                 LogFile::Checkpoint(version) => Some((version, meta)),
-                LogFile::Entry(_) => None,
+                _ => None,
             })
             .collect();
         let oldest_kept = checkpoints.iter().filter(|(_, meta)| meta.modified < log_horizon).map(|(v, _)| *v).max();
@@ -248,11 +255,11 @@ impl<S: ObjectStore> Table<'_, S> {
             .map(|pair| pair[0].0)
             .collect();
         let useless = |meta: &ObjectMeta| match LogFile::of(&meta.path) {
-            Some(LogFile::Entry(version)) => oldest_kept.is_some_and(|kept| version < kept),
             Some(LogFile::Checkpoint(version)) => {
                 oldest_kept.is_some_and(|kept| version < kept)
                     || (thinned.contains(&version) && Some(version) != oldest_kept)
             }
+            Some(file) => oldest_kept.is_some_and(|kept| file.version() < kept),
             None => false,
         };
         Ok(listed.iter().filter(|meta| useless(meta)).cloned().collect())
@@ -281,7 +288,7 @@ impl<S: ObjectStore> Table<'_, S> {
 
     async fn rewrite_all(
         &self,
-        ports: Ports<'_>,
+        ports: Ports<'_, S>,
         dataset: &DatasetDefinition,
         snapshot: &Snapshot,
         rewritten: &mut BTreeMap<String, Vec<AddFile>>,
@@ -294,6 +301,13 @@ impl<S: ObjectStore> Table<'_, S> {
         }
         Ok(())
     }
+}
+
+/// Other programs keep things of their own beside the data, in folders and files whose names begin
+/// with `_` or `.`.
+fn is_hidden(root: &str, meta: &ObjectMeta) -> bool {
+    let relative = meta.path.as_str().strip_prefix(root).unwrap_or_default();
+    relative.split('/').any(|part| part.starts_with(['_', '.']))
 }
 
 /// A file being merged: its next run of rows of one unit.

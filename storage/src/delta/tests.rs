@@ -3,17 +3,22 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 
+use super::files::rows;
 use super::*;
-use crate::batch::{AgentFacts, CONTRACT_VERSION, FileFacts, Manifest, ManifestKind, UnitFacts};
-use crate::dataset::Mode;
+use crate::batch::{AgentFacts, CONTRACT_VERSION, Facts, FileFacts, Manifest, UnitFacts};
+use crate::dataset::DatasetDefinition;
 use crate::decimal::ExactDecimal;
-use crate::ids::{Month, Position};
-use crate::ports::{Clock, Random};
+use crate::error::Result;
+use crate::ids::{BatchId, Month, Position, Unit};
+use crate::object::{ObjectPath, ObjectStore, PutOutcome};
+use crate::ports::{Clock, Ports, Random};
 
 mod batches;
 mod burst;
+mod foreign;
 mod keeping;
 mod model;
 
@@ -28,8 +33,8 @@ impl Host {
         Self { now: Cell::new("2026-02-01T12:00:00Z".parse().unwrap()), random: Cell::new(seed) }
     }
 
-    fn ports(&self) -> Ports<'_> {
-        Ports { clock: self, random: self }
+    fn ports<'a, S>(&'a self, objects: &'a S) -> Ports<'a, S> {
+        Ports { objects, clock: self, random: self }
     }
 }
 
@@ -48,8 +53,8 @@ impl Random for Host {
 }
 
 /// A small dataset with every type, by day.
-fn dataset(mode: Mode) -> DatasetDefinition {
-    let mut dataset = DatasetDefinition::from_toml(
+fn dataset() -> DatasetDefinition {
+    DatasetDefinition::from_toml(
         r#"
         name = "pruebas"
         version = 1
@@ -73,9 +78,7 @@ fn dataset(mode: Mode) -> DatasetDefinition {
         ]
         "#,
     )
-    .unwrap();
-    dataset.mode = mode;
-    dataset
+    .unwrap()
 }
 
 /// A row: its day of January 2026, its key, its amount in cents.
@@ -91,8 +94,6 @@ struct TestRow {
 struct TestBatch {
     store: u8,
     position: Position,
-    mode: Mode,
-    opens_epoch: bool,
     /// Rows of each day; a day without rows is a fact too.
     days: BTreeMap<i8, Vec<TestRow>>,
 }
@@ -121,14 +122,11 @@ impl TestBatch {
         let rows = self.rows().len() as u64;
         Manifest {
             contract: CONTRACT_VERSION,
-            kind: ManifestKind::Batch,
             batch: self.id(),
             dataset_version: 1,
-            mode: self.mode,
             month: Some(Month::of(jiff::civil::date(2026, 1, 1))),
-            file: Some(FileFacts { path: "landing/x".into(), bytes: 1, sha256: "0".repeat(64), rows }),
+            file: FileFacts { path: "landing/x".into(), bytes: 1, sha256: "0".repeat(64), rows },
             units: units.collect(),
-            opens_epoch: self.opens_epoch,
             agent: AgentFacts {
                 version: "0".into(),
                 journal_id: "j".into(),
@@ -203,33 +201,25 @@ fn record_batch(dataset: &DatasetDefinition, rows: &[TestRow]) -> arrow_array::R
 /// Encodes a batch, puts its files and gives its ready record, as `ingest` would.
 async fn encode<S: ObjectStore>(
     table: &Table<'_, S>,
-    ports: Ports<'_>,
+    ports: Ports<'_, S>,
     dataset: &DatasetDefinition,
     batch: &TestBatch,
 ) -> Result<ReadyRecord> {
     let manifest = batch.manifest();
-    let tags = manifest.units.iter().map(|facts| UnitTag::new(batch.position, facts)).collect();
+    let tags = manifest.units.iter().map(|facts| UnitTag::new(batch.position, facts, ports.clock.now())).collect();
     let rows = record_batch(dataset, &batch.rows());
-    let files = if batch.mode == Mode::Delete {
-        let keys = keys_schema(dataset);
-        let mut writer = LakeWriter::for_keys(dataset, tags, LakeWriterOptions::default())?;
-        let columns = keys.fields().iter().map(|field| rows.column_by_name(field.name()).unwrap().clone()).collect();
-        writer.write(&arrow_array::RecordBatch::try_new(keys, columns).unwrap())?;
-        writer.finish()?
-    } else {
-        let mut writer = LakeWriter::new(dataset, tags, LakeWriterOptions::default())?;
-        writer.write(&rows)?;
-        writer.finish()?
-    };
+    let mut writer = LakeWriter::new(dataset, tags, LakeWriterOptions::default())?;
+    writer.write(&rows)?;
+    let files = writer.finish()?;
     let partition = dataset.partition(&manifest.batch.store, manifest.month);
     let files = table.put_files(ports, &partition, &files).await?;
-    Ok(ReadyRecord::new(table.name(), dataset, &manifest, "0".repeat(64), files, ports.clock.now()))
+    ReadyRecord::new(table.name(), dataset, &manifest, "0".repeat(64), files, ports.clock.now())
 }
 
 /// Encode, put ready, commit: one call of `ingest`.
 async fn offer<S: ObjectStore>(
     table: &Table<'_, S>,
-    ports: Ports<'_>,
+    ports: Ports<'_, S>,
     dataset: &DatasetDefinition,
     batch: &TestBatch,
 ) -> Result<CommitReport> {

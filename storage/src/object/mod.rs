@@ -142,6 +142,65 @@ pub async fn list_all<S: ObjectStore>(store: &S, prefix: &str, start_after: Opti
     }
 }
 
+/// An object that may be larger than its reader wants to hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Bounded {
+    Absent,
+    Whole(Bytes),
+    /// Larger than the bound: nothing of it is kept.
+    TooLarge,
+}
+
+/// The object, if it is at most `bytes_max` long: never more than that and one byte are read. For
+/// everything that a store's credential can write.
+pub async fn get_at_most<S: ObjectStore>(objects: &S, path: &ObjectPath, bytes_max: usize) -> Result<Bounded> {
+    let wanted = bytes_max as u64 + 1;
+    Ok(match objects.get_range(path, 0..wanted).await? {
+        None => Bounded::Absent,
+        Some(bytes) if bytes.len() > bytes_max => Bounded::TooLarge,
+        Some(bytes) => Bounded::Whole(bytes),
+    })
+}
+
+/// The objects of one owner below a prefix: those of `PREFIX OWNER/...`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owned {
+    pub owner: String,
+    /// In order, at most as many as were asked for.
+    pub listed: Vec<ObjectMeta>,
+    /// The owner has more.
+    pub more: bool,
+}
+
+/// Lists `prefix` (which ends with `/`) by the next part of the paths, in order of the owners: at
+/// most `per_owner_max` objects of each. An owner with a million objects costs one page more than
+/// others: the listing goes on behind it.
+pub async fn list_by_owner<S: ObjectStore>(objects: &S, prefix: &str, per_owner_max: usize) -> Result<Vec<Owned>> {
+    let mut owners: Vec<Owned> = Vec::new();
+    let mut after: Option<String> = None;
+    loop {
+        let page = objects.list(prefix, after.as_deref(), LIST_PAGE).await?;
+        let full = page.len() >= LIST_PAGE;
+        after = page.last().map(|meta| meta.path.to_string());
+        for meta in page {
+            let rest = meta.path.as_str().strip_prefix(prefix).unwrap_or_default();
+            let owner = rest.split('/').next().unwrap_or_default();
+            match owners.last_mut() {
+                Some(last) if last.owner == owner && last.listed.len() < per_owner_max => last.listed.push(meta),
+                Some(last) if last.owner == owner => last.more = true,
+                _ => owners.push(Owned { owner: owner.to_owned(), listed: vec![meta], more: false }),
+            }
+        }
+        if !full {
+            return Ok(owners);
+        }
+        if let Some(last) = owners.last().filter(|last| last.more) {
+            // '0' follows '/': all of the owner's paths lie before it.
+            after = Some(format!("{prefix}{}0", last.owner));
+        }
+    }
+}
+
 /// What time it is by the store's own clock: that of an object put just now. `fresh_name` must be
 /// random.
 pub async fn store_now<S: ObjectStore>(store: &S, fresh_name: &str) -> Result<Timestamp> {

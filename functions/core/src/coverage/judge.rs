@@ -24,7 +24,7 @@ pub struct UnitEvidence {
     pub proven: bool,
     /// By the agent's clock; shown to people.
     pub extracted_at: Timestamp,
-    /// The lake file was written then, by our own clock: the batch had arrived.
+    /// The batch had arrived by then, by our own clock.
     pub received_by: Timestamp,
 }
 
@@ -34,8 +34,37 @@ pub struct StoreEvidence {
     pub units: Vec<UnitEvidence>,
     /// Batches in quarantine with the units they would have covered.
     pub quarantined: Vec<(Position, Vec<Unit>)>,
-    /// Units that the source says differ from what was sent, with the position that mends it.
+    /// Units that the source says differ from what was sent, with the position that repairs it.
     pub differing: Vec<DifferingUnit>,
+    /// Days of which nothing can be believed, and why.
+    pub doubts: Vec<Doubt>,
+    /// The agent asked the source then and found what it had sent.
+    pub checked_at: Option<Timestamp>,
+}
+
+/// Evidence that cannot be read, or that another program has spoilt: no day of the span is complete.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Doubt {
+    pub span: Span,
+    pub reason: String,
+}
+
+/// Days of a doubt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Span {
+    All,
+    Month(Month),
+    Year(i16),
+}
+
+impl Span {
+    fn contains(self, date: Date) -> bool {
+        match self {
+            Self::All => true,
+            Self::Month(month) => Month::of(date) == month,
+            Self::Year(year) => date.year() == year,
+        }
+    }
 }
 
 /// Days of a calendar at most: some 27 years. Evidence outside is not looked at.
@@ -46,6 +75,10 @@ const DAYS_MAX: i32 = 10_000;
 /// A day is over when the store's clock passes `closes_at` of the next day, and due one `schedule`
 /// later: by then the agent has looked again. It is complete only if it is over by our own clock
 /// too, and was so when its batch arrived: an agent whose clock is ahead closes days too early.
+///
+/// A whole table, and the newest moment of a snapshot, are complete for two schedules: within one
+/// the agent looks again, and the second is for it to be late. After that the proof is old, and
+/// nobody knows what the source holds now.
 pub fn judge(
     store: &StoreDefinition,
     dataset: &DatasetDefinition,
@@ -59,11 +92,16 @@ pub fn judge(
     let over_through = clock.over_through(now);
     let mut proven_at = None;
     let mut months = MonthRows::default();
+    let fresh_since = now.checked_sub(schedule.saturating_add(schedule)).unwrap_or(Timestamp::MIN);
+    let today = clock.date_of(now);
     let states = days.iter().map(|(date, day)| {
         months.add(date, day.rows);
-        // A whole table is due as soon as the store is expected.
+        let fresh = day.fresh_at.is_some_and(|at| at >= fresh_since);
         let (over, due) = match dataset.kind {
-            DatasetKind::Dimension => (true, true),
+            // A whole table is due as soon as the store is expected.
+            DatasetKind::Dimension => (fresh, true),
+            // A day that goes on is as good as its newest moment.
+            DatasetKind::Snapshot if date == today => (fresh, !fresh && day.fresh_at.is_some()),
             _ => (date <= over_through, date <= due_through),
         };
         let state = state(store.expects(date), over, due, day);
@@ -81,20 +119,24 @@ pub fn judge(
         calendar,
         rows_by_month: months.finish(),
         proven_at,
+        doubts: evidence.doubts.iter().map(|doubt| doubt.reason.clone()).take(DOUBTS_SHOWN_MAX).collect(),
     })
 }
+
+/// Reasons of doubt that are kept for people to read.
+const DOUBTS_SHOWN_MAX: usize = 10;
 
 /// The one rule, in order of precedence.
 fn state(expected: bool, over: bool, due: bool, day: &Day) -> DayState {
     let differs = day.awaits.is_some_and(|awaits| day.position.is_none_or(|winner| winner < awaits));
-    let doubted = day.quarantined || differs;
+    let doubted = day.quarantined || day.doubted || differs;
     if !expected {
         DayState::NotExpected
     } else if over && day.proven_at.is_some() && !day.unproven && !doubted {
         DayState::Complete
     } else if !due {
         DayState::Pending
-    } else if day.rows > 0 || day.quarantined {
+    } else if day.rows > 0 || day.quarantined || (day.doubted && day.proven_at.is_some()) {
         DayState::Partial
     } else {
         DayState::Missing
@@ -112,6 +154,10 @@ struct Day {
     /// The newest position of the day's units.
     position: Option<Position>,
     quarantined: bool,
+    /// What is known of the day cannot be believed.
+    doubted: bool,
+    /// When the newest proof arrived, or the agent last found the source unchanged.
+    fresh_at: Option<Timestamp>,
     /// The source has published a difference: only this position or a later one brings it.
     awaits: Option<Position>,
 }
@@ -176,6 +222,16 @@ impl Days {
                 }
             }
         }
+        for day in days.days.iter_mut().filter(|day| day.fresh_at.is_some()) {
+            day.fresh_at = day.fresh_at.max(evidence.checked_at);
+        }
+        if !evidence.doubts.is_empty() {
+            let mut date = days.from;
+            for day in &mut days.days {
+                day.doubted = evidence.doubts.iter().any(|doubt| doubt.span.contains(date));
+                date = date.tomorrow().unwrap_or(date);
+            }
+        }
         for differing in &evidence.differing {
             if let Some(day) = days.get(clock.date_of_unit(differing.unit, today)) {
                 day.awaits = day.awaits.max(Some(differing.awaits));
@@ -208,6 +264,7 @@ impl Day {
         self.position = self.position.max(Some(unit.position));
         if proven {
             self.proven_at = self.proven_at.max(Some(unit.extracted_at));
+            self.fresh_at = self.fresh_at.max(Some(unit.received_by));
         }
         self.unproven |= second || (!proven && kind != DatasetKind::Snapshot);
     }

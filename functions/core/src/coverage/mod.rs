@@ -3,18 +3,19 @@
 
 use std::collections::BTreeMap;
 
-use futures::StreamExt;
+use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use jiff::civil::Date;
+use ribera_storage::dataset::DatasetDefinition;
 use ribera_storage::delta::Snapshot;
-use ribera_storage::ports::{Clock, Random};
+use ribera_storage::ports::Ports;
 use ribera_storage::store::StoreDefinition;
-use ribera_storage::{DatasetName, Month, ObjectStore, Result, StoreId, control, paths};
+use ribera_storage::{DatasetName, Error, Month, ObjectStore, Result, StoreId, control, paths};
 use serde::{Deserialize, Serialize};
 
-use crate::Deps;
-
 mod evidence;
+#[cfg(test)]
+mod evidence_tests;
 mod gaps;
 mod judge;
 #[cfg(test)]
@@ -23,6 +24,7 @@ pub(crate) mod persist;
 mod summary;
 mod types;
 
+pub use evidence::Evidence;
 use evidence::Known;
 
 pub use types::{Calendar, DayState, Light, StateCounts};
@@ -32,11 +34,14 @@ pub use types::{Calendar, DayState, Light, StateCounts};
 pub struct CoverageSettings {
     /// A store at or above this share of complete due days is yellow, below it red.
     pub yellow_percent: u8,
+    /// Kept coverage older than this is shown as old, its lights as unknown: three of the host's
+    /// intervals. Less: false alarms when a computation is late. More: a standstill goes unnoticed.
+    pub old_after_seconds: u32,
 }
 
 impl Default for CoverageSettings {
     fn default() -> Self {
-        Self { yellow_percent: 80 }
+        Self { yellow_percent: 80, old_after_seconds: 2700 }
     }
 }
 
@@ -70,6 +75,9 @@ pub struct StoreCoverage {
     pub rows_by_month: BTreeMap<Month, u64>,
     /// When the newest proof of a complete day was taken, by the agent's clock.
     pub proven_at: Option<Timestamp>,
+    /// Why days are doubted although they were proven once; at most ten reasons.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub doubts: Vec<String>,
 }
 
 /// One line of `ribera coverage --summary` and of the status page.
@@ -146,60 +154,147 @@ pub struct Touched {
 
 /// Computes coverage of a dataset from the lake as it is now. Store-days in quarantine that no
 /// later batch superseded count as partial.
-pub async fn compute<S: ObjectStore, C: Clock, R: Random>(
-    deps: &Deps<S, C, R>,
-    dataset: &DatasetName,
+///
+/// # Errors
+///
+/// `Config` for a dataset that is not declared, `Data` when its table's log cannot be read, `Retry`
+/// when the object store does not answer.
+pub async fn compute<S: ObjectStore>(ports: Ports<'_, S>, dataset: &DatasetName) -> Result<Coverage> {
+    let definition = definition_of(ports.objects, dataset).await?;
+    let evidence = Evidence::gather(ports.objects, std::slice::from_ref(&definition)).await?;
+    compute_from(ports, &evidence, definition).await
+}
+
+/// Coverage of the lake as `snapshots` (one for each of the dataset's tables that exist) have it: for
+/// answers. `evidence` must have been gathered before the snapshots were loaded. `newest` are the
+/// tables as they are now, where a snapshot is older: an old version is judged by what is known now.
+pub fn judge_snapshots(
+    evidence: &Evidence,
+    dataset: &DatasetDefinition,
+    snapshots: &[Snapshot],
+    newest: &[Snapshot],
+    now: Timestamp,
 ) -> Result<Coverage> {
-    let known = evidence::gather(&deps.store, dataset).await?;
-    let mut coverage = Coverage::begin(&known, deps.clock.now());
-    let mut tables = std::pin::pin!(evidence::current(&deps.store, &known));
-    while let Some(table) = tables.next().await {
-        let (stores, snapshot) = table?;
-        coverage.take_table(&known, stores, snapshot.as_ref())?;
+    let known = evidence.of_dataset(dataset.clone())?;
+    let mut coverage = Coverage::begin(&known, now);
+    for (table, stores) in &known.tables {
+        let of = |snapshots: &'_ [Snapshot]| snapshots.iter().position(|snapshot| snapshot.table() == table);
+        let snapshot = of(snapshots).map(|index| &snapshots[index]);
+        let newer = of(newest).map(|index| &newest[index]);
+        let newer = newer.filter(|newer| snapshot.is_none_or(|snapshot| snapshot.version() < newer.version()));
+        coverage.take_table(&known, stores, snapshot, newer)?;
     }
     Ok(coverage.finish())
 }
 
-/// Like [`compute`], of the lake as `snapshots` (one for each of the dataset's tables that exist)
-/// have it: for answers about an older version.
-pub async fn compute_at<S: ObjectStore, C: Clock, R: Random>(
-    deps: &Deps<S, C, R>,
+/// Gathers and judges in one: for callers that load nothing in between.
+pub async fn compute_at<S: ObjectStore>(
+    ports: Ports<'_, S>,
     dataset: &DatasetName,
     snapshots: &[Snapshot],
 ) -> Result<Coverage> {
-    let known = evidence::gather(&deps.store, dataset).await?;
-    let mut coverage = Coverage::begin(&known, deps.clock.now());
-    for (table, stores) in &known.tables {
-        coverage.take_table(&known, stores, snapshots.iter().find(|snapshot| snapshot.table() == table))?;
+    let definition = definition_of(ports.objects, dataset).await?;
+    let evidence = Evidence::gather(ports.objects, std::slice::from_ref(&definition)).await?;
+    let mut newest = Vec::new();
+    for snapshot in snapshots {
+        newest.extend(evidence::load_table(ports.objects, snapshot.table()).await?);
+    }
+    judge_snapshots(&evidence, &definition, snapshots, &newest, ports.clock.now())
+}
+
+/// What a refresh did.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Refreshed {
+    pub summaries: Vec<Summary>,
+    /// Datasets whose coverage could not be computed: what is kept of them is old.
+    pub failed: Vec<FailedDataset>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedDataset {
+    pub dataset: DatasetName,
+    pub error: String,
+}
+
+/// Computes and persists coverage of every published dataset and of every other that has data. A
+/// dataset that fails holds up no other: that it failed, and why, is kept beside its old coverage.
+///
+/// # Errors
+///
+/// When nothing can be computed at all, because the evidence or the definitions cannot be read.
+pub async fn refresh<S: ObjectStore>(ports: Ports<'_, S>, settings: &CoverageSettings) -> Result<Refreshed> {
+    let mut refreshed = Refreshed::default();
+    let definitions = definitions(ports.objects).await?;
+    let evidence = Evidence::gather(ports.objects, &definitions).await?;
+    for definition in definitions {
+        let name = definition.name.clone();
+        match refresh_one(ports, settings, &evidence, definition).await {
+            Ok(summary) => refreshed.summaries.push(summary),
+            Err(error) => {
+                tracing::error!(dataset = %name, %error, "coverage not computed");
+                persist::note_failure(ports, &name, &error).await?;
+                refreshed.failed.push(FailedDataset { dataset: name, error: error.line() });
+            }
+        }
+    }
+    Ok(refreshed)
+}
+
+async fn refresh_one<S: ObjectStore>(
+    ports: Ports<'_, S>,
+    settings: &CoverageSettings,
+    evidence: &Evidence,
+    definition: DatasetDefinition,
+) -> Result<Summary> {
+    let coverage = compute_from(ports, evidence, definition).await?;
+    let summary = coverage.summary(settings, None, false);
+    persist::save(ports, settings, coverage, &summary).await?;
+    Ok(summary)
+}
+
+async fn compute_from<S: ObjectStore>(
+    ports: Ports<'_, S>,
+    evidence: &Evidence,
+    definition: DatasetDefinition,
+) -> Result<Coverage> {
+    let known = evidence.of_dataset(definition)?;
+    let mut coverage = Coverage::begin(&known, ports.clock.now());
+    let mut tables = std::pin::pin!(
+        stream::iter(&known.tables)
+            .map(async |(table, stores)| {
+                Ok::<_, Error>((stores.as_slice(), evidence::load_table(ports.objects, table).await?))
+            })
+            .buffered(TABLES_AHEAD)
+    );
+    while let Some(table) = tables.next().await {
+        let (stores, snapshot) = table?;
+        coverage.take_table(&known, stores, snapshot.as_ref(), None)?;
     }
     Ok(coverage.finish())
 }
 
-/// Computes and persists coverage of every published dataset and of every other that has data.
-/// Returns their summaries.
-pub async fn refresh<S: ObjectStore, C: Clock, R: Random>(
-    deps: &Deps<S, C, R>,
-    settings: &CoverageSettings,
-) -> Result<Vec<Summary>> {
-    let mut summaries = Vec::new();
-    for dataset in datasets(&deps.store).await? {
-        let coverage = compute(deps, &dataset).await?;
-        let summary = coverage.summary(settings, None, false);
-        persist::save(deps, coverage, &summary).await?;
-        summaries.push(summary);
-    }
-    Ok(summaries)
+/// Tables in memory at once: the next is read while one is judged.
+const TABLES_AHEAD: usize = 2;
+
+async fn definition_of<S: ObjectStore>(objects: &S, name: &DatasetName) -> Result<DatasetDefinition> {
+    control::load_dataset(objects, name).await?.ok_or_else(|| {
+        Error::config(format!("dataset: must be declared, got {name}")).with_hint("ribera dataset check FILE")
+    })
 }
 
 /// Published datasets, and shipped ones with a table, by name.
 pub async fn datasets<S: ObjectStore>(objects: &S) -> Result<Vec<DatasetName>> {
+    Ok(definitions(objects).await?.into_iter().map(|dataset| dataset.name).collect())
+}
+
+async fn definitions<S: ObjectStore>(objects: &S) -> Result<Vec<DatasetDefinition>> {
     let (published, known, settings) = futures::try_join!(
         control::load_published_datasets(objects),
         control::load_datasets(objects),
         control::load_settings(objects)
     )?;
     let published: Vec<DatasetName> = published.into_iter().map(|dataset| dataset.name).collect();
-    let mut names = Vec::new();
+    let mut found = Vec::new();
     for dataset in known {
         let mut wanted = published.contains(&dataset.name);
         for table in settings.tables(&dataset.name)? {
@@ -207,10 +302,10 @@ pub async fn datasets<S: ObjectStore>(objects: &S) -> Result<Vec<DatasetName>> {
             wanted = wanted || !objects.list(&log, None, 1).await?.is_empty();
         }
         if wanted {
-            names.push(dataset.name);
+            found.push(dataset);
         }
     }
-    Ok(names)
+    Ok(found)
 }
 
 /// The coverage persisted last, or `None`.
@@ -238,14 +333,20 @@ impl Coverage {
         gaps::behind(self, touched)
     }
 
-    fn begin(known: &Known, now: Timestamp) -> Self {
+    fn begin(known: &Known<'_>, now: Timestamp) -> Self {
         Self { dataset: known.dataset.name.clone(), table_version: None, computed_at: now, stores: Vec::new() }
     }
 
-    fn take_table(&mut self, known: &Known, stores: &[StoreDefinition], snapshot: Option<&Snapshot>) -> Result<()> {
+    fn take_table(
+        &mut self,
+        known: &Known<'_>,
+        stores: &[StoreDefinition],
+        snapshot: Option<&Snapshot>,
+        newest: Option<&Snapshot>,
+    ) -> Result<()> {
         self.table_version = self.table_version.max(snapshot.map(Snapshot::version));
         for store in stores {
-            let evidence = known.of_store(&store.id, snapshot)?;
+            let evidence = known.of_store(&store.id, snapshot, newest);
             self.stores.push(judge::judge(store, &known.dataset, &evidence, self.computed_at)?);
         }
         Ok(())

@@ -13,7 +13,7 @@ use ribera_storage::store::{StoreDefinition, WeekdayName};
 use ribera_storage::{Month, Unit};
 
 use super::DayState;
-use super::judge::{StoreEvidence, UnitEvidence, judge};
+use super::judge::{Doubt, Span, StoreEvidence, UnitEvidence, judge};
 
 const FIRST: Date = date(2026, 2, 20);
 
@@ -58,13 +58,25 @@ fn plainly(store: &StoreDefinition, dataset: &DatasetDefinition, evidence: &Stor
         let awaits = evidence.differing.iter().filter(|one| date_of(one.unit) == day).map(|one| one.awaits).max();
         let differs = awaits.is_some_and(|awaits| winner.is_none_or(|winner| winner < awaits));
         let rows: u64 = units.iter().map(|unit| unit.rows).sum();
+        let doubted = evidence.doubts.iter().any(|doubt| match doubt.span {
+            Span::All => true,
+            Span::Month(month) => Month::of(day) == month,
+            Span::Year(year) => day.year() == year,
+        });
+        let newest_arrival = proofs.iter().map(|unit| unit.received_by).max();
+        let fresh = newest_arrival.max(evidence.checked_at).is_some_and(|at| at >= now - schedule - schedule);
+        let fresh = fresh && newest_arrival.is_some();
+        let (over, due) = match snapshot && day == today {
+            true => (fresh, !fresh && newest_arrival.is_some()),
+            false => (day <= over_through(now), day <= over_through(now - schedule)),
+        };
         let state = if !store.expects(day) {
             DayState::NotExpected
-        } else if proven && !quarantined && !differs && day <= over_through(now) {
+        } else if proven && !quarantined && !differs && !doubted && over {
             DayState::Complete
-        } else if day > over_through(now - schedule) {
+        } else if !due {
             DayState::Pending
-        } else if rows > 0 || quarantined {
+        } else if rows > 0 || quarantined || (doubted && !proofs.is_empty()) {
             DayState::Partial
         } else {
             DayState::Missing
@@ -123,12 +135,21 @@ fn evidence(snapshot: bool) -> impl Strategy<Value = StoreEvidence> {
         prop::collection::vec(of_file, 0..5),
         prop::collection::vec((position(), prop::collection::vec(unit(snapshot), 0..3)), 0..3),
         prop::collection::vec((unit(snapshot), position()), 0..3),
+        prop::collection::vec(span(), 0..2),
+        prop::option::of(moment()),
     )
-        .prop_map(|(files, quarantined, differing)| StoreEvidence {
+        .prop_map(|(files, quarantined, differing, spans, checked_at)| StoreEvidence {
             units: files.into_iter().flatten().collect(),
             quarantined,
             differing: differing.into_iter().map(|(unit, awaits)| DifferingUnit { unit, awaits }).collect(),
+            doubts: spans.into_iter().map(|span| Doubt { span, reason: "unreadable".to_owned() }).collect(),
+            checked_at,
         })
+}
+
+/// Mostly one month: a doubt about everything hides all else.
+fn span() -> impl Strategy<Value = Span> {
+    prop_oneof![1 => Just(Span::All), 1 => Just(Span::Year(2026)), 6 => day().prop_map(|day| Span::Month(Month::of(day)))]
 }
 
 fn store() -> impl Strategy<Value = StoreDefinition> {

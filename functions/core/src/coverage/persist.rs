@@ -1,19 +1,18 @@
 //! Coverage as it is kept: pages of stores under a fresh name, then a numbered index that names
 //! them. A reader of one store reads the index and one page, however many stores there are.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
 use ribera_storage::numbered;
 use ribera_storage::object::{ObjectPath, list_all};
-use ribera_storage::ports::{Clock, Random};
+use ribera_storage::ports::Ports;
 use ribera_storage::{DatasetName, Error, ObjectStore, Result, StoreId, paths};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{Coverage, Period, StoreCoverage, StoreSummary, Summary, Totals};
-use crate::Deps;
+use super::{Coverage, CoverageSettings, Light, Period, StoreCoverage, StoreSummary, Summary, Totals};
 use crate::ingest::put_json;
 
 /// Stores of a page.
@@ -37,6 +36,24 @@ pub struct Index {
     pub period: Option<Period>,
     pub totals: Totals,
     pub pages: Vec<PageRef>,
+    /// See [`super::CoverageSettings::old_after_seconds`].
+    #[serde(default = "default_old_after_seconds")]
+    pub old_after_seconds: u32,
+}
+
+fn default_old_after_seconds() -> u32 {
+    super::CoverageSettings::default().old_after_seconds
+}
+
+/// How far kept coverage can be relied on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Age {
+    /// It was computed so long ago that its lights say nothing of now.
+    pub is_old: bool,
+    pub computed_at: Timestamp,
+    /// The last computation, if it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failed: Option<FailedRefresh>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +63,13 @@ pub struct PageRef {
     pub path: String,
 }
 
+/// The last computation of a dataset's coverage that failed. Deleted by the next that succeeds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedRefresh {
+    pub tried_at: Timestamp,
+    pub error: String,
+}
+
 /// A store of a page. Inactive stores have no summary: they stand outside.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PageStore {
@@ -53,13 +77,14 @@ pub struct PageStore {
     pub summary: Option<StoreSummary>,
 }
 
-pub async fn save<S: ObjectStore, C: Clock, R: Random>(
-    deps: &Deps<S, C, R>,
+pub async fn save<S: ObjectStore>(
+    ports: Ports<'_, S>,
+    settings: &CoverageSettings,
     coverage: Coverage,
     summary: &Summary,
 ) -> Result<()> {
     let prefix = paths::coverage(&coverage.dataset);
-    let folder = format!("{}/{}", pages_folder(&coverage.dataset), deps.random.fresh_name());
+    let folder = format!("{}/{}", pages_folder(&coverage.dataset), ports.random.fresh_name());
     let mut index = Index {
         dataset: coverage.dataset.clone(),
         table_version: coverage.table_version,
@@ -67,6 +92,7 @@ pub async fn save<S: ObjectStore, C: Clock, R: Random>(
         period: summary.period,
         totals: summary.totals.clone(),
         pages: Vec::new(),
+        old_after_seconds: settings.old_after_seconds,
     };
     let mut summaries = summary.stores.iter().peekable();
     let stores: Vec<PageStore> = coverage
@@ -83,12 +109,36 @@ pub async fn save<S: ObjectStore, C: Clock, R: Random>(
         index.pages.push(PageRef { first: page[0].coverage.store.clone(), path: path.to_string() });
         pages.push((path, page));
     }
-    let puts = stream::iter(&pages).map(async |(path, page)| put_json(&deps.store, path, page).await);
+    let puts = stream::iter(&pages).map(async |(path, page)| put_json(ports.objects, path, page).await);
     puts.buffered(CONCURRENCY).try_collect::<Vec<()>>().await?;
     let bytes =
         serde_json::to_vec(&index).map_err(|error| Error::bug("coverage does not serialise").with_source(error))?;
-    numbered::publish(&deps.store, &prefix, "json", bytes.into()).await?;
-    clean(deps, &coverage.dataset).await
+    numbered::publish(ports.objects, &prefix, "json", bytes.into()).await?;
+    ports.objects.delete(&paths::coverage_failure(&index.dataset)?).await?;
+    clean(ports, &coverage.dataset).await
+}
+
+/// Keeps that coverage could not be computed, and why.
+pub async fn note_failure<S: ObjectStore>(ports: Ports<'_, S>, dataset: &DatasetName, error: &Error) -> Result<()> {
+    let failed = FailedRefresh { tried_at: ports.clock.now(), error: error.line() };
+    put_json(ports.objects, &paths::coverage_failure(dataset)?, &failed).await
+}
+
+/// How old an index is.
+pub async fn load_age<S: ObjectStore>(ports: Ports<'_, S>, index: &Index) -> Result<Age> {
+    let failed =
+        load_failure(ports.objects, &index.dataset).await?.filter(|failed| failed.tried_at > index.computed_at);
+    let seconds = ports.clock.now().duration_since(index.computed_at).as_secs();
+    let is_old = seconds > i64::from(index.old_after_seconds);
+    Ok(Age { is_old, computed_at: index.computed_at, failed })
+}
+
+/// The last failure, if no computation has succeeded since.
+async fn load_failure<S: ObjectStore>(objects: &S, dataset: &DatasetName) -> Result<Option<FailedRefresh>> {
+    match objects.get(&paths::coverage_failure(dataset)?).await? {
+        Some(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
+        None => Ok(None),
+    }
 }
 
 /// The latest index, or `None` before the first.
@@ -121,6 +171,16 @@ pub async fn load<S: ObjectStore>(objects: &S, dataset: &DatasetName) -> Result<
 }
 
 impl Index {
+    /// Of old coverage nobody knows what the lights are now.
+    #[must_use]
+    pub fn with_lights_of(mut self, age: &Age) -> Self {
+        if age.is_old {
+            let stores = self.totals.lights.values().sum();
+            self.totals.lights = BTreeMap::from([(Light::Unknown, stores)]);
+        }
+        self
+    }
+
     /// The page that holds `store`, if any does.
     pub fn page_of(&self, store: &StoreId) -> Option<&PageRef> {
         let after = self.pages.partition_point(|page| page.first <= *store);
@@ -133,27 +193,27 @@ fn pages_folder(dataset: &DatasetName) -> String {
 }
 
 /// Forgets older indexes and the pages that only they named.
-async fn clean<S: ObjectStore, C: Clock, R: Random>(deps: &Deps<S, C, R>, dataset: &DatasetName) -> Result<()> {
+async fn clean<S: ObjectStore>(ports: Ports<'_, S>, dataset: &DatasetName) -> Result<()> {
     let prefix = paths::coverage(dataset);
-    numbered::prune(&deps.store, &prefix, KEPT).await?;
-    let listed = list_all(&deps.store, &format!("{prefix}/"), None).await?;
+    numbered::prune(ports.objects, &prefix, KEPT).await?;
+    let listed = list_all(ports.objects, &format!("{prefix}/"), None).await?;
     let pages = format!("{}/", pages_folder(dataset));
     let (pages, indexes): (Vec<_>, Vec<_>) =
         listed.into_iter().partition(|meta| meta.path.as_str().starts_with(&pages));
     let mut named = BTreeSet::new();
     for meta in &indexes {
         // An index that cannot be read names nothing; its readers are refused as well.
-        if let Some(bytes) = deps.store.get(&meta.path).await?
+        if let Some(bytes) = ports.objects.get(&meta.path).await?
             && let Ok(index) = parse::<Index>(meta.path.as_str(), &bytes)
         {
             named.extend(index.pages.into_iter().map(|page| page.path));
         }
     }
-    let now = deps.clock.now();
+    let now = ports.clock.now();
     let orphans = pages
         .iter()
         .filter(|meta| !named.contains(meta.path.as_str()) && now.duration_since(meta.modified) > ORPHAN_AGE);
-    let deletes = stream::iter(orphans).map(|meta| deps.store.delete(&meta.path)).buffered(CONCURRENCY);
+    let deletes = stream::iter(orphans).map(|meta| ports.objects.delete(&meta.path)).buffered(CONCURRENCY);
     deletes.try_collect::<Vec<()>>().await.map(drop)
 }
 

@@ -7,7 +7,7 @@ use ribera_storage::dataset::DatasetDefinition;
 use ribera_storage::ids::Position;
 use ribera_storage::store::{CalendarException, StoreDefinition, WeekdayName};
 
-use super::judge::{StoreEvidence, UnitEvidence, judge};
+use super::judge::{Doubt, Span, StoreEvidence, UnitEvidence, judge};
 use super::*;
 use crate::fixture::ventas;
 
@@ -183,7 +183,61 @@ fn a_snapshot_day_needs_one_proven_moment_and_a_table_its_proof() {
     let whole = UnitEvidence { unit: Unit::Table, ..proof(DAY, 5) };
     for (units, runs) in [(vec![whole], "1C"), (vec![UnitEvidence { proven: false, ..whole }], "1P"), (vec![], "1M")] {
         let evidence = StoreEvidence { units, ..StoreEvidence::default() };
-        assert_eq!(judge(&open, &products, &evidence, at(LATER)).unwrap().calendar.runs(), runs);
+        let soon = whole.received_by + jiff::SignedDuration::from_hours(1);
+        assert_eq!(judge(&open, &products, &evidence, soon).unwrap().calendar.runs(), runs);
+    }
+}
+
+#[test]
+fn a_table_and_the_newest_moment_are_complete_for_two_schedules_after_the_agent_last_looked() {
+    let products = ribera_storage::dataset::shipped("productos").unwrap().unwrap();
+    let schedule = i64::try_from(products.schedule_seconds().unwrap()).unwrap();
+    let open = store("s1", Some(date(2026, 1, 10)));
+    let whole = UnitEvidence { unit: Unit::Table, ..proof(DAY, 5) };
+    let state = |dataset: &DatasetDefinition, unit, checked_at, now: Timestamp| {
+        let evidence = StoreEvidence { units: vec![unit], checked_at, ..StoreEvidence::default() };
+        judge(&open, dataset, &evidence, now).unwrap().calendar.days().last().unwrap().1
+    };
+    let after = |seconds: i64| whole.received_by + jiff::SignedDuration::from_secs(seconds);
+    assert_eq!(state(&products, whole, None, after(2 * schedule)), DayState::Complete);
+    assert_eq!(
+        state(&products, whole, None, after(2 * schedule + 1)),
+        DayState::Partial,
+        "proven long ago is not proven now"
+    );
+    // The agent asked again later, and found the table as it had sent it.
+    let checked = Some(after(schedule));
+    assert_eq!(state(&products, whole, checked, after(3 * schedule)), DayState::Complete);
+    assert_eq!(state(&products, whole, checked, after(3 * schedule + 1)), DayState::Partial);
+    let unproven = UnitEvidence { proven: false, ..whole };
+    assert_eq!(state(&products, unproven, checked, after(1)), DayState::Partial, "asking is no proof by itself");
+
+    let inventory = ribera_storage::dataset::shipped("inventario").unwrap().unwrap();
+    let every = i64::try_from(inventory.schedule_seconds().unwrap()).unwrap();
+    // 10:00 in New York.
+    let moment = at("2026-01-20T15:00:00Z");
+    let newest = UnitEvidence { unit: Unit::Moment(moment), received_by: moment, ..proof(DAY, 5) };
+    let later = |seconds: i64| moment + jiff::SignedDuration::from_secs(seconds);
+    assert_eq!(state(&inventory, newest, None, later(2 * every)), DayState::Complete);
+    assert_eq!(state(&inventory, newest, None, later(2 * every + 1)), DayState::Partial);
+}
+
+#[test]
+fn no_day_of_a_span_in_doubt_is_complete_and_the_others_are() {
+    let open = store("s1", Some(date(2026, 1, 30)));
+    let units: Vec<UnitEvidence> =
+        [date(2026, 1, 30), date(2026, 1, 31), date(2026, 2, 1)].map(|day| proof(day, 0)).to_vec();
+    for (span, runs) in [
+        (Span::Month("2026-02".parse().unwrap()), "2C1P"),
+        (Span::Year(2026), "3P"),
+        (Span::All, "3P"),
+        (Span::Year(2025), "3C"),
+    ] {
+        let doubts = vec![Doubt { span, reason: "spoilt".to_owned() }];
+        let evidence = StoreEvidence { units: units.clone(), doubts, ..StoreEvidence::default() };
+        let found = judge(&open, &ventas(), &evidence, at("2026-02-02T20:00:00Z")).unwrap();
+        assert!(found.calendar.runs().starts_with(runs), "{span:?}: {}", found.calendar.runs());
+        assert_eq!(found.doubts, ["spoilt"]);
     }
 }
 
@@ -198,6 +252,7 @@ fn a_summary_gives_percentages_months_lights_and_totals() {
         calendar,
         rows_by_month: rows.iter().map(|(month, rows)| (month.parse().unwrap(), *rows)).collect(),
         proven_at: None,
+        doubts: Vec::new(),
     };
     let mut inactive = one("z", calendar("2026-01-01", "59."), &[("2026-01", 9)]);
     inactive.active = false;
@@ -241,6 +296,7 @@ fn an_almost_complete_store_never_shows_a_hundred_percent() {
         calendar,
         rows_by_month: BTreeMap::new(),
         proven_at: None,
+        doubts: Vec::new(),
     }]);
     let summary = coverage.summary(&CoverageSettings::default(), None, false);
     assert_eq!(summary.stores[0].day_percent, 99.99);
@@ -258,6 +314,7 @@ fn gaps_are_exactly_the_missing_and_partial_days_in_runs_by_month() {
         calendar,
         rows_by_month: BTreeMap::new(),
         proven_at: None,
+        doubts: Vec::new(),
     }]);
     let plan = coverage.gap_plan(&Touched::default());
     let shown: Vec<String> =
@@ -339,6 +396,7 @@ proptest! {
             units: units.into_iter().map(|(at, unit)| UnitEvidence { unit: Unit::Day(day(at)), ..unit }).collect(),
             quarantined: quarantined.into_iter().map(|(sequence, days)| (position(sequence), days.into_iter().map(|at| Unit::Day(day(at))).collect())).collect(),
             differing: differing.into_iter().map(|(at, sequence)| DifferingUnit { unit: Unit::Day(day(at)), awaits: position(sequence) }).collect(),
+            ..StoreEvidence::default()
         };
         let now = base.in_tz("America/New_York").unwrap().timestamp() + jiff::SignedDuration::from_hours(now_hours);
         let definition = ventas();

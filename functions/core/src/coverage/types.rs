@@ -59,6 +59,8 @@ pub enum Light {
     Red,
     /// No due day.
     Grey,
+    /// The coverage is too old to say.
+    Unknown,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

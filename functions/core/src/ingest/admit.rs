@@ -1,11 +1,13 @@
 //! Reads a manifest and decides, before its file is touched, whether it is taken.
 
 use bytes::Bytes;
-use jiff::Timestamp;
-use ribera_storage::batch::{Manifest, ManifestKind, QuarantineReason};
-use ribera_storage::dataset::{DatasetDefinition, Mode};
+use jiff::civil::Date;
+use jiff::{Timestamp, ToSpan};
+use ribera_storage::batch::{MANIFEST_BYTES_MAX, Manifest, QuarantineReason};
+use ribera_storage::dataset::DatasetDefinition;
 use ribera_storage::hex::sha256_hex;
-use ribera_storage::object::ObjectPath;
+use ribera_storage::object::{Bounded, ObjectPath, get_at_most};
+use ribera_storage::text::quoted;
 use ribera_storage::{BatchId, ObjectStore, Result, TableName, paths};
 
 use super::definitions::{Definitions, can_become};
@@ -18,15 +20,26 @@ pub struct Received {
     pub path: ObjectPath,
     pub bytes: Bytes,
     pub sha256: String,
-    /// By the object store's clock, where a listing told.
+    /// By the object store's clock, where it came from a listing.
     pub modified: Option<Timestamp>,
+    /// The manifest, if it is one and lies where it says.
+    pub manifest: Result<Manifest, Refusal>,
+}
+
+impl Received {
+    pub fn new(batch: &BatchId, path: &ObjectPath, bytes: Bytes, modified: Option<Timestamp>) -> Self {
+        let manifest = parse(batch, &bytes);
+        Self { batch: batch.clone(), path: path.clone(), sha256: sha256_hex(&bytes), modified, bytes, manifest }
+    }
 }
 
 /// What reading the inbox and `done/` showed.
 #[derive(Debug)]
-pub enum Reading {
+pub enum InboxLookup {
     /// No such manifest: settled meanwhile, or the event was wrong.
     Absent,
+    /// Larger than a manifest may be. It was not read.
+    TooLarge,
     /// `done/` holds the very same manifest.
     Repeated(Received),
     /// `done/` holds another manifest at the same position: two journals wrote it.
@@ -39,16 +52,19 @@ pub async fn read<S: ObjectStore>(
     path: &ObjectPath,
     batch: &BatchId,
     modified: Option<Timestamp>,
-) -> Result<Reading> {
+) -> Result<InboxLookup> {
     let done_path = paths::done(batch)?;
-    let (bytes, done) = futures::try_join!(objects.get(path), objects.get(&done_path))?;
-    let Some(bytes) = bytes else { return Ok(Reading::Absent) };
-    let sha256 = sha256_hex(&bytes);
-    let received = Received { batch: batch.clone(), path: path.clone(), sha256, modified, bytes };
+    let (read, done) = futures::try_join!(get_at_most(objects, path, MANIFEST_BYTES_MAX), objects.get(&done_path))?;
+    let bytes = match read {
+        Bounded::Absent => return Ok(InboxLookup::Absent),
+        Bounded::TooLarge => return Ok(InboxLookup::TooLarge),
+        Bounded::Whole(bytes) => bytes,
+    };
+    let received = Received::new(batch, path, bytes, modified);
     Ok(match done {
-        None => Reading::Fresh(received),
-        Some(done) if done == received.bytes => Reading::Repeated(received),
-        Some(_) => Reading::Cloned(received),
+        None => InboxLookup::Fresh(received),
+        Some(done) if done == received.bytes => InboxLookup::Repeated(received),
+        Some(_) => InboxLookup::Cloned(received),
     })
 }
 
@@ -62,43 +78,41 @@ pub struct Admitted {
 
 /// Checks the manifest against its path and the definitions. The outer error means that nothing
 /// can be decided now.
-pub fn admit(received: &Received, definitions: &Definitions) -> Result<Result<Admitted, Refusal>> {
-    let manifest = match parse(received) {
-        Ok(manifest) => manifest,
-        Err(refusal) => return Ok(Err(refusal)),
+pub fn admit(received: &Received, definitions: &Definitions, now: Timestamp) -> Result<Result<Admitted, Refusal>> {
+    let manifest = match &received.manifest {
+        Ok(manifest) => manifest.clone(),
+        Err(refusal) => return Ok(Err(refusal.clone())),
     };
     let batch = &received.batch;
-    if !definitions.knows_store(&batch.store)? {
+    let Some(store) = definitions.store(&batch.store)? else {
         let detail = format!("manifest: store: must be declared, got {}", batch.store);
         return Ok(Err(Refusal::new(QuarantineReason::UnknownStore, detail)));
-    }
+    };
     let Some(latest) = definitions.dataset(&batch.dataset)? else {
         let detail = format!("manifest: dataset: must be declared, got {}", batch.dataset);
         return Ok(Err(Refusal::new(QuarantineReason::UnknownDataset, detail)));
     };
     let of_version = definitions.dataset_version(&batch.dataset, manifest.dataset_version)?;
-    let checked = check_against(&manifest, latest, of_version);
+    let checked = check_against(&manifest, latest, of_version).and_then(|()| check_dates(&manifest, store.opened, now));
     let table = definitions.table(batch)?;
     Ok(checked.map(|()| Admitted { received: received.clone(), manifest, table }))
 }
 
-/// The manifest, if it is one and lies where it says.
-pub fn parse(received: &Received) -> Result<Manifest, Refusal> {
-    let manifest = Manifest::from_json(&received.bytes)
-        .map_err(|error| Refusal::new(QuarantineReason::ManifestInvalid, error.message()))?;
+fn parse(batch: &BatchId, bytes: &[u8]) -> Result<Manifest, Refusal> {
+    let manifest =
+        Manifest::from_json(bytes).map_err(|error| Refusal::new(QuarantineReason::ManifestInvalid, error.message()))?;
     let misplaced = |field: &str, expected: &str, got: &str| {
-        let detail = format!("manifest: {field}: must be {expected}, got {}", super::refusal::shown(got));
+        let detail = format!("manifest: {field}: must be {expected}, got {}", quoted(got));
         Err(Refusal::new(QuarantineReason::ManifestMisplaced, detail))
     };
-    if manifest.batch != received.batch {
-        return misplaced("batch", &format!("{} as its path says", received.batch), &manifest.batch.to_string());
+    if manifest.batch != *batch {
+        return misplaced("batch", &format!("{batch} as its path says"), &manifest.batch.to_string());
     }
-    if let Some(file) = &manifest.file {
-        let expected = paths::landing(&manifest.batch, manifest.month, &file.sha256)
-            .map_err(|error| Refusal::new(QuarantineReason::ManifestInvalid, error.message()))?;
-        if file.path != expected.as_str() {
-            return misplaced("file.path", expected.as_str(), &file.path);
-        }
+    let file = &manifest.file;
+    let expected = paths::landing(&manifest.batch, manifest.month, &file.sha256)
+        .map_err(|error| Refusal::new(QuarantineReason::ManifestInvalid, error.message()))?;
+    if file.path != expected.as_str() {
+        return misplaced("file.path", expected.as_str(), &file.path);
     }
     Ok(manifest)
 }
@@ -119,15 +133,44 @@ fn check_against(
             return Err(Refusal::new(QuarantineReason::UnknownDatasetVersion, detail));
         }
     }
-    if manifest.kind == ManifestKind::Void {
-        return Ok(());
-    }
     let invalid = |detail: String| Err(Refusal::new(QuarantineReason::ManifestInvalid, detail));
-    if manifest.mode != Mode::Replace && latest.mode != Mode::Upsert {
-        return invalid(format!("manifest: mode: must be replace as the dataset says, got {:?}", manifest.mode));
+    if let Some(facts) = manifest.units.iter().find(|facts| !latest.has_unit(facts.unit)) {
+        return invalid(format!("manifest: units: must fit a {:?} dataset, got {}", latest.kind, facts.unit));
     }
-    match manifest.units.iter().find(|facts| !latest.has_unit(facts.unit)) {
-        Some(facts) => invalid(format!("manifest: units: must fit a {:?} dataset, got {}", latest.kind, facts.unit)),
+    // A sum that no definition names would be compared as 0 here and written into the log there.
+    let summed = &of_version.unwrap_or(latest).audit_sums;
+    let all = manifest.units.iter().flat_map(|facts| std::iter::once(&facts.file).chain(&facts.audit));
+    match all.flat_map(|facts| facts.sums.keys()).find(|name| !summed.contains(name)) {
+        Some(name) => invalid(format!(
+            "manifest: units.sums: must be among the dataset's audit_sums ({}), got {}",
+            summed.join(", "),
+            quoted(name)
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Days that a store without an opening date may reach back: as many as a calendar shows.
+const DAYS_BACK_MAX: i64 = 10_000;
+
+/// Refuses business dates that no till can mean: before the year that preceded the opening, or
+/// later than the day after tomorrow by our clock (the farthest zone is a day ahead). Each month is
+/// a partition of a table that all stores share.
+fn check_dates(manifest: &Manifest, opened: Option<Date>, now: Timestamp) -> Result<(), Refusal> {
+    let today = now.to_zoned(jiff::tz::TimeZone::UTC).date();
+    let first = match opened {
+        Some(opened) => opened.saturating_sub(1.year()),
+        None => today.saturating_sub(DAYS_BACK_MAX.days()),
+    };
+    let last = today.saturating_add(2.days());
+    let dated = manifest.units.iter().filter_map(|facts| Some((facts.unit, facts.unit.date()?)));
+    match dated.into_iter().find(|(_, date)| *date < first || *date > last) {
+        Some((unit, _)) => Err(Refusal::new(
+            QuarantineReason::DateOutsideBatch,
+            format!(
+                "manifest: units: must lie between {first} (a year before the store opened, or {DAYS_BACK_MAX} days ago) and {last}, got {unit}"
+            ),
+        )),
         None => Ok(()),
     }
 }

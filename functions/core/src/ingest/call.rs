@@ -5,20 +5,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::future::join_all;
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
-use ribera_storage::batch::{AckOutcome, Manifest, ManifestKind, QuarantineReason};
-use ribera_storage::dataset::{DatasetDefinition, Mode};
-use ribera_storage::delta::{BatchOutcome, CommitReport, Ports, READY_AGE_MAX, ReadyRecord, Snapshot, Table};
-use ribera_storage::ports::{Clock, Random};
+use ribera_storage::batch::{AckOutcome, QuarantineReason};
+use ribera_storage::control;
+use ribera_storage::dataset::DatasetDefinition;
+use ribera_storage::delta::{BatchOutcome, CommitReport, READY_AGE_MAX, ReadyRecord, Snapshot, Table};
+use ribera_storage::ports::Ports;
 use ribera_storage::{BatchId, Error, ObjectStore, Result, TableName, paths};
 
-use super::admit::{self, Admitted, Reading, Received};
+use super::admit::{self, Admitted, InboxLookup, Received};
 use super::definitions::Definitions;
 use super::encode::{self, Fetched};
 use super::refusal::Refusal;
 use super::settle::{self, Verdict};
 use super::validate::CheckWarning;
-use super::{IngestSettings, Item, ManifestOutcome, Outcome};
-use crate::Deps;
+use super::{FailureCause, IngestSettings, Item, ManifestOutcome, Outcome};
 
 /// Small requests in flight at once.
 const CONCURRENCY: usize = 32;
@@ -27,22 +27,22 @@ const CONCURRENCY: usize = 32;
 const WAVE_BYTES_MAX: u64 = 64 << 20;
 
 /// Decides every item; the outcomes are in the items' order.
-pub async fn ingest<S: ObjectStore, C: Clock, R: Random>(
-    deps: &Deps<S, C, R>,
+pub async fn ingest<S: ObjectStore>(
+    ports: Ports<'_, S>,
     settings: &IngestSettings,
     items: Vec<Item>,
 ) -> Result<Vec<ManifestOutcome>> {
-    let call = Call { deps, settings, started_at: deps.clock.now() };
+    let call = Call { ports, settings, started_at: ports.clock.now() };
     let batches: Vec<Option<BatchId>> = items.iter().map(|item| paths::batch_of("inbox", &item.path).ok()).collect();
     let named: Vec<BatchId> = batches.iter().flatten().cloned().collect();
     let readings = stream::iter(items.iter().zip(&batches))
         .map(|(item, batch)| call.read(item, batch.as_ref()))
         .buffered(CONCURRENCY)
         .collect::<Vec<_>>();
-    let (definitions, readings) = futures::join!(Definitions::load(&deps.store, &named), readings);
+    let (definitions, readings) = futures::join!(Definitions::load(ports.objects, &named), readings);
     let mut definitions = definitions?;
     for (dataset, version) in versions_of(&readings) {
-        definitions.load_older(&deps.store, &dataset, version).await;
+        definitions.load_older(ports.objects, &dataset, version).await;
     }
     let steps: Vec<Step> =
         stream::iter(readings).map(|reading| call.admit(reading, &definitions)).buffered(CONCURRENCY).collect().await;
@@ -51,8 +51,8 @@ pub async fn ingest<S: ObjectStore, C: Clock, R: Random>(
     Ok(items.map(|((item, batch), outcome)| ManifestOutcome { path: item.path.to_string(), batch, outcome }).collect())
 }
 
-struct Call<'a, S, C, R> {
-    deps: &'a Deps<S, C, R>,
+struct Call<'a, S> {
+    ports: Ports<'a, S>,
     settings: &'a IngestSettings,
     started_at: Timestamp,
 }
@@ -64,13 +64,11 @@ type Known = BTreeMap<TableName, Result<Option<Snapshot>>>;
 enum Step {
     Decided(Outcome),
     Admitted(Box<Admitted>),
-    /// Its record waits for the commit, whose outcome decides; or, for a quarantined batch of an
-    /// ordered stream, only closes its number.
+    /// Its record waits for the commit, whose outcome decides.
     Ready {
         received: Received,
         record: Box<ReadyRecord>,
         warnings: Vec<CheckWarning>,
-        quarantined: Option<Refusal>,
     },
 }
 
@@ -80,7 +78,7 @@ enum Read {
     Fresh(Received),
 }
 
-impl<S: ObjectStore, C: Clock, R: Random> Call<'_, S, C, R> {
+impl<S: ObjectStore> Call<'_, S> {
     async fn read(&self, item: &Item, batch: Option<&BatchId>) -> Read {
         self.try_read(item, batch).await.unwrap_or_else(|error| Read::Decided(failed(&error)))
     }
@@ -88,34 +86,38 @@ impl<S: ObjectStore, C: Clock, R: Random> Call<'_, S, C, R> {
     async fn try_read(&self, item: &Item, batch: Option<&BatchId>) -> Result<Read> {
         let Some(batch) = batch else {
             let detail = format!("inbox: path: must be inbox/STORE/DATASET/EPOCH-SEQUENCE.json, got {}", item.path);
-            let refused = settle::quarantine_unreadable(self.deps, &item.path, &detail).await?;
+            let refused = settle::quarantine_unreadable(self.ports, &item.path, &detail).await?;
             return Ok(Read::Decided(refused.map_or(Outcome::AlreadyDone, |refusal| quarantined(&refusal))));
         };
-        Ok(match admit::read(&self.deps.store, &item.path, batch, item.modified).await? {
-            Reading::Absent => Read::Decided(Outcome::AlreadyDone),
-            Reading::Repeated(received) => {
+        Ok(match admit::read(self.ports.objects, &item.path, batch, item.modified).await? {
+            InboxLookup::Absent => Read::Decided(Outcome::AlreadyDone),
+            InboxLookup::TooLarge => {
+                let refusal = settle::quarantine_too_large(self.ports, &item.path, batch).await?;
+                Read::Decided(quarantined(&refusal))
+            }
+            InboxLookup::Repeated(received) => {
                 self.clear_repeated(&received).await?;
                 Read::Decided(Outcome::AlreadyDone)
             }
-            Reading::Cloned(received) => {
-                Read::Decided(quarantined(&settle::quarantine_clone(self.deps, &received).await?))
+            InboxLookup::Cloned(received) => {
+                Read::Decided(quarantined(&settle::quarantine_clone(self.ports, &received).await?))
             }
-            Reading::Fresh(received) => Read::Fresh(received),
+            InboxLookup::Fresh(received) => Read::Fresh(received),
         })
     }
 
     /// `done/` has it; whoever moved it there may have died before clearing the inbox. A quarantine
     /// record that a replay took away meanwhile is put back, so that no verdict stands without one.
     async fn clear_repeated(&self, received: &Received) -> Result<()> {
-        let standing = settle::standing(&self.deps.store, &received.batch, &received.sha256).await?;
+        let standing = settle::standing(self.ports.objects, &received.batch, &received.sha256).await?;
         if let Some(AckOutcome::Quarantined { reason, detail }) = standing {
             let record = paths::quarantine(&received.batch)?;
-            if self.deps.store.head(&record).await?.is_none() {
+            if self.ports.objects.head(&record).await?.is_none() {
                 let refusal = Refusal::new(reason, detail);
-                return settle::quarantine(self.deps, received, &refusal, None, self.started_at).await;
+                return settle::quarantine(self.ports, received, &refusal, None, self.started_at).await;
             }
         }
-        settle::close(self.deps, received).await
+        settle::close(self.ports, received).await
     }
 
     async fn admit(&self, reading: Read, definitions: &Definitions) -> Step {
@@ -123,7 +125,7 @@ impl<S: ObjectStore, C: Clock, R: Random> Call<'_, S, C, R> {
             Read::Decided(outcome) => return Step::Decided(outcome),
             Read::Fresh(received) => received,
         };
-        match admit::admit(&received, definitions) {
+        match admit::admit(&received, definitions, self.started_at) {
             Ok(Ok(admitted)) => Step::Admitted(Box::new(admitted)),
             Ok(Err(refusal)) => self.refuse(received, refusal, definitions).await,
             Err(error) => Step::Decided(failed(&error)),
@@ -151,7 +153,7 @@ impl<S: ObjectStore, C: Clock, R: Random> Call<'_, S, C, R> {
             .await;
         for (table, report) in &reports {
             if report.as_ref().is_ok_and(|report| report.checkpoint_due) {
-                checkpoint(self.deps, table).await;
+                checkpoint(self.ports, table).await;
             }
         }
         outcomes
@@ -165,7 +167,7 @@ impl<S: ObjectStore, C: Clock, R: Random> Call<'_, S, C, R> {
         });
         let tables: BTreeSet<TableName> = found.collect();
         let load = async |table: TableName| {
-            let snapshot = Table::new(&self.deps.store, table.clone()).load().await;
+            let snapshot = Table::new(self.ports.objects, table.clone()).load().await;
             (table, snapshot)
         };
         join_all(tables.into_iter().map(load)).await.into_iter().collect()
@@ -176,7 +178,7 @@ impl<S: ObjectStore, C: Clock, R: Random> Call<'_, S, C, R> {
             Step::Admitted(admitted) => self
                 .try_prepare(*admitted, definitions, known)
                 .await
-                .unwrap_or_else(|error| Step::Decided(failed(&error))),
+                .unwrap_or_else(|error| Step::Decided(failed_batch(&error))),
             step => step,
         }
     }
@@ -185,29 +187,29 @@ impl<S: ObjectStore, C: Clock, R: Random> Call<'_, S, C, R> {
         let Admitted { received, manifest, table } = &admitted;
         let unknown = || Error::bug(format!("{}: its dataset vanished", received.batch));
         let latest = definitions.dataset(&received.batch.dataset)?.ok_or_else(unknown)?;
-        let Some(file) = &manifest.file else { return self.prepare_void(&admitted, latest).await };
         if let Some(step) = self.resume(&admitted, latest, known).await? {
             return Ok(step);
         }
-        let bytes = match encode::fetch(&self.deps.store, file, &self.settings.limits).await? {
+        let bytes = match encode::fetch(self.ports.objects, &manifest.file, &self.settings.limits).await? {
             Fetched::Whole(bytes) => bytes,
             Fetched::Refused(refusal) => return Ok(self.refuse(received.clone(), refusal, definitions).await),
             Fetched::NotThere => return self.wait_for_file(&admitted, definitions).await,
         };
         let definition =
             definitions.dataset_version(&received.batch.dataset, manifest.dataset_version)?.ok_or_else(unknown)?;
-        let encoded = match encode::encode(&admitted, bytes, definition, latest, &self.settings.limits)? {
+        let arrived_at = received.modified.map_or(self.started_at, |modified| modified.min(self.started_at));
+        let encoded = match encode::encode(&admitted, bytes, definition, latest, &self.settings.limits, arrived_at)? {
             Ok(encoded) => encoded,
             Err(refusal) => return Ok(self.refuse(received.clone(), refusal, definitions).await),
         };
-        let lake = Table::new(&self.deps.store, table.clone());
+        let lake = Table::new(self.ports.objects, table.clone());
         let partition = latest.partition(&received.batch.store, manifest.month);
         let mut files = Vec::with_capacity(encoded.files.len());
         for file in &encoded.files {
-            files.push(lake.put_file(ports(self.deps), &partition, file).await?);
+            files.push(lake.put_file(self.ports, &partition, file).await?);
         }
-        let now = self.deps.clock.now();
-        let record = ReadyRecord::new(table, latest, manifest, &received.sha256, files, now);
+        let now = self.ports.clock.now();
+        let record = ReadyRecord::new(table, latest, manifest, &received.sha256, files, now)?;
         lake.put_ready(&record).await?;
         Ok(ready(&admitted, record, encoded.warnings))
     }
@@ -220,56 +222,35 @@ impl<S: ObjectStore, C: Clock, R: Random> Call<'_, S, C, R> {
             Some(loaded) if received.modified.is_some() => loaded.as_ref(),
             _ => return Ok(None),
         };
-        let lake = Table::new(&self.deps.store, table.clone());
+        let lake = Table::new(self.ports.objects, table.clone());
         if let Some(snapshot) = snapshot.map_err(|error| Error::new(error.kind(), error.to_string()))?
             && let Some(outcome) = lake.settled(snapshot, latest, manifest)?
         {
+            // A call that died after its commit may have left it.
+            lake.delete_ready(&received.batch).await?;
             return self.announce(received, table, &outcome, &[]).await.map(|outcome| Some(Step::Decided(outcome)));
         }
         // A record that cannot be read is written anew.
         let current = lake.load_ready(&received.batch).await.ok().flatten().filter(|record| {
             record.manifest_sha256 == received.sha256
-                && record.kind == ManifestKind::Batch
-                && self.deps.clock.now().duration_since(record.ready_at) < READY_AGE_MAX
+                && self.ports.clock.now().duration_since(record.ready_at) < READY_AGE_MAX
         });
         Ok(current.map(|record| ready(admitted, record, Vec::new())))
-    }
-
-    /// A number that is closed without data matters only where the stream's order does.
-    async fn prepare_void(&self, admitted: &Admitted, latest: &DatasetDefinition) -> Result<Step> {
-        let Admitted { received, table, .. } = admitted;
-        if latest.mode == Mode::Upsert {
-            let record = self.put_void(received, table, latest).await?;
-            return Ok(ready(admitted, record, Vec::new()));
-        }
-        self.announce(received, table, &BatchOutcome::Voided, &[]).await.map(Step::Decided)
-    }
-
-    async fn put_void(
-        &self,
-        received: &Received,
-        table: &TableName,
-        latest: &DatasetDefinition,
-    ) -> Result<ReadyRecord> {
-        let now = self.deps.clock.now();
-        let record = ReadyRecord::void(table, latest, &received.batch, &received.sha256, now);
-        Table::new(&self.deps.store, table.clone()).put_ready(&record).await?;
-        Ok(record)
     }
 
     async fn wait_for_file(&self, admitted: &Admitted, definitions: &Definitions) -> Result<Step> {
         let received = &admitted.received;
         let modified = match received.modified {
             Some(modified) => modified,
-            None => match self.deps.store.head(&received.path).await? {
+            None => match self.ports.objects.head(&received.path).await? {
                 Some(meta) => meta.modified,
                 None => return Ok(Step::Decided(Outcome::AlreadyDone)),
             },
         };
-        if !encode::has_waited(modified, self.deps.clock.now(), self.settings.file_wait_seconds) {
+        if !encode::has_waited(modified, self.ports.clock.now(), self.settings.file_wait_seconds) {
             return Ok(Step::Decided(Outcome::Waiting));
         }
-        let path = admitted.manifest.file.as_ref().map_or("", |file| file.path.as_str());
+        let path = &admitted.manifest.file.path;
         let detail = format!(
             "file: must arrive within {} s of its manifest, got nothing at {path}",
             self.settings.file_wait_seconds
@@ -278,32 +259,16 @@ impl<S: ObjectStore, C: Clock, R: Random> Call<'_, S, C, R> {
         Ok(self.refuse(received.clone(), refusal, definitions).await)
     }
 
-    /// Quarantines; where the stream's order matters its number is closed too, and that comes
-    /// first, so that a call that dies in between leaves the record to a sweep.
     async fn refuse(&self, received: Received, refusal: Refusal, definitions: &Definitions) -> Step {
         match self.try_refuse(&received, &refusal, definitions).await {
-            Ok(None) => Step::Decided(quarantined(&refusal)),
-            Ok(Some(record)) => {
-                Step::Ready { received, record: Box::new(record), warnings: Vec::new(), quarantined: Some(refusal) }
-            }
+            Ok(()) => Step::Decided(quarantined(&refusal)),
             Err(error) => Step::Decided(failed(&error)),
         }
     }
 
-    async fn try_refuse(
-        &self,
-        received: &Received,
-        refusal: &Refusal,
-        definitions: &Definitions,
-    ) -> Result<Option<ReadyRecord>> {
+    async fn try_refuse(&self, received: &Received, refusal: &Refusal, definitions: &Definitions) -> Result<()> {
         let table = definitions.table(&received.batch)?;
-        let latest = definitions.dataset(&received.batch.dataset).ok().flatten();
-        let closing = match latest.filter(|latest| latest.mode == Mode::Upsert) {
-            Some(latest) => Some(self.put_void(received, &table, latest).await?),
-            None => None,
-        };
-        settle::quarantine(self.deps, received, refusal, Some(table), self.started_at).await?;
-        Ok(closing)
+        settle::quarantine(self.ports, received, refusal, Some(table), self.started_at).await
     }
 
     async fn commit_table(
@@ -317,29 +282,24 @@ impl<S: ObjectStore, C: Clock, R: Random> Call<'_, S, C, R> {
             steps.iter().filter_map(record_of).filter(|record| record.table == *table).cloned().collect();
         let dataset = own.first().map(|record| definitions.dataset(&record.batch.dataset)).transpose()?.flatten();
         let dataset = dataset.ok_or_else(|| Error::bug(format!("table {table}: its dataset vanished")))?;
-        Table::new(&self.deps.store, table.clone()).commit_records_from(ports(self.deps), dataset, &own, base).await
+        Table::new(self.ports.objects, table.clone()).commit_records_from(self.ports, dataset, &own, base).await
     }
 
     async fn conclude(&self, step: &Step, report: Option<&Result<CommitReport>>) -> Outcome {
-        let Step::Ready { received, record, warnings, quarantined: refusal } = step else {
+        let Step::Ready { received, record, warnings } = step else {
             return match step {
                 Step::Decided(outcome) => outcome.clone(),
                 _ => failed(&Error::bug("a manifest was admitted and not prepared")),
             };
         };
-        if let Some(refusal) = refusal {
-            // Its verdict is out already; the record only closes its number.
-            return quarantined(refusal);
-        }
         let report = match report {
             Some(Ok(report)) => report,
             Some(Err(error)) => return failed(error),
             None => return failed(&Error::bug(format!("table {}: was not committed", record.table))),
         };
         match report.outcome(&received.batch) {
-            Some(BatchOutcome::Waiting { .. }) => Outcome::Waiting,
             Some(BatchOutcome::Expired) => {
-                let _ = Table::new(&self.deps.store, record.table.clone()).delete_ready(&received.batch).await;
+                let _ = Table::new(self.ports.objects, record.table.clone()).delete_ready(&received.batch).await;
                 failed(&Error::retry("its ready record expired and is written anew by the next sweep"))
             }
             Some(BatchOutcome::Failed(error)) => failed(error),
@@ -364,29 +324,24 @@ impl<S: ObjectStore, C: Clock, R: Random> Call<'_, S, C, R> {
                 Outcome::Committed { version: *version, rows: *rows },
             ),
             BatchOutcome::Superseded => (AckOutcome::Superseded, Outcome::Superseded),
-            BatchOutcome::Voided => (AckOutcome::Voided, Outcome::Voided),
             other => return Err(Error::bug(format!("{}: is not settled: {other:?}", received.batch))),
         };
         let table = table.clone();
-        settle::settle(self.deps, Verdict { received, table, outcome, started_at: self.started_at, warnings }).await?;
+        settle::settle(self.ports, Verdict { received, table, outcome, started_at: self.started_at, warnings }).await?;
         Ok(shown)
     }
 }
 
 /// Writes a checkpoint; that it failed is no one's concern but the log's.
-pub async fn checkpoint<S: ObjectStore, C: Clock, R: Random>(deps: &Deps<S, C, R>, table: &TableName) {
-    if let Err(error) = Table::new(&deps.store, table.clone()).checkpoint(ports(deps)).await {
+pub async fn checkpoint<S: ObjectStore>(ports: Ports<'_, S>, table: &TableName) {
+    if let Err(error) = Table::new(ports.objects, table.clone()).checkpoint(ports).await {
         tracing::warn!(%table, %error, "checkpoint not written; readers replay more entries until the next one");
     }
 }
 
-pub fn ports<S, C: Clock, R: Random>(deps: &Deps<S, C, R>) -> Ports<'_> {
-    Ports { clock: &deps.clock, random: &deps.random }
-}
-
 fn ready(admitted: &Admitted, record: ReadyRecord, warnings: Vec<CheckWarning>) -> Step {
     let received = admitted.received.clone();
-    Step::Ready { received, record: Box::new(record), warnings, quarantined: None }
+    Step::Ready { received, record: Box::new(record), warnings }
 }
 
 fn record_of(step: &Step) -> Option<&ReadyRecord> {
@@ -399,7 +354,7 @@ fn waves(steps: Vec<Step>) -> Vec<Vec<Step>> {
     let mut bytes_left = 0;
     for step in steps {
         let bytes = match &step {
-            Step::Admitted(admitted) => admitted.manifest.file.as_ref().map_or(0, |file| file.bytes),
+            Step::Admitted(admitted) => admitted.manifest.file.bytes,
             _ => 0,
         };
         match waves.last_mut() {
@@ -418,7 +373,7 @@ fn waves(steps: Vec<Step>) -> Vec<Vec<Step>> {
 fn versions_of(readings: &[Read]) -> BTreeSet<(ribera_storage::DatasetName, u32)> {
     let version = |reading: &Read| match reading {
         Read::Fresh(received) => {
-            let manifest = Manifest::from_json(&received.bytes).ok()?;
+            let manifest = received.manifest.as_ref().ok()?;
             Some((received.batch.dataset.clone(), manifest.dataset_version))
         }
         Read::Decided(_) => None,
@@ -426,8 +381,22 @@ fn versions_of(readings: &[Read]) -> BTreeSet<(ribera_storage::DatasetName, u32)
     readings.iter().filter_map(version).collect()
 }
 
+/// An error that has nothing to do with the batch in hand.
 pub fn failed(error: &Error) -> Outcome {
-    Outcome::Failed { message: error.to_string() }
+    let cause = if error.is_retry() { FailureCause::Retry } else { FailureCause::Shared };
+    Outcome::Failed { message: error.line(), cause }
+}
+
+/// An error that arose over the batch's own bytes.
+fn failed_batch(error: &Error) -> Outcome {
+    let cause = if error.is_retry() { FailureCause::Retry } else { FailureCause::Batch };
+    Outcome::Failed { message: error.line(), cause }
+}
+
+/// Takes a batch out of the queue for the next commit.
+pub async fn delete_ready<S: ObjectStore>(ports: Ports<'_, S>, batch: &BatchId) -> Result<()> {
+    let table = control::load_settings(ports.objects).await?.table(&batch.dataset, &batch.store)?;
+    Table::new(ports.objects, table).delete_ready(batch).await
 }
 
 pub fn quarantined(refusal: &Refusal) -> Outcome {

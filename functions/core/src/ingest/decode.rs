@@ -12,13 +12,15 @@ use bytes::Bytes;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
 };
+use parquet::basic::Compression;
 use parquet::file::metadata::PageIndexPolicy;
 use ribera_storage::batch::QuarantineReason;
 use ribera_storage::dataset::Column;
+use ribera_storage::text::quoted;
 
 use super::limits::Limits;
 use super::pages::check_pages;
-use super::refusal::{Refusal, shown};
+use super::refusal::Refusal;
 
 /// Rows of a decoded batch. Small enough to stay in the cache, large enough to be quick.
 const BATCH_ROWS: usize = 8192;
@@ -71,6 +73,7 @@ fn open(bytes: Bytes, columns: &[Column], rows: u64, limits: &Limits) -> Result<
     let found = ArrowReaderMetadata::load(&bytes, options.clone()).map_err(Refusal::unreadable)?;
     check_schema(found.schema(), columns)?;
     check_rows(&found, rows, limits)?;
+    check_codecs(&found)?;
     check_pages(&bytes, found.metadata(), limits)?;
     let views: Vec<Field> = found.schema().fields().iter().map(|field| as_view(field)).collect();
     let options = options.with_schema(Arc::new(Schema::new(views)));
@@ -123,7 +126,7 @@ fn check_schema(found: &Schema, columns: &[Column]) -> Result<(), Refusal> {
     if let Some(extra) = found.fields().iter().find(|field| columns.iter().all(|column| column.name != *field.name())) {
         return Err(Refusal::schema(format!(
             "column {}: must not be there, got {}",
-            shown(extra.name()),
+            quoted(extra.name()),
             extra.data_type()
         )));
     }
@@ -154,6 +157,21 @@ fn check_rows(found: &ArrowReaderMetadata, expected: u64, limits: &Limits) -> Re
             QuarantineReason::RowsMismatch,
             format!("rows: must be {expected} as the manifest says, got {rows}"),
         ));
+    }
+    Ok(())
+}
+
+/// Only the codecs that agents write: each one more is code that a stranger's bytes reach.
+fn check_codecs(found: &ArrowReaderMetadata) -> Result<(), Refusal> {
+    let columns = found.metadata().row_groups().iter().flat_map(|group| group.columns());
+    for column in columns {
+        if !matches!(column.compression(), Compression::UNCOMPRESSED | Compression::ZSTD(_)) {
+            return Err(Refusal::unreadable(format!(
+                "column {} compressed with {}, where zstd or nothing is allowed",
+                quoted(&column.column_path().string()),
+                column.compression()
+            )));
+        }
     }
     Ok(())
 }

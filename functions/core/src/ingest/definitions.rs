@@ -6,10 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::future::join_all;
 use ribera_storage::control::{self, Settings};
+use ribera_storage::dataset::evolution;
 use ribera_storage::dataset::{DatasetDefinition, shipped};
-use ribera_storage::delta::evolution;
 use ribera_storage::numbered;
 use ribera_storage::object::list_all;
+use ribera_storage::store::StoreDefinition;
 use ribera_storage::{BatchId, DatasetName, Error, ObjectStore, Result, StoreId, TableName, paths};
 
 /// More stores than this are read by one call for all of them.
@@ -18,7 +19,7 @@ const STORES_SINGLY_MAX: usize = 8;
 #[derive(Debug)]
 pub struct Definitions {
     settings: Settings,
-    stores: BTreeMap<StoreId, Found<()>>,
+    stores: BTreeMap<StoreId, Found<StoreDefinition>>,
     datasets: BTreeMap<DatasetName, Found<DatasetDefinition>>,
     /// Older versions that manifests of this call name.
     older: BTreeMap<(DatasetName, u32), Found<DatasetDefinition>>,
@@ -46,19 +47,19 @@ impl Definitions {
         })
     }
 
-    /// Adds an older version of a dataset, once some manifest named it.
+    /// Adds an older version of a dataset, once some manifest named it. The latest is at hand.
     pub async fn load_older<S: ObjectStore>(&mut self, objects: &S, dataset: &DatasetName, version: u32) {
+        if matches!(self.datasets.get(dataset), Some(Ok(Some(latest))) if latest.version == version) {
+            return;
+        }
         if let Entry::Vacant(vacant) = self.older.entry((dataset.clone(), version)) {
             vacant.insert(found(load_version(objects, dataset, version).await));
         }
     }
 
-    pub fn knows_store(&self, store: &StoreId) -> Result<bool> {
-        match self.stores.get(store) {
-            Some(Ok(definition)) => Ok(definition.is_some()),
-            Some(Err(message)) => Err(Error::config(message.clone())),
-            None => Ok(false),
-        }
+    /// The store's definition, or `None` for a store that is not declared.
+    pub fn store(&self, store: &StoreId) -> Result<Option<&StoreDefinition>> {
+        taken(self.stores.get(store))
     }
 
     /// The latest definition, or `None` for a dataset that is not known.
@@ -80,16 +81,19 @@ impl Definitions {
     }
 }
 
-async fn load_stores<S: ObjectStore>(objects: &S, wanted: BTreeSet<&StoreId>) -> Result<BTreeMap<StoreId, Found<()>>> {
+async fn load_stores<S: ObjectStore>(
+    objects: &S,
+    wanted: BTreeSet<&StoreId>,
+) -> Result<BTreeMap<StoreId, Found<StoreDefinition>>> {
     if wanted.len() > STORES_SINGLY_MAX {
         // One unreadable definition must not hold up the rest: then they are read one by one.
         if let Ok(all) = control::load_stores(objects).await {
-            return Ok(all.into_iter().map(|store| (store.id, Ok(Some(())))).collect());
+            return Ok(all.into_iter().map(|store| (store.id.clone(), Ok(Some(store)))).collect());
         }
     }
     let one = async |id: &StoreId| match control::load_store(objects, id).await {
         Err(error) if error.is_retry() => Err(error),
-        store => Ok((id.clone(), found(store.map(|store| store.map(drop))))),
+        store => Ok((id.clone(), found(store))),
     };
     join_all(wanted.into_iter().map(one)).await.into_iter().collect()
 }

@@ -8,8 +8,8 @@ use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use bytes::Bytes;
 use jiff::Timestamp;
 use ribera_storage::batch::{FileFacts, QuarantineReason};
-use ribera_storage::dataset::{DatasetDefinition, Mode};
-use ribera_storage::delta::{LakeFile, LakeWriter, LakeWriterOptions, UnitTag, keys_schema};
+use ribera_storage::dataset::DatasetDefinition;
+use ribera_storage::delta::{LakeFile, LakeWriter, LakeWriterOptions, UnitTag};
 use ribera_storage::hex::sha256_hex;
 use ribera_storage::object::ObjectPath;
 use ribera_storage::{Error, ErrorKind, ObjectStore, Result};
@@ -55,27 +55,23 @@ pub struct Encoded {
     pub warnings: Vec<CheckWarning>,
 }
 
-/// Validates every row against the definition of the manifest's version and encodes it.
+/// Validates every row against the definition of the manifest's version and encodes it. The batch
+/// has arrived by `received_at`, by our clock.
 pub fn encode(
     admitted: &Admitted,
     bytes: Bytes,
     definition: &DatasetDefinition,
     latest: &DatasetDefinition,
     limits: &Limits,
+    received_at: Timestamp,
 ) -> Result<Result<Encoded, Refusal>> {
     let manifest = &admitted.manifest;
-    let rows = manifest.file.as_ref().map_or(0, |file| file.rows);
-    let units = manifest.units.iter().map(|facts| UnitTag::new(manifest.batch.position, facts)).collect();
-    let keys_only = manifest.mode == Mode::Delete;
-    let definition = if keys_only { of_keys(definition) } else { definition.clone() };
-    let options = LakeWriterOptions::default();
-    let (target, mut writer) = if keys_only {
-        (keys_schema(latest), LakeWriter::for_keys(latest, units, options)?)
-    } else {
-        (latest.arrow_schema(), LakeWriter::new(latest, units, options)?)
-    };
+    let rows = manifest.file.rows;
+    let units = manifest.units.iter().map(|facts| UnitTag::new(manifest.batch.position, facts, received_at)).collect();
+    let target = latest.arrow_schema();
+    let mut writer = LakeWriter::new(latest, units, LakeWriterOptions::default())?;
     let work = || -> Result<Encoded, Stop> {
-        let mut validator = Validator::new(&definition, manifest, &manifest.batch.store, limits)?;
+        let mut validator = Validator::new(definition, manifest, &manifest.batch.store, limits)?;
         let file = BatchFile::open(bytes, &definition.columns, rows, limits)?;
         let target = views_of(&target, file.schema());
         for batch in file {
@@ -112,17 +108,6 @@ impl From<Error> for Stop {
             _ => Self::Failed(error),
         }
     }
-}
-
-/// The part of a definition that the keys of a `delete` have: no sums, no checks.
-fn of_keys(definition: &DatasetDefinition) -> DatasetDefinition {
-    let schema = keys_schema(definition);
-    let mut keys = definition.clone();
-    keys.columns.retain(|column| schema.index_of(&column.name).is_ok());
-    keys.audit_sums.clear();
-    keys.checks.clear();
-    keys.store_column = None;
-    keys
 }
 
 /// `target` with the text columns that the file has as views left as views: the writer takes both,

@@ -7,11 +7,9 @@
 use jiff::Timestamp;
 use ribera_storage::batch::QuarantineReason;
 use ribera_storage::object::ObjectPath;
-use ribera_storage::ports::{Clock, Random};
+use ribera_storage::ports::Ports;
 use ribera_storage::{BatchId, ObjectStore, Result};
 use serde::{Deserialize, Serialize};
-
-use crate::Deps;
 
 mod admit;
 mod call;
@@ -19,6 +17,7 @@ mod decode;
 mod definitions;
 mod encode;
 pub mod event;
+mod failures;
 mod limits;
 mod pages;
 pub mod quarantine;
@@ -29,7 +28,6 @@ mod sweep;
 mod validate;
 
 pub use limits::Limits;
-pub(crate) use refusal::shown;
 pub(crate) use settle::put_json;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -47,6 +45,19 @@ impl Default for IngestSettings {
     }
 }
 
+/// What a failure lies in: decides how long a batch may go on failing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureCause {
+    /// The batch itself.
+    Batch,
+    /// Something that other batches need as well: a table, a definition.
+    Shared,
+    /// The object store did not answer, or another call was quicker.
+    #[default]
+    Retry,
+}
+
 /// What became of one manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
@@ -58,8 +69,6 @@ pub enum Outcome {
     },
     /// Every unit had been won by a higher position.
     Superseded,
-    /// A void: the number is closed.
-    Voided,
     Quarantined {
         reason: QuarantineReason,
         detail: String,
@@ -68,9 +77,12 @@ pub enum Outcome {
     AlreadyDone,
     /// Its file is not there yet.
     Waiting,
-    /// Something failed that may succeed later; the manifest stays.
+    /// Something failed that may succeed later; the manifest stays. What fails in every sweep is
+    /// quarantined in the end.
     Failed {
         message: String,
+        #[serde(default)]
+        cause: FailureCause,
     },
 }
 
@@ -115,8 +127,8 @@ pub struct SweepReport {
 ///
 /// An error means that nothing could be decided at all (the store is unreachable); what fails for
 /// one manifest is in its outcome, and the rest goes on.
-pub async fn ingest_event<S: ObjectStore, C: Clock, R: Random>(
-    deps: &Deps<S, C, R>,
+pub async fn ingest_event<S: ObjectStore>(
+    ports: Ports<'_, S>,
     settings: &IngestSettings,
     manifest_paths: &[ObjectPath],
 ) -> Result<IngestReport> {
@@ -126,16 +138,16 @@ pub async fn ingest_event<S: ObjectStore, C: Clock, R: Random>(
             items.push(Item { path: path.clone(), modified: None });
         }
     }
-    Ok(IngestReport { outcomes: call::ingest(deps, settings, items).await? })
+    Ok(IngestReport { outcomes: call::ingest(ports, settings, items).await? })
 }
 
 /// Ingests whatever the inbox holds and finishes what a call that died left ready.
-pub async fn sweep<S: ObjectStore, C: Clock, R: Random>(
-    deps: &Deps<S, C, R>,
+pub async fn sweep<S: ObjectStore>(
+    ports: Ports<'_, S>,
     settings: &IngestSettings,
     budget: &SweepBudget,
 ) -> Result<SweepReport> {
-    sweep::sweep(deps, settings, budget).await
+    sweep::sweep(ports, settings, budget).await
 }
 
 /// A manifest to look at.

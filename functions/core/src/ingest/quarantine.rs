@@ -2,14 +2,10 @@
 
 use futures::{StreamExt, TryStreamExt, stream};
 use ribera_storage::batch::QuarantineRecord;
-use ribera_storage::control;
-use ribera_storage::dataset::Mode;
 use ribera_storage::object::{ObjectMeta, ObjectPath, list_all};
-use ribera_storage::ports::{Clock, Random};
+use ribera_storage::ports::Ports;
 use ribera_storage::{BatchId, Error, ObjectStore, Result, paths};
 use serde::{Deserialize, Serialize};
-
-use crate::Deps;
 
 const FOLDER: &str = "quarantine/";
 const REPLAYS: &str = "state/replay";
@@ -27,21 +23,18 @@ pub struct QuarantineEntry {
 }
 
 /// At most `limit` entries in order of their paths, beginning after `start_after`.
-pub async fn list<S: ObjectStore, C: Clock, R: Random>(
-    deps: &Deps<S, C, R>,
+pub async fn list<S: ObjectStore>(
+    ports: Ports<'_, S>,
     start_after: Option<&str>,
     limit: usize,
 ) -> Result<Vec<QuarantineEntry>> {
-    read_all(&deps.store, deps.store.list(FOLDER, start_after, limit).await?).await
+    read_all(ports.objects, ports.objects.list(FOLDER, start_after, limit).await?).await
 }
 
 /// Every record of a batch (a cloned journal's stands beside the first's).
-pub async fn show<S: ObjectStore, C: Clock, R: Random>(
-    deps: &Deps<S, C, R>,
-    batch: &BatchId,
-) -> Result<Vec<QuarantineEntry>> {
+pub async fn show<S: ObjectStore>(ports: Ports<'_, S>, batch: &BatchId) -> Result<Vec<QuarantineEntry>> {
     let prefix = format!("{FOLDER}{}", batch);
-    read_all(&deps.store, list_all(&deps.store, &prefix, None).await?).await
+    read_all(ports.objects, list_all(ports.objects, &prefix, None).await?).await
 }
 
 /// Puts the manifest of a quarantined batch back into the inbox and forgets the verdict; returns
@@ -49,74 +42,63 @@ pub async fn show<S: ObjectStore, C: Clock, R: Random>(
 ///
 /// A replay that dies half way is finished by the next sweep: the intent is kept until the
 /// manifest is back.
-pub async fn replay<S: ObjectStore, C: Clock, R: Random>(deps: &Deps<S, C, R>, batch: &BatchId) -> Result<ObjectPath> {
+pub async fn replay<S: ObjectStore>(ports: Ports<'_, S>, batch: &BatchId) -> Result<ObjectPath> {
     let path = paths::quarantine(batch)?;
-    let Some(bytes) = deps.store.get(&path).await? else {
+    let Some(bytes) = ports.objects.get(&path).await? else {
         return Err(Error::config(format!("quarantine: batch: must have a record, got none of {batch}"))
             .with_hint("ribera quarantine list"));
     };
     let record: QuarantineRecord = parse(&path, &bytes)?;
-    let ordered = control::load_dataset(&deps.store, &batch.dataset).await?.filter(|one| one.mode == Mode::Upsert);
-    if ordered.is_some() {
-        return Err(Error::config(format!(
-            "quarantine: batch: must be of a dataset whose mode is replace, got {batch}: its number is closed, and later ones went on"
-        ))
-        .with_hint("ribera-agent extract --force"));
-    }
     // The manifest as `done/` keeps it, else as the record does.
-    let manifest = match deps.store.get(&paths::done(batch)?).await? {
+    let manifest = match ports.objects.get(&paths::done(batch)?).await? {
         Some(manifest) => manifest,
-        None => record.manifest.into_bytes().into(),
+        None if record.manifest.len() < super::settle::QUOTED_BYTES_MAX => record.manifest.into_bytes().into(),
+        None => {
+            return Err(Error::config(format!(
+                "quarantine: manifest: must still be kept whole, got only a part of that of {batch}"
+            ))
+            .with_hint(format!("ribera-agent extract --force, in store {}", batch.store)));
+        }
     };
-    deps.store.put(&paths::replay(batch)?, manifest.into()).await?;
-    finish_replay(deps, batch).await?;
+    ports.objects.put(&paths::replay(batch)?, manifest.into()).await?;
+    finish_replay(ports, batch).await?;
     paths::inbox(batch)
 }
 
 /// Finishes replays whose call died. One that cannot be finished yet holds up no sweep.
-pub(super) async fn finish_replays<S: ObjectStore, C: Clock, R: Random>(deps: &Deps<S, C, R>) -> Result<()> {
-    for meta in list_all(&deps.store, &format!("{REPLAYS}/"), None).await? {
+pub(super) async fn finish_replays<S: ObjectStore>(ports: Ports<'_, S>) -> Result<()> {
+    for meta in list_all(ports.objects, &format!("{REPLAYS}/"), None).await? {
         match paths::batch_of(REPLAYS, &meta.path) {
             Ok(batch) => {
-                if let Err(error) = finish_replay(deps, &batch).await {
+                if let Err(error) = finish_replay(ports, &batch).await {
                     tracing::warn!(%batch, %error, "replay not finished; the next sweep tries again");
                 }
             }
-            Err(_) => deps.store.delete(&meta.path).await?,
+            Err(_) => ports.objects.delete(&meta.path).await?,
         }
     }
     Ok(())
 }
 
-/// Coverage asks for all records of a dataset that name units.
-pub(crate) async fn of_dataset<S: ObjectStore>(
-    objects: &S,
-    dataset: &ribera_storage::DatasetName,
-) -> Result<Vec<QuarantineEntry>> {
-    let of = |meta: &ObjectMeta| batch_of(&meta.path).is_some_and(|batch| batch.dataset == *dataset);
-    let listed = list_all(objects, FOLDER, None).await?;
-    read_all(objects, listed.into_iter().filter(of).collect()).await
-}
-
 /// Verdict first, manifest last: an ingest call in between finds nothing or all of it.
-async fn finish_replay<S: ObjectStore, C: Clock, R: Random>(deps: &Deps<S, C, R>, batch: &BatchId) -> Result<()> {
+async fn finish_replay<S: ObjectStore>(ports: Ports<'_, S>, batch: &BatchId) -> Result<()> {
     let intent = paths::replay(batch)?;
-    let Some(manifest) = deps.store.get(&intent).await? else { return Ok(()) };
+    let Some(manifest) = ports.objects.get(&intent).await? else { return Ok(()) };
     let done = paths::done(batch)?;
     // Another manifest there came meanwhile, from a cloned journal: its verdict stands, and what is
     // replayed now is the second of the two.
-    if deps.store.get(&done).await?.is_none_or(|standing| standing == manifest) {
-        deps.store.delete(&paths::ack(batch)?).await?;
-        deps.store.delete(&done).await?;
-        deps.store.delete(&paths::quarantine(batch)?).await?;
+    if ports.objects.get(&done).await?.is_none_or(|standing| standing == manifest) {
+        ports.objects.delete(&paths::ack(batch)?).await?;
+        ports.objects.delete(&done).await?;
+        ports.objects.delete(&paths::quarantine(batch)?).await?;
     }
     let inbox = paths::inbox(batch)?;
-    if let Err(error) = deps.store.put_if_absent(&inbox, manifest.clone().into()).await
-        && deps.store.get(&inbox).await? != Some(manifest)
+    if let Err(error) = ports.objects.put_if_absent(&inbox, manifest.clone().into()).await
+        && ports.objects.get(&inbox).await? != Some(manifest)
     {
         return Err(error);
     }
-    deps.store.delete(&intent).await
+    ports.objects.delete(&intent).await
 }
 
 async fn read_all<S: ObjectStore>(objects: &S, listed: Vec<ObjectMeta>) -> Result<Vec<QuarantineEntry>> {
@@ -129,7 +111,7 @@ async fn read_all<S: ObjectStore>(objects: &S, listed: Vec<ObjectMeta>) -> Resul
 }
 
 /// The batch of `quarantine/STORE/DATASET/POSITION.json` or `…/POSITION~HASH.json`.
-fn batch_of(path: &ObjectPath) -> Option<BatchId> {
+pub(crate) fn batch_of(path: &ObjectPath) -> Option<BatchId> {
     let name = path.as_str().strip_prefix(FOLDER)?.strip_suffix(".json")?;
     name.split('~').next()?.parse().ok()
 }

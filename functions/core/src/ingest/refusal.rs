@@ -3,6 +3,7 @@
 use std::fmt;
 
 use ribera_storage::batch::QuarantineReason;
+use ribera_storage::text::printable;
 
 /// A typed reason and a detail that names field, rule and value got.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,7 +15,8 @@ pub struct Refusal {
 impl Refusal {
     /// Long values are cut: a detail is for people, and what a store sent may be megabytes.
     pub fn new(reason: QuarantineReason, detail: impl Into<String>) -> Self {
-        let mut detail = detail.into();
+        // What a store sent may hold characters that a terminal acts on.
+        let mut detail = printable(&detail.into());
         if detail.len() > DETAIL_BYTES_MAX {
             let mut end = DETAIL_BYTES_MAX;
             while !detail.is_char_boundary(end) {
@@ -40,10 +42,3 @@ impl Refusal {
 }
 
 const DETAIL_BYTES_MAX: usize = 1000;
-
-/// A value as a detail shows it: quoted, at most 80 characters.
-pub fn shown(value: &str) -> String {
-    let short: String = value.chars().take(80).collect();
-    let dots = if short.len() < value.len() { "…" } else { "" };
-    format!("{short:?}{dots}")
-}

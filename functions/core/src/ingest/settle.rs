@@ -2,17 +2,18 @@
 //! write is the same whoever does it and however often.
 
 use jiff::Timestamp;
-use ribera_storage::batch::{Ack, AckOutcome, Manifest, QuarantineReason, QuarantineRecord};
+use ribera_storage::batch::{
+    Ack, AckOutcome, MANIFEST_BYTES_MAX, Manifest, QUARANTINE_RECORD_BYTES_MAX, QuarantineReason, QuarantineRecord,
+};
 use ribera_storage::hex::sha256_hex;
 use ribera_storage::ledger::{self, LedgerRecord, Timings};
 use ribera_storage::object::{ObjectPath, PutOutcome};
-use ribera_storage::ports::{Clock, Random};
+use ribera_storage::ports::Ports;
 use ribera_storage::{BatchId, Error, ObjectStore, Result, TableName, Unit, paths};
 
-use super::admit::{Received, parse};
+use super::admit::Received;
 use super::refusal::Refusal;
 use super::validate::CheckWarning;
-use crate::Deps;
 
 /// A verdict to be written.
 pub struct Verdict<'a> {
@@ -25,57 +26,54 @@ pub struct Verdict<'a> {
 }
 
 /// Ledger, ack, `done/`, inbox; the ready record is the caller's to delete, last.
-pub async fn settle<S: ObjectStore, C: Clock, R: Random>(deps: &Deps<S, C, R>, verdict: Verdict<'_>) -> Result<()> {
+pub async fn settle<S: ObjectStore>(ports: Ports<'_, S>, verdict: Verdict<'_>) -> Result<()> {
     let received = verdict.received;
-    let now = deps.clock.now();
+    let now = ports.clock.now();
     let ack = Ack {
         batch: received.batch.clone(),
         manifest_sha256: received.sha256.clone(),
         outcome: verdict.outcome.clone(),
         acknowledged_at: now,
     };
-    ledger::record(&deps.store, &ledger_record(verdict, now)).await?;
-    put_json(&deps.store, &paths::ack(&received.batch)?, &ack).await?;
-    close(deps, received).await
+    ledger::record(ports.objects, &ledger_record(verdict, now)).await?;
+    put_json(ports.objects, &paths::ack(&received.batch)?, &ack).await?;
+    close(ports, received).await
 }
 
 /// Moves the manifest from the inbox to `done/`.
-pub async fn close<S: ObjectStore, C: Clock, R: Random>(deps: &Deps<S, C, R>, received: &Received) -> Result<()> {
+pub async fn close<S: ObjectStore>(ports: Ports<'_, S>, received: &Received) -> Result<()> {
     let done = paths::done(&received.batch)?;
-    let put = deps.store.put_if_absent(&done, received.bytes.clone().into()).await;
+    let put = ports.objects.put_if_absent(&done, received.bytes.clone().into()).await;
     if !matches!(put, Ok(PutOutcome::Created)) {
         // After any doubt, what stands there decides. Another manifest there is a clone's: the next
         // reading of the inbox finds that out, so the inbox stays as it is.
-        match deps.store.get(&done).await? {
+        match ports.objects.get(&done).await? {
             Some(standing) if standing == received.bytes => {}
             Some(_) => return Err(Error::retry(format!("{done}: holds another manifest"))),
             None => return Err(put.err().unwrap_or_else(|| Error::retry(format!("{done}: vanished")))),
         }
     }
-    deps.store.delete(&received.path).await
+    ports.objects.delete(&received.path).await
 }
 
 /// Quarantines a batch whose path names it.
-pub async fn quarantine<S: ObjectStore, C: Clock, R: Random>(
-    deps: &Deps<S, C, R>,
+pub async fn quarantine<S: ObjectStore>(
+    ports: Ports<'_, S>,
     received: &Received,
     refusal: &Refusal,
     table: Option<TableName>,
     started_at: Timestamp,
 ) -> Result<()> {
-    let record = quarantine_record(received, refusal, deps.clock.now());
-    put_json(&deps.store, &paths::quarantine(&received.batch)?, &record).await?;
+    let record = quarantine_record(received, refusal, ports.clock.now());
+    put_json(ports.objects, &paths::quarantine(&received.batch)?, &record).await?;
     let table = table.unwrap_or_else(|| TableName::from(&received.batch.dataset));
     let outcome = AckOutcome::Quarantined { reason: refusal.reason, detail: refusal.detail.clone() };
-    settle(deps, Verdict { received, table, outcome, started_at, warnings: &[] }).await
+    settle(ports, Verdict { received, table, outcome, started_at, warnings: &[] }).await
 }
 
 /// Quarantines what came from a cloned journal. The first's record, ack and `done/` stay: the
 /// clone's agent sees there another manifest's hash and takes the next epoch.
-pub async fn quarantine_clone<S: ObjectStore, C: Clock, R: Random>(
-    deps: &Deps<S, C, R>,
-    received: &Received,
-) -> Result<Refusal> {
+pub async fn quarantine_clone<S: ObjectStore>(ports: Ports<'_, S>, received: &Received) -> Result<Refusal> {
     let refusal = Refusal::new(
         QuarantineReason::ClonedJournal,
         format!(
@@ -83,32 +81,55 @@ pub async fn quarantine_clone<S: ObjectStore, C: Clock, R: Random>(
             received.batch, received.sha256
         ),
     );
-    let record = quarantine_record(received, &refusal, deps.clock.now());
-    put_json(&deps.store, &paths::quarantine_clone(&received.batch, &received.sha256)?, &record).await?;
-    deps.store.delete(&received.path).await?;
+    let record = quarantine_record(received, &refusal, ports.clock.now());
+    put_json(ports.objects, &paths::quarantine_clone(&received.batch, &received.sha256)?, &record).await?;
+    ports.objects.delete(&received.path).await?;
+    Ok(refusal)
+}
+
+/// Quarantines a manifest that is larger than one may be, without reading it: by name and size. There
+/// is no ack, because nobody knows what was sent.
+pub async fn quarantine_too_large<S: ObjectStore>(
+    ports: Ports<'_, S>,
+    path: &ObjectPath,
+    batch: &BatchId,
+) -> Result<Refusal> {
+    let bytes = ports.objects.head(path).await?.map_or(0, |meta| meta.bytes);
+    let refusal = Refusal::limit("manifest: bytes", MANIFEST_BYTES_MAX as u64, bytes);
+    let record = QuarantineRecord {
+        reason: refusal.reason,
+        detail: refusal.detail.clone(),
+        manifest_path: path.to_string(),
+        manifest: String::new(),
+        units: Vec::new(),
+        quarantined_at: ports.clock.now(),
+    };
+    let named = sha256_hex(format!("{path} {bytes}").as_bytes());
+    put_json(ports.objects, &paths::quarantine_clone(batch, &named)?, &record).await?;
+    ports.objects.delete(path).await?;
     Ok(refusal)
 }
 
 /// Quarantines an inbox object whose path names no batch.
-pub async fn quarantine_unreadable<S: ObjectStore, C: Clock, R: Random>(
-    deps: &Deps<S, C, R>,
+pub async fn quarantine_unreadable<S: ObjectStore>(
+    ports: Ports<'_, S>,
     path: &ObjectPath,
     detail: &str,
 ) -> Result<Option<Refusal>> {
-    let Some(bytes) = deps.store.get_range(path, 0..QUOTED_BYTES_MAX as u64).await? else { return Ok(None) };
+    let Some(bytes) = ports.objects.get_range(path, 0..QUOTED_BYTES_MAX as u64).await? else { return Ok(None) };
     let refusal = Refusal::new(QuarantineReason::ManifestMisplaced, detail);
     let record = QuarantineRecord {
         reason: refusal.reason,
         detail: refusal.detail.clone(),
         manifest_path: path.to_string(),
-        manifest: quoted(&bytes),
+        manifest: kept_text(&bytes),
         units: Vec::new(),
-        quarantined_at: deps.clock.now(),
+        quarantined_at: ports.clock.now(),
     };
     let mut named = path.as_str().as_bytes().to_vec();
     named.extend_from_slice(&bytes);
-    put_json(&deps.store, &paths::quarantine_unreadable(&sha256_hex(&named))?, &record).await?;
-    deps.store.delete(path).await?;
+    put_json(ports.objects, &paths::quarantine_unreadable(&sha256_hex(&named))?, &record).await?;
+    ports.objects.delete(path).await?;
     Ok(Some(refusal))
 }
 
@@ -118,22 +139,16 @@ pub async fn put_json<S: ObjectStore, T: serde::Serialize>(objects: &S, path: &O
     objects.put(path, bytes.into()).await
 }
 
-/// A manifest that cannot be read is kept up to here.
-const QUOTED_BYTES_MAX: usize = 64 << 10;
+/// Bytes of a manifest's text that its record keeps. `done/` has the whole manifest.
+pub(super) const QUOTED_BYTES_MAX: usize = QUARANTINE_RECORD_BYTES_MAX / 4;
 
 fn quarantine_record(received: &Received, refusal: &Refusal, now: Timestamp) -> QuarantineRecord {
-    let manifest = Manifest::from_json(&received.bytes);
-    let text = match &manifest {
-        // Whole, so that it can be replayed byte by byte.
-        Ok(_) => String::from_utf8_lossy(&received.bytes).into_owned(),
-        Err(_) => quoted(&received.bytes),
-    };
     QuarantineRecord {
         reason: refusal.reason,
         detail: refusal.detail.clone(),
         manifest_path: received.path.to_string(),
-        manifest: text,
-        units: manifest.map(|manifest| units_of(&manifest)).unwrap_or_default(),
+        manifest: kept_text(&received.bytes),
+        units: received.manifest.as_ref().map(units_of).unwrap_or_default(),
         quarantined_at: now,
     }
 }
@@ -142,15 +157,15 @@ fn units_of(manifest: &Manifest) -> Vec<Unit> {
     manifest.units.iter().map(|facts| facts.unit).collect()
 }
 
-fn quoted(bytes: &[u8]) -> String {
+fn kept_text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes.get(..QUOTED_BYTES_MAX).unwrap_or(bytes)).into_owned()
 }
 
 fn ledger_record(verdict: Verdict<'_>, now: Timestamp) -> LedgerRecord {
     let received = verdict.received;
-    let manifest = parse(received).ok();
-    let file = manifest.as_ref().and_then(|manifest| manifest.file.as_ref());
-    let agent = manifest.as_ref().map(|manifest| &manifest.agent);
+    let manifest = received.manifest.as_ref().ok();
+    let file = manifest.map(|manifest| &manifest.file);
+    let agent = manifest.map(|manifest| &manifest.agent);
     LedgerRecord {
         batch: received.batch.clone(),
         table: verdict.table,

@@ -11,12 +11,11 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use ribera_storage::object::{ObjectMeta, ObjectPath, list_all};
-use ribera_storage::ports::{Clock, Random};
+use ribera_storage::ports::Ports;
 use ribera_storage::{ObjectStore, Result};
 use serde::{Deserialize, Serialize};
 
 use super::settle::put_json;
-use crate::Deps;
 
 const MARKERS: &str = "state/attempts/";
 
@@ -90,13 +89,10 @@ impl Suspects {
 }
 
 /// Says that `manifests` are being handled; delete it with [`unmark`].
-pub async fn mark<S: ObjectStore, C: Clock, R: Random>(
-    deps: &Deps<S, C, R>,
-    manifests: &[ObjectPath],
-) -> Result<ObjectPath> {
-    let path = ObjectPath::new(format!("{MARKERS}{}.json", deps.random.fresh_name()))?;
+pub async fn mark<S: ObjectStore>(ports: Ports<'_, S>, manifests: &[ObjectPath]) -> Result<ObjectPath> {
+    let path = ObjectPath::new(format!("{MARKERS}{}.json", ports.random.fresh_name()))?;
     let marker = Marker { manifests: manifests.iter().map(ToString::to_string).collect() };
-    put_json(&deps.store, &path, &marker).await?;
+    put_json(ports.objects, &path, &marker).await?;
     Ok(path)
 }
 

@@ -1,47 +1,52 @@
-//! The sweep: the inbox as it is listed, group by group; then what dead calls left behind.
+//! The sweep: the inbox as it is listed, group by group. What calls that died left ready is found
+//! on the way, because the inbox still has its manifests.
 
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use ribera_storage::batch::QuarantineReason;
-use ribera_storage::control;
-use ribera_storage::delta::{BatchOutcome, Table};
-use ribera_storage::object::{LIST_PAGE, ObjectMeta, list_all};
-use ribera_storage::ports::{Clock, Random};
-use ribera_storage::{ObjectStore, Result, TableName, paths};
+use ribera_storage::delta::Table;
+use ribera_storage::object::{ObjectMeta, ObjectPath, Owned, list_all, list_by_owner};
+use ribera_storage::ports::Ports;
+use ribera_storage::{BatchId, ObjectStore, Result, TableName, paths};
 
-use super::admit::{self, Reading};
-use super::call::{self, checkpoint, ports, quarantined};
+use super::admit::{self, InboxLookup};
+use super::call::{self, quarantined};
+use super::failures::Failures;
 use super::refusal::Refusal;
 use super::suspects::{DEATHS_MAX, GROUP, Suspects, mark, unmark};
 use super::{
     IngestReport, IngestSettings, Item, ManifestOutcome, Outcome, SweepBudget, SweepReport, quarantine, settle,
 };
-use crate::Deps;
 
-pub async fn sweep<S: ObjectStore, C: Clock, R: Random>(
-    deps: &Deps<S, C, R>,
+/// Manifests of a store that one sweep looks at. A store with more waits for the next sweep with
+/// the rest, and makes no other store wait.
+const STORE_MANIFESTS_MAX: usize = 256;
+
+pub async fn sweep<S: ObjectStore>(
+    ports: Ports<'_, S>,
     settings: &IngestSettings,
     budget: &SweepBudget,
 ) -> Result<SweepReport> {
     let mut sweep = Sweep {
-        deps,
+        ports,
         settings,
         budget,
-        started_at: deps.clock.now(),
-        suspects: Suspects::load(&deps.store, deps.clock.now()).await?,
+        started_at: ports.clock.now(),
+        suspects: Suspects::load(ports.objects, ports.clock.now()).await?,
         outcomes: Vec::new(),
         more: false,
     };
-    quarantine::finish_replays(deps).await?;
-    sweep.leftovers().await?;
+    quarantine::finish_replays(ports).await?;
     let set_aside = sweep.inbox().await?;
     sweep.suspected(set_aside).await?;
+    sweep.failures().await?;
+    sweep.forgotten_records().await?;
     Ok(SweepReport { report: IngestReport { outcomes: sweep.outcomes }, more: sweep.more })
 }
 
-struct Sweep<'a, S, C, R> {
-    deps: &'a Deps<S, C, R>,
+struct Sweep<'a, S> {
+    ports: Ports<'a, S>,
     settings: &'a IngestSettings,
     budget: &'a SweepBudget,
     started_at: Timestamp,
@@ -50,29 +55,31 @@ struct Sweep<'a, S, C, R> {
     more: bool,
 }
 
-impl<S: ObjectStore, C: Clock, R: Random> Sweep<'_, S, C, R> {
-    /// Handles the inbox in groups; returns the manifests to be handled alone.
+impl<S: ObjectStore> Sweep<'_, S> {
+    /// Handles the inbox in groups, the stores in turn; returns the manifests to be handled alone.
+    /// It begins with another store each time, so that a sweep whose time ends early does not
+    /// always end before the same stores.
     async fn inbox(&mut self) -> Result<Vec<ObjectMeta>> {
-        let mut set_aside = Vec::new();
-        let mut after: Option<String> = None;
-        loop {
-            let page = self.deps.store.list("inbox/", after.as_deref(), LIST_PAGE).await?;
-            let Some(last) = page.last() else { return Ok(set_aside) };
-            after = Some(last.path.to_string());
-            let full = page.len() >= LIST_PAGE;
-            let (suspected, plain): (Vec<_>, Vec<_>) =
-                page.into_iter().partition(|meta| self.suspects.contains(&meta.path));
-            set_aside.extend(suspected);
-            for group in plain.chunks(GROUP) {
-                if self.is_spent() {
-                    return Ok(set_aside);
-                }
-                self.group(group).await;
-            }
-            if !full {
-                return Ok(set_aside);
-            }
+        let mut stores = list_by_owner(self.ports.objects, "inbox/", STORE_MANIFESTS_MAX).await?;
+        if !stores.is_empty() {
+            let first = self.ports.random.next_u64() % stores.len() as u64;
+            stores.rotate_left(usize::try_from(first).unwrap_or(0));
         }
+        let crowded: Vec<String> =
+            stores.iter().filter(|store| store.more).map(|store| format!("inbox/{}/", store.owner)).collect();
+        let (set_aside, plain): (Vec<_>, Vec<_>) =
+            in_turn(stores).into_iter().partition(|meta| self.suspects.contains(&meta.path));
+        for group in plain.chunks(GROUP) {
+            if self.is_spent() {
+                break;
+            }
+            self.group(group).await;
+        }
+        // Sweeping again at once helps a crowded store only if some of its manifests are settled.
+        let settled =
+            |prefix: &String| self.outcomes.iter().any(|one| is_settled(one) && one.path.starts_with(prefix.as_str()));
+        self.more |= crowded.iter().any(settled);
+        Ok(set_aside)
     }
 
     /// A group whose definitions cannot be read, or whose marker cannot be put, waits for the next
@@ -94,9 +101,9 @@ impl<S: ObjectStore, C: Clock, R: Random> Sweep<'_, S, C, R> {
 
     async fn try_group(&self, group: &[ObjectMeta]) -> Result<Vec<ManifestOutcome>> {
         let paths: Vec<_> = group.iter().map(|meta| meta.path.clone()).collect();
-        let marker = mark(self.deps, &paths).await?;
-        let outcomes = call::ingest(self.deps, self.settings, items(group)).await;
-        unmark(&self.deps.store, &marker).await;
+        let marker = mark(self.ports, &paths).await?;
+        let outcomes = call::ingest(self.ports, self.settings, items(group)).await;
+        unmark(self.ports.objects, &marker).await;
         outcomes
     }
 
@@ -124,7 +131,7 @@ impl<S: ObjectStore, C: Clock, R: Random> Sweep<'_, S, C, R> {
             self.outcomes.iter().filter(|one| is_settled(one)).map(|one| one.path.as_str()).collect();
         let waiting: BTreeSet<&str> = set_aside.iter().map(|meta| meta.path.as_str()).collect();
         // What is no longer in the inbox was settled by another call.
-        self.suspects.clear(&self.deps.store, |path| settled.contains(path) || !waiting.contains(path)).await
+        self.suspects.clear(self.ports.objects, |path| settled.contains(path) || !waiting.contains(path)).await
     }
 
     async fn give_up(&mut self, meta: &ObjectMeta) -> Result<()> {
@@ -134,16 +141,19 @@ impl<S: ObjectStore, C: Clock, R: Random> Sweep<'_, S, C, R> {
         );
         let refusal = Refusal::new(QuarantineReason::LimitExceeded, detail);
         let reading = match &batch {
-            Some(batch) => admit::read(&self.deps.store, &meta.path, batch, Some(meta.modified)).await?,
-            None => Reading::Absent,
+            Some(batch) => admit::read(self.ports.objects, &meta.path, batch, Some(meta.modified)).await?,
+            None => InboxLookup::Absent,
         };
         let outcome = match (reading, &batch) {
-            (Reading::Fresh(received), _) => {
-                settle::quarantine(self.deps, &received, &refusal, None, self.started_at).await?;
+            (InboxLookup::Fresh(received), _) => {
+                settle::quarantine(self.ports, &received, &refusal, None, self.started_at).await?;
                 quarantined(&refusal)
             }
+            (InboxLookup::TooLarge, Some(batch)) => {
+                quarantined(&settle::quarantine_too_large(self.ports, &meta.path, batch).await?)
+            }
             (_, None) => {
-                settle::quarantine_unreadable(self.deps, &meta.path, &refusal.detail).await?;
+                settle::quarantine_unreadable(self.ports, &meta.path, &refusal.detail).await?;
                 quarantined(&refusal)
             }
             _ => Outcome::AlreadyDone,
@@ -152,40 +162,51 @@ impl<S: ObjectStore, C: Clock, R: Random> Sweep<'_, S, C, R> {
         Ok(())
     }
 
-    /// Commits what calls that died left ready; the inbox still has their manifests, which are
-    /// then found settled.
-    async fn leftovers(&mut self) -> Result<()> {
-        let listed = list_all(&self.deps.store, "state/ready/", None).await?;
-        let tables: BTreeSet<TableName> = listed.iter().filter_map(|meta| table_of(meta.path.as_str())).collect();
-        for table in tables {
-            // A table that cannot be committed holds up no other.
-            if let Err(error) = self.commit(&table).await {
-                tracing::warn!(%table, %error, "ready records not committed");
+    /// Counts what failed, and quarantines what fails in every sweep.
+    async fn failures(&mut self) -> Result<()> {
+        let failures = Failures::load(self.ports.objects).await?;
+        for index in 0..self.outcomes.len() {
+            let one = &self.outcomes[index];
+            let (Outcome::Failed { message, cause }, Some(batch)) = (&one.outcome, &one.batch) else { continue };
+            if !failures.note(self.ports, batch, message, *cause).await? {
+                continue;
+            }
+            let refusal = Refusal::new(QuarantineReason::FailsAlways, format!("in every sweep: {message}"));
+            if let Some(outcome) = self.quarantine_failing(&batch.clone(), &refusal).await? {
+                self.outcomes[index].outcome = outcome;
             }
         }
-        Ok(())
+        let failing = self.outcomes.iter().filter(|one| matches!(one.outcome, Outcome::Failed { .. }));
+        let failing: BTreeSet<&BatchId> = failing.filter_map(|one| one.batch.as_ref()).collect();
+        failures.forget_all_but(self.ports, &failing).await
     }
 
-    async fn commit(&self, table: &TableName) -> Result<()> {
-        let dataset = table.as_str().split('.').next().unwrap_or_default().parse()?;
-        let Some(dataset) = control::load_dataset(&self.deps.store, &dataset).await? else { return Ok(()) };
-        let lake = Table::new(&self.deps.store, table.clone());
-        let report = lake.commit_ready(ports(self.deps), &dataset, &[]).await?;
-        for (batch, outcome) in &report.outcomes {
-            // Its lake file may be gone soon: it is written anew from the inbox.
-            if let BatchOutcome::Expired = outcome {
-                lake.delete_ready(batch).await?;
+    async fn quarantine_failing(&self, batch: &BatchId, refusal: &Refusal) -> Result<Option<Outcome>> {
+        let path = paths::inbox(batch)?;
+        let InboxLookup::Fresh(received) = admit::read(self.ports.objects, &path, batch, None).await? else {
+            return Ok(None);
+        };
+        // Nobody is to commit it any more.
+        call::delete_ready(self.ports, batch).await?;
+        settle::quarantine(self.ports, &received, refusal, None, self.started_at).await?;
+        Ok(Some(quarantined(refusal)))
+    }
+
+    /// Deletes ready records whose manifest is no longer in the inbox: their batch was settled by
+    /// another call. Nobody would delete them otherwise, and their files would stay for ever.
+    async fn forgotten_records(&self) -> Result<()> {
+        for meta in list_all(self.ports.objects, "state/ready/", None).await? {
+            let Some((table, batch)) = record_of(&meta.path) else { continue };
+            if self.ports.objects.head(&paths::inbox(&batch)?).await?.is_none() {
+                Table::new(self.ports.objects, table).delete_ready(&batch).await?;
             }
-        }
-        if report.checkpoint_due {
-            checkpoint(self.deps, table).await;
         }
         Ok(())
     }
 
     /// Whether the budget is used up; then there may be more to do.
     fn is_spent(&mut self) -> bool {
-        let elapsed = self.deps.clock.now().duration_since(self.started_at);
+        let elapsed = self.ports.clock.now().duration_since(self.started_at);
         let handled = self.outcomes.iter().filter(|one| one.outcome != Outcome::Waiting).count();
         let spent = handled >= self.budget.manifests_max || elapsed.as_secs() >= i64::from(self.budget.seconds_max);
         self.more |= spent;
@@ -201,7 +222,16 @@ fn is_settled(one: &ManifestOutcome) -> bool {
     !matches!(one.outcome, Outcome::Waiting | Outcome::Failed { .. })
 }
 
-/// The table of `state/ready/TABLE/STORE~POSITION.json`.
-fn table_of(path: &str) -> Option<TableName> {
-    path.strip_prefix("state/ready/")?.split_once('/')?.0.parse().ok()
+/// Table and batch of `state/ready/TABLE/STORE~POSITION.json`.
+fn record_of(path: &ObjectPath) -> Option<(TableName, BatchId)> {
+    let (table, name) = path.as_str().strip_prefix("state/ready/")?.split_once('/')?;
+    let (store, position) = name.strip_suffix(".json")?.split_once('~')?;
+    let dataset = table.split('.').next()?.parse().ok()?;
+    Some((table.parse().ok()?, BatchId { store: store.parse().ok()?, dataset, position: position.parse().ok()? }))
+}
+
+/// The first manifest of every store, then the second of every store that has one, and so on.
+fn in_turn(stores: Vec<Owned>) -> Vec<ObjectMeta> {
+    let longest = stores.iter().map(|store| store.listed.len()).max().unwrap_or(0);
+    (0..longest).flat_map(|turn| stores.iter().filter_map(move |store| store.listed.get(turn).cloned())).collect()
 }

@@ -2,15 +2,14 @@
 
 use jiff::Timestamp;
 use ribera_storage::ledger::{self, LedgerRecord};
-use ribera_storage::ports::{Clock, Random};
+use ribera_storage::ports::Ports;
 use ribera_storage::{DatasetName, Month, ObjectStore, StoreId};
 use serde::Serialize;
 
 use super::query::Query;
 use super::{Problem, Response};
-use crate::Deps;
-use crate::coverage::persist::{self, Index, PAGE_STORES, PageStore};
-use crate::coverage::{DayState, Period, StoreSummary, Totals};
+use crate::coverage::persist::{self, Age, Index, PAGE_STORES, PageStore};
+use crate::coverage::{DayState, Light, Period, StoreSummary, Totals};
 
 pub const JSON: &str = "application/json; charset=utf-8";
 
@@ -24,6 +23,7 @@ struct SummaryAnswer {
     computed_at: Timestamp,
     period: Option<Period>,
     totals: Totals,
+    age: Age,
 }
 
 #[derive(Serialize)]
@@ -32,6 +32,7 @@ struct StoresAnswer {
     stores: Vec<StoreSummary>,
     /// The `after` of the next page; `null` at the end.
     next: Option<StoreId>,
+    age: Age,
 }
 
 #[derive(Serialize)]
@@ -41,6 +42,9 @@ struct CalendarAnswer {
     name: String,
     month: Month,
     days: Vec<DayAnswer>,
+    /// Why days are doubted although they were proven once.
+    doubts: Vec<String>,
+    age: Age,
 }
 
 #[derive(Serialize)]
@@ -49,40 +53,33 @@ struct DayAnswer {
     state: DayState,
 }
 
-pub async fn datasets<S: ObjectStore, C: Clock, R: Random>(deps: &Deps<S, C, R>) -> Result<Response, Problem> {
-    json(&serde_json::json!({"datasets": known_datasets(&deps.store).await?}))
+pub async fn datasets<S: ObjectStore>(ports: Ports<'_, S>) -> Result<Response, Problem> {
+    json(&serde_json::json!({"datasets": known_datasets(ports.objects).await?}))
 }
 
-pub async fn summary<S: ObjectStore, C: Clock, R: Random>(
-    deps: &Deps<S, C, R>,
-    query: &Query,
-) -> Result<Response, Problem> {
-    let Index { dataset, table_version, computed_at, period, totals, .. } = wanted_index(&deps.store, query).await?;
-    json(&SummaryAnswer { dataset, table_version, computed_at, period, totals })
+pub async fn summary<S: ObjectStore>(ports: Ports<'_, S>, query: &Query) -> Result<Response, Problem> {
+    let (index, age) = aged_index(ports, query).await?;
+    let Index { dataset, table_version, computed_at, period, totals, .. } = index;
+    json(&SummaryAnswer { dataset, table_version, computed_at, period, totals, age })
 }
 
-pub async fn stores<S: ObjectStore, C: Clock, R: Random>(
-    deps: &Deps<S, C, R>,
-    query: &Query,
-) -> Result<Response, Problem> {
-    let index = wanted_index(&deps.store, query).await?;
+pub async fn stores<S: ObjectStore>(ports: Ports<'_, S>, query: &Query) -> Result<Response, Problem> {
+    let (index, age) = aged_index(ports, query).await?;
     let after = query.parsed::<StoreId>("after", "must be a store id")?;
-    let (stores, next) = stores_after(&deps.store, &index, after.as_ref(), query.limit(PAGE_STORES)?).await?;
-    json(&StoresAnswer { dataset: index.dataset, stores, next })
+    let (mut stores, next) = stores_after(ports.objects, &index, after.as_ref(), query.limit(PAGE_STORES)?).await?;
+    with_lights_of(&mut stores, &age);
+    json(&StoresAnswer { dataset: index.dataset, stores, next, age })
 }
 
-pub async fn calendar<S: ObjectStore, C: Clock, R: Random>(
-    deps: &Deps<S, C, R>,
-    query: &Query,
-) -> Result<Response, Problem> {
-    let index = wanted_index(&deps.store, query).await?;
+pub async fn calendar<S: ObjectStore>(ports: Ports<'_, S>, query: &Query) -> Result<Response, Problem> {
+    let (index, age) = aged_index(ports, query).await?;
     let store = query
         .parsed::<StoreId>("store", "must be a store id")?
         .ok_or_else(|| Problem::bad_parameter("store", "must be given", ""))?;
     let month = query
         .parsed::<Month>("month", "must be YYYY-MM")?
         .ok_or_else(|| Problem::bad_parameter("month", "must be given as YYYY-MM", ""))?;
-    let found = store_of(&deps.store, &index, &store).await?.ok_or_else(|| no_such_store(&store))?;
+    let found = store_of(ports.objects, &index, &store).await?.ok_or_else(|| no_such_store(&store))?;
     let days = found
         .coverage
         .calendar
@@ -90,14 +87,12 @@ pub async fn calendar<S: ObjectStore, C: Clock, R: Random>(
         .filter(|(date, _)| Month::of(*date) == month)
         .map(|(date, state)| DayAnswer { date, state })
         .collect();
-    json(&CalendarAnswer { dataset: index.dataset, store, name: found.coverage.name, month, days })
+    let (name, doubts) = (found.coverage.name, found.coverage.doubts);
+    json(&CalendarAnswer { dataset: index.dataset, store, name, month, days, doubts, age })
 }
 
-pub async fn runs<S: ObjectStore, C: Clock, R: Random>(
-    deps: &Deps<S, C, R>,
-    query: &Query,
-) -> Result<Response, Problem> {
-    let runs: Vec<LedgerRecord> = ledger::recent_runs(&deps.store, query.limit(RUNS_MAX)?).await?;
+pub async fn runs<S: ObjectStore>(ports: Ports<'_, S>, query: &Query) -> Result<Response, Problem> {
+    let runs: Vec<LedgerRecord> = ledger::recent_runs(ports.objects, query.limit(RUNS_MAX)?).await?;
     json(&serde_json::json!({"runs": runs}))
 }
 
@@ -128,6 +123,19 @@ pub async fn wanted_index<S: ObjectStore>(objects: &S, query: &Query) -> Result<
     persist::load_index(objects, &dataset)
         .await?
         .ok_or_else(|| Problem::new(404, "no_such_dataset", format!("there is no coverage of a dataset {dataset}")))
+}
+
+/// The index that the request means, and how old it is: if it is, its lights are unknown.
+pub async fn aged_index<S: ObjectStore>(ports: Ports<'_, S>, query: &Query) -> Result<(Index, Age), Problem> {
+    let index = wanted_index(ports.objects, query).await?;
+    let age = persist::load_age(ports, &index).await?;
+    Ok((index.with_lights_of(&age), age))
+}
+
+pub fn with_lights_of(stores: &mut [StoreSummary], age: &Age) {
+    for store in stores.iter_mut().filter(|_| age.is_old) {
+        store.light = Light::Unknown;
+    }
 }
 
 /// At most `limit` summaries after a store, and the `after` of the next page. Reads two pages at

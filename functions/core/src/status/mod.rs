@@ -11,10 +11,8 @@
 //! | `/api/v1/runs?limit=` | the last runs |
 //! | `/health` | `ok` |
 
-use ribera_storage::ports::{Clock, Random};
+use ribera_storage::ports::Ports;
 use ribera_storage::{Error, ErrorKind, ObjectStore};
-
-use crate::Deps;
 
 mod api;
 mod html;
@@ -53,9 +51,9 @@ struct Problem {
 }
 
 /// Answers a request; an error becomes a response with a stable code.
-pub async fn respond<S: ObjectStore, C: Clock, R: Random>(deps: &Deps<S, C, R>, request: &Request) -> Response {
+pub async fn respond<S: ObjectStore>(ports: Ports<'_, S>, request: &Request) -> Response {
     let answer = match request.method.as_str() {
-        "GET" | "HEAD" => route(deps, &request.target).await,
+        "GET" | "HEAD" => route(ports, &request.target).await,
         other => Err(Problem::new(
             405,
             "method_not_allowed",
@@ -69,17 +67,17 @@ pub async fn respond<S: ObjectStore, C: Clock, R: Random>(deps: &Deps<S, C, R>, 
     response
 }
 
-async fn route<S: ObjectStore, C: Clock, R: Random>(deps: &Deps<S, C, R>, target: &str) -> Result<Response, Problem> {
+async fn route<S: ObjectStore>(ports: Ports<'_, S>, target: &str) -> Result<Response, Problem> {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let query = Query::parse(query)?;
     match path {
         "/health" => Ok(Response::ok("text/plain; charset=utf-8", "ok".to_owned())),
-        "/" => page::respond(deps, &query).await,
-        "/api/v1/datasets" => api::datasets(deps).await,
-        "/api/v1/summary" => api::summary(deps, &query).await,
-        "/api/v1/stores" => api::stores(deps, &query).await,
-        "/api/v1/calendar" => api::calendar(deps, &query).await,
-        "/api/v1/runs" => api::runs(deps, &query).await,
+        "/" => page::respond(ports, &query).await,
+        "/api/v1/datasets" => api::datasets(ports).await,
+        "/api/v1/summary" => api::summary(ports, &query).await,
+        "/api/v1/stores" => api::stores(ports, &query).await,
+        "/api/v1/calendar" => api::calendar(ports, &query).await,
+        "/api/v1/runs" => api::runs(ports, &query).await,
         other => Err(Problem::new(404, "no_such_path", format!("there is nothing at {}", shown(other)))),
     }
 }
@@ -121,7 +119,7 @@ impl From<Error> for Problem {
 
 /// What the caller sent, quoted and cut.
 fn shown(text: &str) -> String {
-    crate::ingest::shown(text)
+    ribera_storage::text::quoted(text)
 }
 
 #[cfg(test)]

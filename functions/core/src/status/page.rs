@@ -3,47 +3,45 @@
 
 use futures::future::OptionFuture;
 use ribera_storage::ledger::{self, LedgerRecord};
-use ribera_storage::ports::{Clock, Random};
+use ribera_storage::ports::Ports;
 use ribera_storage::{DatasetName, Month, ObjectStore, StoreId};
 
 use super::html::Html;
 use super::query::Query;
 use super::{Problem, Response, api, text};
-use crate::coverage::persist::{Index, PAGE_STORES, PageStore};
+use crate::Lang;
+use crate::coverage::persist::{Age, Index, PAGE_STORES, PageStore};
 use crate::coverage::{DayState, StateCounts, StoreSummary};
-use crate::{Deps, Lang};
 
 /// Runs that the page shows.
 const RUNS: usize = 20;
 
-pub async fn respond<S: ObjectStore, C: Clock, R: Random>(
-    deps: &Deps<S, C, R>,
-    query: &Query,
-) -> Result<Response, Problem> {
+pub async fn respond<S: ObjectStore>(ports: Ports<'_, S>, query: &Query) -> Result<Response, Problem> {
     let lang = query.text("lang").and_then(Lang::parse).unwrap_or_default();
     let (datasets, index, runs) = futures::join!(
-        api::known_datasets(&deps.store),
-        api::wanted_index(&deps.store, query),
-        ledger::recent_runs(&deps.store, RUNS)
+        api::known_datasets(ports.objects),
+        api::aged_index(ports, query),
+        ledger::recent_runs(ports.objects, RUNS)
     );
-    let index = match index {
-        Ok(index) => index,
+    let (index, age) = match index {
+        Ok(found) => found,
         Err(problem) if problem.code == "no_coverage_yet" => return Ok(empty_page(lang)),
         Err(problem) => return Err(problem),
     };
     let after = query.parsed::<StoreId>("after", "must be a store id")?;
     let store = query.parsed::<StoreId>("store", "must be a store id")?;
     let (stores, selected) = futures::join!(
-        api::stores_after(&deps.store, &index, after.as_ref(), PAGE_STORES),
-        OptionFuture::from(store.as_ref().map(|store| api::store_of(&deps.store, &index, store)))
+        api::stores_after(ports.objects, &index, after.as_ref(), PAGE_STORES),
+        OptionFuture::from(store.as_ref().map(|store| api::store_of(ports.objects, &index, store)))
     );
     let selected = match (selected.transpose()?.flatten(), store) {
         (None, Some(store)) => return Err(api::no_such_store(&store)),
         (selected, _) => selected,
     };
-    let (stores, next) = stores?;
+    let (mut stores, next) = stores?;
+    api::with_lights_of(&mut stores, &age);
     let month = query.parsed::<Month>("month", "must be YYYY-MM")?;
-    let view = View { lang, datasets: datasets?, index, stores, next, selected, month, runs: runs? };
+    let view = View { lang, datasets: datasets?, index, age, stores, next, selected, month, runs: runs? };
     Ok(Response::ok(HTML, view.render()))
 }
 
@@ -53,6 +51,7 @@ struct View {
     lang: Lang,
     datasets: Vec<DatasetName>,
     index: Index,
+    age: Age,
     stores: Vec<StoreSummary>,
     next: Option<StoreId>,
     selected: Option<PageStore>,
@@ -66,6 +65,7 @@ impl View {
         head(&mut html, self.lang);
         self.bar(&mut html);
         html.raw("<main id=\"main\">");
+        self.age(&mut html);
         self.totals(&mut html);
         if let Some(selected) = &self.selected {
             self.calendar(&mut html, selected);
@@ -102,6 +102,29 @@ impl View {
         html.raw("<a lang=\"").text(other.code()).raw("\" href=\"");
         html.text(super::html::href(&[("lang", other.code()), ("dataset", self.index.dataset.as_str())]));
         html.raw("\">").text(other.pick("Español", "English")).raw("</a></p></header>");
+    }
+
+    /// Says in plain words that what follows is old, or that it could not be computed again.
+    fn age(&self, html: &mut Html) {
+        let lang = self.lang;
+        let since = text::moment(self.age.computed_at);
+        if self.age.is_old {
+            html.raw("<p class=\"warning\" role=\"alert\">").text(pick_text(
+                lang,
+                format!("Datos antiguos: la cobertura no se calcula desde {since}. Las luces no dicen nada de ahora."),
+                format!("Old data: coverage has not been computed since {since}. The lights say nothing of now."),
+            ));
+            html.raw("</p>");
+        }
+        if let Some(failed) = &self.age.failed {
+            let at = text::moment(failed.tried_at);
+            html.raw("<p class=\"warning\" role=\"alert\">").text(pick_text(
+                lang,
+                format!("El último cálculo ({at}) falló: {}", failed.error),
+                format!("The last computation ({at}) failed: {}", failed.error),
+            ));
+            html.raw("</p>");
+        }
     }
 
     fn totals(&self, html: &mut Html) {
@@ -238,7 +261,11 @@ impl View {
             html.raw("<td><b>").text(date.day()).raw("</b> <span aria-hidden=\"true\" class=\"").text(class).raw("\">");
             html.text(sign).raw("</span><br><small>").text(text::state(lang, state)).raw("</small></td>");
         }
-        html.raw("</tr></tbody></table></section>");
+        html.raw("</tr></tbody></table>");
+        for doubt in &coverage.doubts {
+            html.raw("<p class=\"note\">").text(lang.pick("En duda: ", "In doubt: ")).text(doubt).raw("</p>");
+        }
+        html.raw("</section>");
     }
 
     fn runs(&self, html: &mut Html) {
@@ -261,6 +288,13 @@ impl View {
                 .raw("</tr>");
         }
         html.raw("</tbody></table></div></section>");
+    }
+}
+
+fn pick_text(lang: Lang, es: String, en: String) -> String {
+    match lang {
+        Lang::Es => es,
+        Lang::En => en,
     }
 }
 
@@ -316,4 +350,5 @@ td.n{text-align:right;font-variant-numeric:tabular-nums}tbody th{font-weight:500
 .green{color:var(--g)}.yellow{color:var(--y)}.red{color:var(--r)}.grey,.note{color:var(--n)}\
 form{margin:0 0 .8rem}input,button{font:inherit;padding:.25rem .5rem;min-height:2.2rem}\
 a:focus-visible,button:focus-visible,input:focus-visible,.scroll:focus-visible{outline:3px solid #3b82f6;outline-offset:2px}\
+.warning{border-left:4px solid var(--r);padding:.4rem .8rem;font-weight:600}\
 .skip{position:absolute;left:-99rem}.skip:focus{left:1rem;top:.5rem}";

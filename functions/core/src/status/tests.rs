@@ -1,5 +1,6 @@
 use futures::executor::block_on;
 use ribera_storage::object::{MemoryStore, ObjectPath};
+use ribera_storage::ports::Host;
 use ribera_storage::store::StoreDefinition;
 use ribera_storage::{control, dataset};
 
@@ -7,24 +8,24 @@ use super::*;
 use crate::coverage::{self, CoverageSettings};
 use crate::fixture::{FixedClock, SeededRandom};
 
-type TestDeps = Deps<MemoryStore, FixedClock, SeededRandom>;
+type TestDeps = Host<MemoryStore, FixedClock, SeededRandom>;
 
-fn get(deps: &TestDeps, target: &str) -> Response {
-    block_on(respond(deps, &Request { method: "GET".to_owned(), target: target.to_owned() }))
+fn get(host: &TestDeps, target: &str) -> Response {
+    block_on(respond(host.ports(), &Request { method: "GET".to_owned(), target: target.to_owned() }))
 }
 
-fn json(deps: &TestDeps, target: &str) -> serde_json::Value {
-    let response = get(deps, target);
+fn json(host: &TestDeps, target: &str) -> serde_json::Value {
+    let response = get(host, target);
     assert_eq!(response.status, 200, "{target}: {}", response.body);
     serde_json::from_str(&response.body).unwrap()
 }
 
 /// `count` stores with coverage and no data.
 fn with_stores(count: usize) -> TestDeps {
-    let deps = Deps::new(MemoryStore::new(), FixedClock::at("2026-01-20T12:00:00Z"), SeededRandom::default());
+    let host = Host::new(MemoryStore::new(), FixedClock::at("2026-01-20T12:00:00Z"), SeededRandom::default());
     block_on(async {
         let ventas = dataset::shipped("ventas").unwrap().unwrap();
-        control::publish_dataset(&deps.store, &ventas).await.unwrap();
+        control::publish_dataset(&host.objects, &ventas).await.unwrap();
         let stores: Vec<StoreDefinition> = (0..count)
             .map(|number| {
                 StoreDefinition::from_toml(&format!(
@@ -33,30 +34,30 @@ fn with_stores(count: usize) -> TestDeps {
                 .unwrap()
             })
             .collect();
-        control::publish_stores(&deps.store, &stores).await.unwrap();
-        coverage::refresh(&deps, &CoverageSettings::default()).await.unwrap();
+        control::publish_stores(&host.objects, &stores).await.unwrap();
+        coverage::refresh(host.ports(), &CoverageSettings::default()).await.unwrap();
     });
-    deps
+    host
 }
 
 #[test]
 fn before_any_coverage_the_page_says_so_and_the_api_has_a_code() {
-    let deps = Deps::new(MemoryStore::new(), FixedClock::at("2026-01-20T12:00:00Z"), SeededRandom::default());
-    let page = get(&deps, "/");
+    let host = Host::new(MemoryStore::new(), FixedClock::at("2026-01-20T12:00:00Z"), SeededRandom::default());
+    let page = get(&host, "/");
     assert_eq!(page.status, 200);
     assert!(page.body.contains("Todavía no"));
-    let summary = get(&deps, "/api/v1/summary");
+    let summary = get(&host, "/api/v1/summary");
     assert_eq!(summary.status, 404);
     assert!(summary.body.contains("\"no_coverage_yet\""), "{}", summary.body);
-    assert_eq!(get(&deps, "/health").body, "ok");
+    assert_eq!(get(&host, "/health").body, "ok");
 }
 
 #[test]
 fn stores_come_in_pages_that_together_are_all_of_them() {
-    let deps = with_stores(250);
+    let host = with_stores(250);
     let (mut found, mut after) = (Vec::new(), String::new());
     loop {
-        let answer = json(&deps, &format!("/api/v1/stores?dataset=ventas&limit=70&after={after}"));
+        let answer = json(&host, &format!("/api/v1/stores?dataset=ventas&limit=70&after={after}"));
         found.extend(
             answer["stores"].as_array().unwrap().iter().map(|store| store["store"].as_str().unwrap().to_owned()),
         );
@@ -67,16 +68,16 @@ fn stores_come_in_pages_that_together_are_all_of_them() {
     }
     let expected: Vec<String> = (0..250).map(|number| format!("s{number:05}")).collect();
     assert_eq!(found, expected);
-    let exact = json(&deps, "/api/v1/stores?limit=100&after=s00149");
+    let exact = json(&host, "/api/v1/stores?limit=100&after=s00149");
     assert_eq!(exact["stores"].as_array().unwrap().len(), 100);
     assert!(exact["next"].is_null());
-    assert_eq!(json(&deps, "/api/v1/summary")["totals"]["stores_active"], 250);
+    assert_eq!(json(&host, "/api/v1/summary")["totals"]["stores_active"], 250);
 }
 
 #[test]
 fn a_calendar_gives_the_days_of_one_store_and_month() {
-    let deps = with_stores(3);
-    let answer = json(&deps, "/api/v1/calendar?store=s00001&month=2026-01");
+    let host = with_stores(3);
+    let answer = json(&host, "/api/v1/calendar?store=s00001&month=2026-01");
     let days = answer["days"].as_array().unwrap();
     assert_eq!(days.len(), 20);
     assert_eq!((&days[0]["state"], &days[19]["state"]), (&"missing".into(), &"pending".into()));
@@ -84,9 +85,9 @@ fn a_calendar_gives_the_days_of_one_store_and_month() {
 
 #[test]
 fn the_page_escapes_what_it_shows_in_both_languages() {
-    let deps = with_stores(3);
+    let host = with_stores(3);
     for target in ["/", "/?lang=en&store=s00001", "/?store=s00002&month=2026-01", "/?after=s00000"] {
-        let page = get(&deps, target);
+        let page = get(&host, target);
         assert_eq!(page.status, 200, "{target}");
         assert!(!page.body.contains("<b>Ñandú"), "{target}");
         assert!(page.body.contains("&lt;b&gt;Ñandú&lt;/b&gt; &amp; &quot;"), "{target}");
@@ -96,13 +97,13 @@ fn the_page_escapes_what_it_shows_in_both_languages() {
             assert_eq!(opened, page.body.matches(&format!("</{tag}>")).count(), "{tag} in {target}");
         }
     }
-    assert!(get(&deps, "/?lang=en").body.contains("<html lang=\"en\">"));
-    assert!(get(&deps, "/").body.contains("Muchos") || get(&deps, "/").body.contains("muchos"));
+    assert!(get(&host, "/?lang=en").body.contains("<html lang=\"en\">"));
+    assert!(get(&host, "/").body.contains("Muchos") || get(&host, "/").body.contains("muchos"));
 }
 
 #[test]
 fn hostile_requests_get_a_stable_code_and_learn_nothing() {
-    let deps = with_stores(1);
+    let host = with_stores(1);
     let long = format!("/?x={}", "y".repeat(5000));
     for (target, status, code) in [
         ("/admin", 404, "no_such_path"),
@@ -117,25 +118,25 @@ fn hostile_requests_get_a_stable_code_and_learn_nothing() {
         ("/?store=%", 400, "bad_query"),
         (&long, 414, "query_too_long"),
     ] {
-        let response = get(&deps, target);
+        let response = get(&host, target);
         assert_eq!(response.status, status, "{target}: {}", response.body);
         assert!(response.body.contains(&format!("\"{code}\"")), "{target}: {}", response.body);
         assert!(!response.body.contains("<script>"));
     }
     let post = Request { method: "POST".to_owned(), target: "/".to_owned() };
-    assert_eq!(block_on(respond(&deps, &post)).status, 405);
+    assert_eq!(block_on(respond(host.ports(), &post)).status, 405);
     let head = Request { method: "HEAD".to_owned(), target: "/".to_owned() };
-    assert_eq!(block_on(respond(&deps, &head)).body, "");
+    assert_eq!(block_on(respond(host.ports(), &head)).body, "");
 }
 
 #[test]
 fn an_inner_error_is_logged_and_not_shown() {
-    let deps = with_stores(1);
+    let host = with_stores(1);
     block_on(async {
         let path = ObjectPath::new("state/coverage/ventas/0000000099.json").unwrap();
-        deps.store.put(&path, bytes::Bytes::from_static(b"{broken").into()).await.unwrap();
+        host.objects.put(&path, bytes::Bytes::from_static(b"{broken").into()).await.unwrap();
     });
-    let response = get(&deps, "/api/v1/summary");
+    let response = get(&host, "/api/v1/summary");
     assert_eq!(response.status, 500);
     assert!(!response.body.contains("0000000099"), "{}", response.body);
     assert!(response.log.unwrap().contains("0000000099"));
@@ -144,10 +145,10 @@ fn an_inner_error_is_logged_and_not_shown() {
 #[test]
 fn the_page_reads_as_many_objects_at_a_thousand_stores_as_at_a_hundred() {
     let started = std::time::Instant::now();
-    let deps = with_stores(1000);
+    let host = with_stores(1000);
     println!("coverage of 1,000 stores computed and kept in {:?}", started.elapsed());
     let started = std::time::Instant::now();
-    let page = get(&deps, "/?store=s00500");
+    let page = get(&host, "/?store=s00500");
     println!("page of 1,000 stores in {:?}, {} bytes", started.elapsed(), page.body.len());
     assert!(page.body.len() < 120_000);
     assert!(started.elapsed().as_millis() < 500, "{:?}", started.elapsed());

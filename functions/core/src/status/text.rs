@@ -14,6 +14,7 @@ pub fn light(lang: Lang, light: Light) -> &'static str {
         Light::Yellow => lang.pick("Faltan días", "Days missing"),
         Light::Red => lang.pick("Faltan muchos días", "Many days missing"),
         Light::Grey => lang.pick("Sin días debidos", "No day due"),
+        Light::Unknown => lang.pick("Se desconoce", "Unknown"),
     }
 }
 
@@ -24,6 +25,7 @@ pub fn light_sign(light: Light) -> (&'static str, &'static str) {
         Light::Yellow => ("▲", "yellow"),
         Light::Red => ("■", "red"),
         Light::Grey => ("○", "grey"),
+        Light::Unknown => ("?", "grey"),
     }
 }
 
@@ -53,7 +55,6 @@ pub fn outcome(lang: Lang, outcome: &AckOutcome) -> String {
             format!("{} {version}", lang.pick("en el lago, versión", "in the lake, version"))
         }
         AckOutcome::Superseded => lang.pick("ya había datos más nuevos", "newer data was there").to_owned(),
-        AckOutcome::Voided => lang.pick("número cerrado sin datos", "number closed without data").to_owned(),
         AckOutcome::Quarantined { reason, .. } => {
             format!("{}: {}", lang.pick("en cuarentena", "in quarantine"), reason.as_str())
         }

@@ -9,7 +9,6 @@ use jiff::{SignedDuration, Timestamp};
 use ribera_core::coverage::{self, Touched};
 use ribera_reach::{Obstacle, Reach, State};
 use ribera_storage::heartbeat::{GOOD, Heartbeat};
-use ribera_storage::ports::Clock;
 use ribera_storage::store::StoreDefinition;
 use ribera_storage::{ObjectStore, Result, StoreId, control, paths};
 use serde::Serialize;
@@ -121,7 +120,7 @@ async fn check(lake: &Lake, store: &StoreDefinition, timeout: Duration) -> Resul
     let reach = ribera_reach::reach(host, store.port, timeout).await;
     let heartbeat = heartbeat(lake, &store.id).await?;
     checked.heartbeat = heartbeat.as_ref().map(|said| said.at);
-    let fresh = heartbeat.filter(|said| lake.deps().clock.now().duration_since(said.at) < HEARTBEAT_FRESH);
+    let fresh = heartbeat.filter(|said| lake.ports().clock.now().duration_since(said.at) < HEARTBEAT_FRESH);
     let reads = fresh.as_ref().is_some_and(|said| said.good);
     checked.way = match reach.state {
         State::Unreachable => Way::Unreachable,
@@ -179,7 +178,7 @@ async fn backfill(lake: &Lake, up: Vec<StoreId>) -> Result<Option<String>> {
     let touched = Touched { stores: Some(up), from: None, to: None };
     let (mut stores, mut days): (Vec<StoreId>, Option<(Date, Date)>) = (Vec::new(), None);
     for dataset in control::load_published_datasets(&lake.objects).await? {
-        for gap in coverage::compute(&lake.deps(), &dataset.name).await?.gap_plan(&touched) {
+        for gap in coverage::compute(lake.ports(), &dataset.name).await?.gap_plan(&touched) {
             days = Some(days.map_or((gap.from, gap.to), |(from, to)| (from.min(gap.from), to.max(gap.to))));
             stores.push(gap.store);
         }

@@ -42,14 +42,14 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit> {
     for store in &args.store {
         lake.store(store)?;
     }
-    let mut coverage = coverage::compute(&lake.deps(), &args.dataset).await?;
+    let mut coverage = coverage::compute(lake.ports(), &args.dataset).await?;
     if !args.store.is_empty() {
         coverage.stores.retain(|one| args.store.contains(&one.store));
     }
     // A store that is named is looked at whether it is active or not.
     let with_inactive = args.all || !args.store.is_empty();
     let period = period(&args, &coverage)?;
-    let settings = CoverageSettings { yellow_percent: lake.settings.yellow_percent };
+    let settings = CoverageSettings { yellow_percent: lake.settings.yellow_percent, ..CoverageSettings::default() };
     let summary = coverage.summary(&settings, period, with_inactive);
     if args.summary {
         context.answer(&summary, |lang| summary_text(lang, &summary))?;

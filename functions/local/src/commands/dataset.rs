@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use ribera_storage::control;
 use ribera_storage::dataset::DatasetDefinition;
-use ribera_storage::delta::evolution;
+use ribera_storage::dataset::evolution;
 use ribera_storage::{DatasetName, Error, Result};
 use serde::Serialize;
 use serde_json::json;
@@ -48,7 +48,6 @@ struct Line {
     title_es: String,
     title_en: String,
     kind: String,
-    mode: String,
     version: u32,
     columns: usize,
     schedule: String,
@@ -117,7 +116,6 @@ async fn list(context: &Context) -> Result<Exit> {
             title_es: dataset.titles.es.clone(),
             title_en: dataset.titles.en.clone(),
             kind: lower(&dataset.kind),
-            mode: lower(&dataset.mode),
             version: dataset.version,
             columns: dataset.columns.len(),
             schedule: dataset.schedule.clone(),
@@ -159,8 +157,8 @@ fn read(file: &std::path::Path) -> Result<DatasetDefinition> {
 
 fn list_text(lang: Lang, lines: &[Line]) -> String {
     let header = lang.pick(
-        ["Conjunto", "Contenido", "Clase", "Modo", "Versión", "Columnas", "Cada", "Días que revisa", "Publicado"],
-        ["Dataset", "Content", "Kind", "Mode", "Version", "Columns", "Every", "Lookback days", "Published"],
+        ["Conjunto", "Contenido", "Clase", "Versión", "Columnas", "Cada", "Días que revisa", "Publicado"],
+        ["Dataset", "Content", "Kind", "Version", "Columns", "Every", "Lookback days", "Published"],
     );
     let mut table = show::table(&header);
     for line in lines {
@@ -169,7 +167,6 @@ fn list_text(lang: Lang, lines: &[Line]) -> String {
             line.name.to_string(),
             lang.pick(&line.title_es, &line.title_en).clone(),
             line.kind.clone(),
-            line.mode.clone(),
             line.version.to_string(),
             line.columns.to_string(),
             line.schedule.clone(),

@@ -63,7 +63,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit> {
                 Some(SystemClock.now().to_string()),
             ]);
         }
-        days.extend(coverage_rows(&coverage::compute_at(&lake.deps(), &dataset.name, &snapshots).await?));
+        days.extend(coverage_rows(&coverage::compute_at(lake.ports(), &dataset.name, &snapshots).await?));
         datasets.push(ExportDataset { dataset, snapshots, files });
     }
     let tables = [

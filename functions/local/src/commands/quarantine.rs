@@ -82,7 +82,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit> {
 }
 
 async fn matching(lake: &Lake, store: Option<&StoreId>, dataset: Option<&DatasetName>) -> Result<Vec<QuarantineEntry>> {
-    let mut entries = quarantine::list(&lake.deps(), None, usize::MAX).await?;
+    let mut entries = quarantine::list(lake.ports(), None, usize::MAX).await?;
     entries.retain(|entry| {
         let of = |batch: &BatchId| {
             store.is_none_or(|store| batch.store == *store) && dataset.is_none_or(|dataset| batch.dataset == *dataset)
@@ -93,7 +93,7 @@ async fn matching(lake: &Lake, store: Option<&StoreId>, dataset: Option<&Dataset
 }
 
 async fn show_batch(lake: &Lake, batch: &BatchId, context: &Context) -> Result<Exit> {
-    let entries = quarantine::show(&lake.deps(), batch).await?;
+    let entries = quarantine::show(lake.ports(), batch).await?;
     if entries.is_empty() {
         return Err(Error::config(format!("BATCH: must be in quarantine, got {batch}")).with_hint("ribera quarantine list"));
     }
@@ -104,12 +104,12 @@ async fn show_batch(lake: &Lake, batch: &BatchId, context: &Context) -> Result<E
 }
 
 async fn replay(lake: &Lake, batches: &[BatchId], context: &Context) -> Result<Exit> {
-    let deps = lake.deps();
+    let ports = lake.ports();
     let mut paths = Vec::new();
     for batch in batches {
-        paths.push(quarantine::replay(&deps, batch).await?);
+        paths.push(quarantine::replay(ports, batch).await?);
     }
-    let report = ingest_event(&deps, &IngestSettings::default(), &paths).await?;
+    let report = ingest_event(ports, &IngestSettings::default(), &paths).await?;
     let refused = |outcome: &Outcome| matches!(outcome, Outcome::Quarantined { .. } | Outcome::Failed { .. });
     let all_well = !report.outcomes.iter().any(|one| refused(&one.outcome));
     context.answer(&report, |lang| {
@@ -131,13 +131,12 @@ pub fn outcome_text(lang: Lang, outcome: &Outcome) -> String {
             lang.pick(format!("en el lago, versión {version}, {rows} filas"), format!("in the lake, version {version}, {rows} rows"))
         }
         Outcome::Superseded => lang.pick("superado por uno más nuevo", "superseded by a newer one").to_owned(),
-        Outcome::Voided => lang.pick("número cerrado sin datos", "number closed without data").to_owned(),
         Outcome::Quarantined { reason, detail } => {
             lang.pick(format!("en cuarentena: {}: {detail}", reason.as_str()), format!("in quarantine: {}: {detail}", reason.as_str()))
         }
         Outcome::AlreadyDone => lang.pick("ya estaba resuelto", "was settled already").to_owned(),
-        Outcome::Waiting => lang.pick("espera su archivo o un número anterior", "waits for its file or an earlier number").to_owned(),
-        Outcome::Failed { message } => lang.pick(format!("falló, se intentará de nuevo: {message}"), format!("failed, to be tried again: {message}")),
+        Outcome::Waiting => lang.pick("espera su archivo", "waits for its file").to_owned(),
+        Outcome::Failed { message, .. } => lang.pick(format!("falló, se intentará de nuevo: {message}"), format!("failed, to be tried again: {message}")),
     }
 }
 

@@ -23,8 +23,8 @@ pub struct Args {}
 pub async fn run(_args: Args, context: &Context) -> Result<Exit> {
     let lake = Lake::open(context).await?;
     let Rebuilt { batches, reopened, unreadable } = rebuild(&lake.objects, &SystemClock).await?;
-    let settings = CoverageSettings { yellow_percent: lake.settings.yellow_percent };
-    coverage::refresh(&lake.deps(), &settings).await?;
+    let settings = CoverageSettings { yellow_percent: lake.settings.yellow_percent, ..CoverageSettings::default() };
+    coverage::refresh(lake.ports(), &settings).await?;
     let unreadable: Vec<&str> = unreadable.iter().map(ObjectPath::as_str).collect();
     let value = json!({"batches": batches, "reopened": reopened, "unreadable": unreadable});
     context.answer(&value, |lang| {

@@ -60,7 +60,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit> {
     };
     let mut steps = Vec::new();
     for dataset in datasets {
-        let plan = coverage::compute(&lake.deps(), &dataset).await?.gap_plan(&touched);
+        let plan = coverage::compute(lake.ports(), &dataset).await?.gap_plan(&touched);
         steps.extend(plan.into_iter().map(|gap| Step { command: command(&gap), gap }));
     }
     context.answer(&json!({"steps": steps}), |lang| plan_text(lang, &steps))?;

@@ -72,7 +72,6 @@ fn outcome_text(lang: Lang, outcome: &AckOutcome) -> String {
     match outcome {
         AckOutcome::Committed { version, .. } => lang.pick(format!("en el lago, versión {version}"), format!("in the lake, version {version}")),
         AckOutcome::Superseded => lang.pick("superado por uno más nuevo", "superseded by a newer one").to_owned(),
-        AckOutcome::Voided => lang.pick("número cerrado sin datos", "number closed without data").to_owned(),
         AckOutcome::Quarantined { reason, detail } => {
             lang.pick(format!("en cuarentena: {}: {detail}", reason.as_str()), format!("in quarantine: {}: {detail}", reason.as_str()))
         }

@@ -163,9 +163,9 @@ async fn all_behind(
     let mut all = Vec::new();
     for (name, snapshots) in snapshots {
         let dataset = lake.dataset(name)?;
-        let deps = lake.deps();
+        let ports = lake.ports();
         // Of the very versions that were read, whatever was committed meanwhile.
-        let coverage = coverage::compute_at(&deps, name, snapshots).await?;
+        let coverage = coverage::compute_at(ports, name, snapshots).await?;
         let coverage = coverage.behind_where(|store, date| scans.touch(dataset, store, Some(date)));
         all.push(Behind {
             complete: coverage.days.missing == 0 && coverage.days.partial == 0,

@@ -53,7 +53,6 @@ pub fn table(swept: &Swept, lang: Lang) -> String {
         (lang.pick("lotes en el lago", "batches in the lake"), tally.committed),
         (lang.pick("filas", "rows"), tally.rows),
         (lang.pick("ya superados", "superseded already"), tally.superseded),
-        (lang.pick("números cerrados", "numbers closed"), tally.voided),
         (lang.pick("en cuarentena", "quarantined"), tally.quarantined),
         (lang.pick("esperan su archivo", "waiting for their file"), tally.waiting),
         (lang.pick("se reintentarán", "to be tried again"), tally.failed),
@@ -75,7 +74,7 @@ fn line(one: &ManifestOutcome, lang: Lang) -> String {
             let hint = one.batch.as_ref().map(|batch| format!("  ribera quarantine show {batch}")).unwrap_or_default();
             format!("{path}: {} {}: {detail}{hint}", lang.pick("cuarentena,", "quarantined,"), reason.as_str())
         }
-        Outcome::Failed { message } => format!("{path}: {} {message}", lang.pick("falló:", "failed:")),
+        Outcome::Failed { message, .. } => format!("{path}: {} {message}", lang.pick("falló:", "failed:")),
         _ => format!("{path}: {}", lang.pick("espera su archivo", "waits for its file")),
     }
 }

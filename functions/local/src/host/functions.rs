@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use axum::http;
 use bytes::Bytes;
-use ribera_core::coverage::{self, Summary};
+use ribera_core::coverage::{self, Refreshed};
 use ribera_core::ingest::{self, IngestReport, SweepBudget, SweepReport, event};
-use ribera_core::{Deps, status};
+use ribera_core::status;
 use ribera_storage::object::{FolderStore, ObjectPath};
+use ribera_storage::ports::Host;
 use ribera_storage::ports::Random as _;
 use ribera_storage::{Error, ErrorKind, Result};
 use serde::Deserialize;
@@ -24,7 +25,7 @@ use super::rights::{self, Function};
 use super::settings::{FunctionArgs, HostSettings};
 use crate::ports::{SystemClock, SystemRandom};
 
-type NativeDeps = Deps<FolderStore, SystemClock, SystemRandom>;
+type NativeHost = Host<FolderStore, SystemClock, SystemRandom>;
 
 /// Every function, ready to be called.
 #[derive(Clone)]
@@ -36,7 +37,7 @@ pub struct Functions {
 #[derive(Clone)]
 enum How {
     Wasm(Arc<BTreeMap<Function, Callable>>),
-    Native(Arc<NativeDeps>),
+    Native(Arc<NativeHost>),
 }
 
 /// An HTTP answer of the `status` function.
@@ -59,7 +60,7 @@ impl Functions {
         store.probe().await?;
         rights::make_folders(store_root)?;
         let how = if args.native {
-            How::Native(Arc::new(Deps::new(store, SystemClock, SystemRandom)))
+            How::Native(Arc::new(Host::new(store, SystemClock, SystemRandom)))
         } else {
             let folders = ComponentFolders::find(args.components.clone(), args.cache.clone())?;
             let (root, wanted) = (store_root.to_owned(), settings.clone());
@@ -83,11 +84,11 @@ impl Functions {
     pub async fn ingest_event(&self, body: Bytes) -> Result<IngestReport> {
         match &self.how {
             How::Wasm(callables) => post(callables, Function::Ingest, "/ingest", body).await,
-            How::Native(deps) => {
-                let (deps, settings) = (deps.clone(), self.settings.clone());
+            How::Native(host) => {
+                let (host, settings) = (host.clone(), self.settings.clone());
                 natively(async move || {
                     let manifests = event::manifest_paths(&body)?;
-                    ingest::ingest_event(&*deps, &settings.ingest, &manifests).await
+                    ingest::ingest_event(host.ports(), &settings.ingest, &manifests).await
                 })
                 .await
             }
@@ -101,20 +102,20 @@ impl Functions {
                     .map_err(|error| Error::bug("sweep budget does not serialise").with_source(error))?;
                 post(callables, Function::Ingest, "/sweep", body.into()).await
             }
-            How::Native(deps) => {
-                let (deps, settings, budget) = (deps.clone(), self.settings.clone(), budget.clone());
-                natively(async move || ingest::sweep(&*deps, &settings.ingest, &budget).await).await
+            How::Native(host) => {
+                let (host, settings, budget) = (host.clone(), self.settings.clone(), budget.clone());
+                natively(async move || ingest::sweep(host.ports(), &settings.ingest, &budget).await).await
             }
         }
     }
 
     /// Computes coverage of whatever changed.
-    pub async fn coverage(&self) -> Result<Vec<Summary>> {
+    pub async fn coverage(&self) -> Result<Refreshed> {
         match &self.how {
             How::Wasm(callables) => post(callables, Function::Coverage, "/coverage", Bytes::new()).await,
-            How::Native(deps) => {
-                let (deps, settings) = (deps.clone(), self.settings.clone());
-                natively(async move || coverage::refresh(&*deps, &settings.coverage).await).await
+            How::Native(host) => {
+                let (host, settings) = (host.clone(), self.settings.clone());
+                natively(async move || coverage::refresh(host.ports(), &settings.coverage).await).await
             }
         }
     }
@@ -132,10 +133,10 @@ impl Functions {
                     cost: Some(reply.cost),
                 })
             }
-            How::Native(deps) => {
+            How::Native(host) => {
                 let asked = status::Request { method: method.to_owned(), target: target.to_owned() };
-                let deps = deps.clone();
-                let response = natively(async move || Ok(status::respond(&*deps, &asked).await)).await?;
+                let host = host.clone();
+                let response = natively(async move || Ok(status::respond(host.ports(), &asked).await)).await?;
                 if let Some(line) = response.log {
                     tracing::warn!(function = "status", "{line}");
                 }

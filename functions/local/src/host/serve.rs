@@ -196,8 +196,12 @@ async fn coverage(ingester: &Ingester) {
     loop {
         let started = Instant::now();
         match ingester.functions().coverage().await {
-            Ok(summaries) => {
-                tracing::info!(datasets = summaries.len(), ms = millis(started.elapsed()), "coverage computed");
+            Ok(refreshed) => {
+                let datasets = refreshed.summaries.len();
+                tracing::info!(datasets, ms = millis(started.elapsed()), "coverage computed");
+                for failed in refreshed.failed {
+                    tracing::error!(dataset = %failed.dataset, error = failed.error, "coverage failed");
+                }
             }
             Err(error) => tracing::error!(%error, "coverage failed"),
         }

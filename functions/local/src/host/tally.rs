@@ -13,7 +13,6 @@ pub struct Tally {
     pub committed: u64,
     pub rows: u64,
     pub superseded: u64,
-    pub voided: u64,
     pub quarantined: u64,
     /// Their file is not there yet.
     pub waiting: u64,
@@ -39,7 +38,7 @@ impl Tally {
 
     /// Batches that reached their end.
     pub fn settled(&self) -> u64 {
-        self.committed + self.superseded + self.voided + self.quarantined
+        self.committed + self.superseded + self.quarantined
     }
 
     fn add_one(&mut self, one: &ManifestOutcome) {
@@ -49,7 +48,6 @@ impl Tally {
                 self.rows += rows;
             }
             Outcome::Superseded => self.superseded += 1,
-            Outcome::Voided => self.voided += 1,
             Outcome::Quarantined { .. } => self.quarantined += 1,
             Outcome::AlreadyDone | Outcome::Waiting | Outcome::Failed { .. } => {}
         }

@@ -122,6 +122,7 @@ pub fn light(lang: Lang, light: Light) -> (String, Color) {
         Light::Green => (format!("● {}", lang.pick("verde", "green")), Color::Green),
         Light::Yellow => (format!("◐ {}", lang.pick("amarillo", "yellow")), Color::Yellow),
         Light::Red => (format!("○ {}", lang.pick("rojo", "red")), Color::Red),
+        Light::Unknown => (format!("? {}", lang.pick("se desconoce", "unknown")), Color::DarkGrey),
         Light::Grey => (format!("· {}", lang.pick("gris", "grey")), Color::DarkGrey),
     }
 }

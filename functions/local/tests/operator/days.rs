@@ -2,7 +2,6 @@
 //! became of the files.
 
 use jiff::civil::date;
-use ribera_storage::dataset::Mode;
 use serde_json::{Value, json};
 
 use super::fixture::{Day, Lake, january, ventas};
@@ -115,36 +114,6 @@ fn days_are_right_when_a_measure_is_summed_only_since_a_later_version() {
     assert_eq!(found["row_count"], 5);
     assert_eq!(lake.value("SELECT count(*) FROM ventas_days"), 6, "the empty day too, once");
     days(&lake, None);
-}
-
-#[test]
-fn days_follow_upserts_and_deletes() {
-    let lake = Lake::new(&["s1"]);
-    let mut dataset = ventas();
-    dataset.name = "cambios".parse().unwrap();
-    dataset.mode = Mode::Upsert;
-    lake.publish(&dataset);
-    let day = |rows, extra| Day { extra, ..Day::new(date(2026, 1, 7), rows) };
-    let days = |expected: &[(u64, &str)]| {
-        let rows = "SELECT fecha, count(*) AS rows, sum(cantidad) AS cantidad, sum(total) AS total FROM cambios \
-                    GROUP BY ALL ORDER BY ALL";
-        let of_log = "SELECT fecha, rows, cantidad, total FROM cambios_days WHERE rows > 0 ORDER BY ALL";
-        let (from_rows, from_log) = (lake.json(&["sql", rows]).0, lake.json(&["sql", of_log]).0);
-        assert_eq!((&from_log["rows"], &from_log["columns"]), (&from_rows["rows"], &from_rows["columns"]));
-        let found: Vec<Value> =
-            from_log["rows"].as_array().unwrap().iter().map(|row| json!([row["rows"], row["cantidad"]])).collect();
-        assert_eq!(json!(found), json!(expected));
-    };
-    lake.batch_as(Mode::Upsert, &dataset, "s1/cambios/000000-0000000001", &[day(10, 0), Day::new(date(2026, 1, 8), 5)]);
-    days(&[(10, "10.000"), (5, "5.000")]);
-    lake.batch_as(Mode::Upsert, &dataset, "s1/cambios/000000-0000000002", &[day(3, 500)]);
-    days(&[(10, "11.500"), (5, "5.000")]);
-    lake.batch_as(Mode::Delete, &dataset, "s1/cambios/000000-0000000003", &[day(4, 0)]);
-    days(&[(6, "6.000"), (5, "5.000")]);
-    lake.batch_as(Mode::Delete, &dataset, "s1/cambios/000000-0000000004", &[day(10, 0)]);
-    days(&[(5, "5.000")]);
-    lake.batch_as(Mode::Replace, &dataset, "s1/cambios/000000-0000000005", &[day(2, 1)]);
-    days(&[(2, "2.002"), (5, "5.000")]);
 }
 
 #[test]

@@ -10,13 +10,13 @@ use arrow_array::{
 use jiff::civil::{Date, date};
 use parquet::arrow::ArrowWriter;
 use ribera::ports::{SystemClock, SystemRandom};
-use ribera_core::Deps;
 use ribera_core::ingest::{IngestSettings, Outcome, SweepBudget, SweepReport, sweep};
-use ribera_storage::batch::{AgentFacts, CONTRACT_VERSION, Facts, FileFacts, Manifest, ManifestKind, UnitFacts};
+use ribera_storage::batch::{AgentFacts, CONTRACT_VERSION, Facts, FileFacts, Manifest, UnitFacts};
 use ribera_storage::control;
-use ribera_storage::dataset::{ColumnType, DatasetDefinition, Mode, shipped};
+use ribera_storage::dataset::{ColumnType, DatasetDefinition, shipped};
 use ribera_storage::hex::sha256_hex;
 use ribera_storage::object::{FolderStore, ObjectPath};
+use ribera_storage::ports::Host;
 use ribera_storage::store::StoreDefinition;
 use ribera_storage::{BatchId, ExactDecimal, Month, ObjectStore, Unit, paths};
 use serde_json::Value;
@@ -105,22 +105,10 @@ impl Lake {
         report.report.outcomes.into_iter().find(|one| one.batch.as_ref() == Some(&batch)).unwrap().outcome
     }
 
-    /// Uploads a batch of another mode than `replace` and ingests it; it must be committed. Of a
-    /// `delete` the rows are keys.
-    pub fn batch_as(&self, mode: Mode, dataset: &DatasetDefinition, id: &str, days: &[Day]) {
-        let of_file = if mode == Mode::Delete { keys_of(dataset) } else { dataset.clone() };
-        self.deliver_as(mode, &of_file, id, days, |file| file);
-        let batch: BatchId = id.parse().unwrap();
-        let report = self.sweep();
-        let outcome =
-            report.report.outcomes.into_iter().find(|one| one.batch.as_ref() == Some(&batch)).unwrap().outcome;
-        assert!(matches!(outcome, Outcome::Committed { .. }), "{id}: {outcome:?}");
-    }
-
     /// Ingests whatever waits.
     pub fn sweep(&self) -> SweepReport {
-        let deps = Deps::new(&self.objects, SystemClock, SystemRandom);
-        self.wait(sweep(&deps, &IngestSettings::default(), &SweepBudget::default())).unwrap()
+        let host = Host::new(&self.objects, SystemClock, SystemRandom);
+        self.wait(sweep(host.ports(), &IngestSettings::default(), &SweepBudget::default())).unwrap()
     }
 
     /// Uploads a batch and leaves it to whoever ingests; its manifest's path.
@@ -131,21 +119,10 @@ impl Lake {
         days: &[Day],
         damage: impl Fn(Vec<u8>) -> Vec<u8>,
     ) -> ObjectPath {
-        self.deliver_as(Mode::Replace, dataset, id, days, damage)
-    }
-
-    fn deliver_as(
-        &self,
-        mode: Mode,
-        dataset: &DatasetDefinition,
-        id: &str,
-        days: &[Day],
-        damage: impl Fn(Vec<u8>) -> Vec<u8>,
-    ) -> ObjectPath {
         let batch: BatchId = id.parse().unwrap();
         let file = parquet(dataset, batch.store.as_str(), days);
-        let manifest = Manifest { mode, ..manifest(dataset, &batch, days, &file) };
-        let landing = ObjectPath::new(manifest.file.as_ref().unwrap().path.clone()).unwrap();
+        let manifest = manifest(dataset, &batch, days, &file);
+        let landing = ObjectPath::new(manifest.file.path.clone()).unwrap();
         let inbox = paths::inbox(&batch).unwrap();
         self.wait(async {
             self.objects.put(&landing, damage(file).into()).await.unwrap();
@@ -294,19 +271,16 @@ fn manifest(dataset: &DatasetDefinition, batch: &BatchId, days: &[Day], file: &[
     });
     Manifest {
         contract: CONTRACT_VERSION,
-        kind: ManifestKind::Batch,
         batch: batch.clone(),
         dataset_version: dataset.version,
-        mode: Mode::Replace,
         month,
-        file: Some(FileFacts {
+        file: FileFacts {
             path: paths::landing(batch, month, &sha256).unwrap().to_string(),
             bytes: file.len() as u64,
             sha256,
             rows: days.iter().map(|day| u64::try_from(day.rows).unwrap()).sum(),
-        }),
+        },
         units: units.collect(),
-        opens_epoch: false,
         agent: AgentFacts {
             version: "0.1.0".to_owned(),
             journal_id: "j1".to_owned(),

@@ -5,11 +5,11 @@
 //! it needs, see `infra/spin.toml`), the WASI clock and randomness, and [`Settings`] in the
 //! environment.
 
-use ribera_core::Deps;
 use ribera_core::coverage;
 use ribera_core::ingest::{self, SweepBudget, event};
 use ribera_core::status;
 use ribera_storage::object::FolderStore;
+use ribera_storage::ports::Host;
 use ribera_storage::ports::Random;
 use ribera_storage::{Error, Result};
 use spin_sdk::http::Request;
@@ -32,14 +32,14 @@ pub async fn ingest(request: Request) -> HttpReply {
     let answer = async {
         reply::must_be_post(&request)?;
         let settings = Settings::from_environment()?.ingest;
-        let deps = writable()?;
+        let host = writable()?;
         let body = reply::read_body(request, event::EVENT_BYTES_MAX).await?;
         match path.as_str() {
             "/ingest" => {
                 let paths = event::manifest_paths(&body)?;
-                Reply::json(&ingest::ingest_event(&deps, &settings, &paths).await?)
+                Reply::json(&ingest::ingest_event(host.ports(), &settings, &paths).await?)
             }
-            "/sweep" => Reply::json(&ingest::sweep(&deps, &settings, &budget(&body)?).await?),
+            "/sweep" => Reply::json(&ingest::sweep(host.ports(), &settings, &budget(&body)?).await?),
             _ => Ok(Reply::not_found(&path)),
         }
     };
@@ -51,7 +51,7 @@ pub async fn coverage(request: Request) -> HttpReply {
     let answer = async {
         reply::must_be_post(&request)?;
         let settings = Settings::from_environment()?.coverage;
-        Reply::json(&coverage::refresh(&writable()?, &settings).await?)
+        Reply::json(&coverage::refresh(writable()?.ports(), &settings).await?)
     };
     Reply::send(answer.await)
 }
@@ -60,13 +60,13 @@ pub async fn coverage(request: Request) -> HttpReply {
 pub async fn status(request: Request) -> HttpReply {
     let target = request.uri().path_and_query().map_or("/", |target| target.as_str()).to_owned();
     let asked = status::Request { method: request.method().as_str().to_owned(), target };
-    let deps = Deps::new(FolderStore::read_only(STORE_ROOT), WasiClock, WasiRandom);
-    Reply::from(status::respond(&deps, &asked).await).into_http()
+    let host = Host::new(FolderStore::read_only(STORE_ROOT), WasiClock, WasiRandom);
+    Reply::from(status::respond(host.ports(), &asked).await).into_http()
 }
 
-fn writable() -> Result<Deps<FolderStore, WasiClock, WasiRandom>> {
+fn writable() -> Result<Host<FolderStore, WasiClock, WasiRandom>> {
     let store = FolderStore::open(STORE_ROOT, WasiRandom.fresh_name())?;
-    Ok(Deps::new(store, WasiClock, WasiRandom))
+    Ok(Host::new(store, WasiClock, WasiRandom))
 }
 
 fn budget(body: &[u8]) -> Result<SweepBudget> {

@@ -14,8 +14,6 @@ fn batch(store: u8, sequence: u64, days: &[(i8, &[i64])]) -> TestBatch {
     TestBatch {
         store,
         position: Position { epoch: 0, sequence },
-        mode: Mode::Replace,
-        opens_epoch: false,
         days: days.iter().map(|(day, cents)| (*day, rows(*day, cents))).collect(),
     }
 }
@@ -30,8 +28,8 @@ async fn all(objects: &MemoryStore, dataset: &DatasetDefinition) -> BTreeMap<Str
     content(&table, dataset, &snapshot).await
 }
 
-fn retyped(mode: Mode, column: &str, kind: ColumnType) -> DatasetDefinition {
-    let mut dataset = dataset(mode);
+fn retyped(column: &str, kind: ColumnType) -> DatasetDefinition {
+    let mut dataset = dataset();
     dataset.columns.iter_mut().find(|one| one.name == column).unwrap().column_type = kind;
     dataset
 }
@@ -39,9 +37,9 @@ fn retyped(mode: Mode, column: &str, kind: ColumnType) -> DatasetDefinition {
 #[test]
 fn a_day_audited_as_empty_is_a_fact_in_the_lake() {
     block_on(async {
-        let (objects, host, dataset) = (MemoryStore::new(), Host::new(1), dataset(Mode::Replace));
+        let (objects, host, dataset) = (MemoryStore::new(), Host::new(1), dataset());
         let empty = batch(1, 1, &[(1, &[])]);
-        let report = offer(&table(&objects), host.ports(), &dataset, &empty).await.unwrap();
+        let report = offer(&table(&objects), host.ports(&objects), &dataset, &empty).await.unwrap();
         let outcome = report.outcome(&empty.id()).unwrap();
         assert!(
             matches!(outcome, BatchOutcome::Committed { version: 1, rows: 0, units } if units.len() == 1),
@@ -58,21 +56,21 @@ fn a_day_audited_as_empty_is_a_fact_in_the_lake() {
 #[test]
 fn a_batch_offered_again_changes_nothing_and_leaves_no_ready_record() {
     block_on(async {
-        let (objects, host, dataset) = (MemoryStore::new(), Host::new(1), dataset(Mode::Replace));
+        let (objects, host, dataset) = (MemoryStore::new(), Host::new(1), dataset());
         let (older, newer) = (batch(1, 1, &[(1, &[5]), (2, &[6])]), batch(1, 2, &[(1, &[7])]));
         for one in [&older, &newer] {
-            offer(&table(&objects), host.ports(), &dataset, one).await.unwrap();
+            offer(&table(&objects), host.ports(&objects), &dataset, one).await.unwrap();
         }
         let before = all(&objects, &dataset).await;
         for (one, rows) in [(&older, 1), (&newer, 1)] {
-            let report = offer(&table(&objects), host.ports(), &dataset, one).await.unwrap();
+            let report = offer(&table(&objects), host.ports(&objects), &dataset, one).await.unwrap();
             assert_eq!(report.version, None);
             assert!(
                 matches!(report.outcome(&one.id()).unwrap(), BatchOutcome::Committed { rows: found, .. } if *found == rows)
             );
         }
         let superseded = batch(1, 0, &[(1, &[1])]);
-        let report = offer(&table(&objects), host.ports(), &dataset, &superseded).await.unwrap();
+        let report = offer(&table(&objects), host.ports(&objects), &dataset, &superseded).await.unwrap();
         assert!(matches!(report.outcome(&superseded.id()), Some(BatchOutcome::Superseded)));
         assert_eq!(all(&objects, &dataset).await, before);
         assert_eq!(table(&objects).list_ready().await.unwrap(), []);
@@ -82,91 +80,36 @@ fn a_batch_offered_again_changes_nothing_and_leaves_no_ready_record() {
 #[test]
 fn one_commit_settles_the_ready_batches_of_all_stores_and_names_them() {
     block_on(async {
-        let (objects, host, dataset) = (MemoryStore::new(), Host::new(1), dataset(Mode::Replace));
+        let (objects, host, dataset) = (MemoryStore::new(), Host::new(1), dataset());
         let table = table(&objects);
         for store in 0..9 {
-            let record = encode(&table, host.ports(), &dataset, &batch(store, 1, &[(1, &[1])])).await.unwrap();
+            let record = encode(&table, host.ports(&objects), &dataset, &batch(store, 1, &[(1, &[1])])).await.unwrap();
             table.put_ready(&record).await.unwrap();
         }
-        let report = table.commit_ready(host.ports(), &dataset, &[]).await.unwrap();
+        let report = table.commit_ready(host.ports(&objects), &dataset, &[]).await.unwrap();
         assert_eq!((report.version, report.outcomes.len()), (Some(1), 9));
         let history = table.history(10).await.unwrap();
         assert_eq!(history[0].1.ribera.as_ref().unwrap().batches.len(), 9);
         assert_eq!(history[1].1.operation, "CREATE TABLE");
-        assert!(table.commit_ready(host.ports(), &dataset, &[]).await.unwrap().outcomes.is_empty());
-    });
-}
-
-#[test]
-fn an_upsert_waits_for_a_missing_number_until_it_comes_or_a_void_closes_it() {
-    block_on(async {
-        let (objects, host, dataset) = (MemoryStore::new(), Host::new(1), dataset(Mode::Upsert));
-        let table = table(&objects);
-        let upsert = |sequence| TestBatch { mode: Mode::Upsert, ..batch(1, sequence, &[(1, &[sequence as i64])]) };
-        for (sequence, missing) in [(2, 1), (4, 1)] {
-            let report = offer(&table, host.ports(), &dataset, &upsert(sequence)).await.unwrap();
-            let outcome = report.outcome(&upsert(sequence).id()).unwrap();
-            assert!(
-                matches!(outcome, BatchOutcome::Waiting { missing_sequence } if *missing_sequence == missing),
-                "{outcome:?}"
-            );
-        }
-        offer(&table, host.ports(), &dataset, &upsert(1)).await.unwrap();
-        assert_eq!(all(&objects, &dataset).await["s1"][0].cents, 2, "1 and 2 are applied, 4 waits for 3");
-        let void = ReadyRecord::void(table.name(), &dataset, &upsert(3).id(), "0".repeat(64), host.now());
-        table.put_ready(&void).await.unwrap();
-        let report = table.commit_records(host.ports(), &dataset, &[void]).await.unwrap();
-        assert!(matches!(report.outcome(&upsert(3).id()), Some(BatchOutcome::Voided)));
-        assert_eq!(all(&objects, &dataset).await["s1"][0].cents, 4);
-        assert_eq!(table.list_ready().await.unwrap(), []);
-    });
-}
-
-#[test]
-fn the_replace_that_opens_a_higher_epoch_takes_over_a_stream_whose_order_matters() {
-    block_on(async {
-        let (objects, host, dataset) = (MemoryStore::new(), Host::new(1), dataset(Mode::Upsert));
-        let table = table(&objects);
-        let in_epoch = |epoch, sequence, mode, opens_epoch, cents| TestBatch {
-            position: Position { epoch, sequence },
-            mode,
-            opens_epoch,
-            ..batch(1, sequence, &[(1, cents)])
-        };
-        let first = in_epoch(0, 1, Mode::Upsert, false, &[1, 2, 3]);
-        let opening = in_epoch(2, 7, Mode::Replace, true, &[9]);
-        let late = in_epoch(0, 2, Mode::Upsert, false, &[4]);
-        for one in [&first, &opening, &late] {
-            offer(&table, host.ports(), &dataset, one).await.unwrap();
-        }
-        assert_eq!(all(&objects, &dataset).await["s1"], [TestRow { day: 1, id: 1, cents: 9 }]);
-        let snapshot = table.load().await.unwrap().unwrap();
-        assert!(matches!(
-            table.settled(&snapshot, &dataset, &late.manifest()).unwrap(),
-            Some(BatchOutcome::Superseded)
-        ));
-        assert_eq!(
-            snapshot.stream_position(&"s1".parse().unwrap(), &"pruebas".parse().unwrap()),
-            Some(Position { epoch: 2, sequence: 7 })
-        );
+        assert!(table.commit_ready(host.ports(&objects), &dataset, &[]).await.unwrap().outcomes.is_empty());
     });
 }
 
 #[test]
 fn a_record_older_than_a_day_or_without_its_file_holds_up_no_other() {
     block_on(async {
-        let (objects, host, dataset) = (MemoryStore::new(), Host::new(1), dataset(Mode::Replace));
+        let (objects, host, dataset) = (MemoryStore::new(), Host::new(1), dataset());
         let table = table(&objects);
         let (old, broken, good) = (batch(1, 1, &[(1, &[1])]), batch(2, 2, &[(1, &[2])]), batch(3, 1, &[(1, &[3])]));
-        let mut record = encode(&table, host.ports(), &dataset, &old).await.unwrap();
+        let mut record = encode(&table, host.ports(&objects), &dataset, &old).await.unwrap();
         record.ready_at = host.now().checked_sub(jiff::SignedDuration::from_hours(25)).unwrap();
         table.put_ready(&record).await.unwrap();
         // A schema of another time must be read, and the file is gone.
-        let mut record = encode(&table, host.ports(), &dataset, &broken).await.unwrap();
+        let mut record = encode(&table, host.ports(&objects), &dataset, &broken).await.unwrap();
         objects.delete(&record.files[0].object_path(table.name()).unwrap()).await.unwrap();
         record.schema_hash = "another".into();
         table.put_ready(&record).await.unwrap();
-        let report = offer(&table, host.ports(), &dataset, &good).await.unwrap();
+        let report = offer(&table, host.ports(&objects), &dataset, &good).await.unwrap();
         assert!(matches!(report.outcome(&old.id()), Some(BatchOutcome::Expired)));
         let failed = report.outcome(&broken.id()).unwrap();
         assert!(matches!(failed, BatchOutcome::Failed(error) if error.kind() == ErrorKind::Data), "{failed:?}");
@@ -178,23 +121,23 @@ fn a_record_older_than_a_day_or_without_its_file_holds_up_no_other() {
 #[test]
 fn a_column_added_and_a_small_widening_come_with_the_first_batch_that_has_them() {
     block_on(async {
-        let (objects, host, old) = (MemoryStore::new(), Host::new(1), dataset(Mode::Replace));
+        let (objects, host, old) = (MemoryStore::new(), Host::new(1), dataset());
         let table = table(&objects);
-        offer(&table, host.ports(), &old, &batch(1, 1, &[(1, &[1]), (2, &[2])])).await.unwrap();
-        let waiting = encode(&table, host.ports(), &old, &batch(2, 1, &[(1, &[5])])).await.unwrap();
+        offer(&table, host.ports(&objects), &old, &batch(1, 1, &[(1, &[1]), (2, &[2])])).await.unwrap();
+        let waiting = encode(&table, host.ports(&objects), &old, &batch(2, 1, &[(1, &[5])])).await.unwrap();
         table.put_ready(&waiting).await.unwrap();
-        let mut new = retyped(Mode::Replace, "corto", ColumnType::Int32);
+        let mut new = retyped("corto", ColumnType::Int32);
         new.columns.push(Column { name: "nota".into(), ..new.columns[1].clone() });
         new.columns.last_mut().unwrap().nullable = true;
         // Replaces day 2 of a file of the old schema: day 1 is written anew in the new one.
-        let report = offer(&table, host.ports(), &new, &batch(1, 2, &[(2, &[3])])).await.unwrap();
+        let report = offer(&table, host.ports(&objects), &new, &batch(1, 2, &[(2, &[3])])).await.unwrap();
         assert_eq!(report.outcomes.len(), 2);
         let found = all(&objects, &new).await;
         assert_eq!(found["s1"].iter().map(|row| row.cents).collect::<Vec<_>>(), [1, 3]);
         assert_eq!(found["s2"].len(), 1, "a record of the old schema is committed too");
         let snapshot = table.load().await.unwrap().unwrap();
         assert_eq!(snapshot.metadata().schema_string, new.delta_schema());
-        let error = offer(&table, host.ports(), &old, &batch(1, 3, &[(2, &[3])])).await.unwrap_err();
+        let error = offer(&table, host.ports(&objects), &old, &batch(1, 3, &[(2, &[3])])).await.unwrap_err();
         assert!(error.kind() == ErrorKind::Config && error.message().contains("corto"), "{error}");
     });
 }
@@ -202,17 +145,17 @@ fn a_column_added_and_a_small_widening_come_with_the_first_batch_that_has_them()
 #[test]
 fn a_widening_to_another_physical_type_is_refused_until_the_table_is_migrated() {
     block_on(async {
-        let (objects, host, old) = (MemoryStore::new(), Host::new(1), dataset(Mode::Replace));
+        let (objects, host, old) = (MemoryStore::new(), Host::new(1), dataset());
         let table = table(&objects);
-        offer(&table, host.ports(), &old, &batch(1, 1, &[(1, &[1, 2]), (2, &[2])])).await.unwrap();
-        let waiting = encode(&table, host.ports(), &old, &batch(2, 1, &[(1, &[5])])).await.unwrap();
+        offer(&table, host.ports(&objects), &old, &batch(1, 1, &[(1, &[1, 2]), (2, &[2])])).await.unwrap();
+        let waiting = encode(&table, host.ports(&objects), &old, &batch(2, 1, &[(1, &[5])])).await.unwrap();
         table.put_ready(&waiting).await.unwrap();
-        let new = retyped(Mode::Replace, "piezas", ColumnType::Int64);
-        let error = offer(&table, host.ports(), &new, &batch(1, 2, &[(2, &[3])])).await.unwrap_err();
+        let new = retyped("piezas", ColumnType::Int64);
+        let error = offer(&table, host.ports(&objects), &new, &batch(1, 2, &[(2, &[3])])).await.unwrap_err();
         assert!(error.kind() == ErrorKind::Config && error.hint().is_some(), "{error}");
-        assert!(table.migrate(host.ports(), &new).await.unwrap());
-        assert!(!table.migrate(host.ports(), &new).await.unwrap(), "once is enough");
-        let report = table.commit_ready(host.ports(), &new, &[]).await.unwrap();
+        assert!(table.migrate(host.ports(&objects), &new).await.unwrap());
+        assert!(!table.migrate(host.ports(&objects), &new).await.unwrap(), "once is enough");
+        let report = table.commit_ready(host.ports(&objects), &new, &[]).await.unwrap();
         assert_eq!(report.outcomes.len(), 2);
         let found = all(&objects, &new).await;
         assert_eq!(found["s1"].iter().map(|row| row.cents).collect::<Vec<_>>(), [1, 2, 3]);
@@ -229,21 +172,21 @@ fn a_widening_to_another_physical_type_is_refused_until_the_table_is_migrated() 
 #[test]
 fn a_table_upgraded_by_another_program_is_refused_not_written_over() {
     block_on(async {
-        let (objects, host, dataset) = (MemoryStore::new(), Host::new(1), dataset(Mode::Replace));
+        let (objects, host, dataset) = (MemoryStore::new(), Host::new(1), dataset());
         let table = table(&objects);
-        offer(&table, host.ports(), &dataset, &batch(1, 1, &[(1, &[1])])).await.unwrap();
+        offer(&table, host.ports(&objects), &dataset, &batch(1, 1, &[(1, &[1])])).await.unwrap();
         let entry = crate::paths::log_entry(table.name(), 2).unwrap();
         let upgrade =
             r#"{"protocol":{"minReaderVersion":3,"minWriterVersion":7,"readerFeatures":[],"writerFeatures":[]}}"#;
         objects.put(&entry, Bytes::from_static(upgrade.as_bytes()).into()).await.unwrap();
-        let error = offer(&table, host.ports(), &dataset, &batch(1, 2, &[(1, &[1])])).await.unwrap_err();
+        let error = offer(&table, host.ports(&objects), &dataset, &batch(1, 2, &[(1, &[1])])).await.unwrap_err();
         assert!(error.kind() == ErrorKind::Data && error.message().contains("reader 3"), "{error}");
     });
 }
 
 #[test]
 fn a_full_file_ends_at_a_border_between_units_and_the_statistics_are_true() {
-    let dataset = dataset(Mode::Replace);
+    let dataset = dataset();
     let days: BTreeMap<i8, Vec<TestRow>> = (1..=6)
         .map(|day| {
             (
@@ -253,7 +196,8 @@ fn a_full_file_ends_at_a_border_between_units_and_the_statistics_are_true() {
         })
         .collect();
     let batch = TestBatch { days, ..batch(1, 1, &[]) };
-    let tags = batch.manifest().units.iter().map(|facts| UnitTag::new(batch.position, facts)).collect();
+    let tags =
+        batch.manifest().units.iter().map(|facts| UnitTag::new(batch.position, facts, facts.extracted_at)).collect();
     let options = LakeWriterOptions { file_bytes_max: 1, ..LakeWriterOptions::default() };
     let mut writer = LakeWriter::new(&dataset, tags, options).unwrap();
     // Ragged pieces: borders of pieces are not borders of units.
@@ -283,13 +227,13 @@ fn a_full_file_ends_at_a_border_between_units_and_the_statistics_are_true() {
 
 #[test]
 fn the_writer_refuses_rows_that_are_not_what_the_units_say() {
-    let dataset = dataset(Mode::Replace);
+    let dataset = dataset();
     let attempt = |units: &[(i8, &[i64])], rows: &[(i8, u32)]| {
         let tags = batch(1, 1, units)
             .manifest()
             .units
             .iter()
-            .map(|facts| UnitTag::new(Position { epoch: 0, sequence: 1 }, facts))
+            .map(|facts| UnitTag::new(Position { epoch: 0, sequence: 1 }, facts, facts.extracted_at))
             .collect();
         let mut writer = LakeWriter::new(&dataset, tags, LakeWriterOptions::default()).unwrap();
         let rows: Vec<TestRow> = rows.iter().map(|(day, id)| TestRow { day: *day, id: *id, cents: 1 }).collect();

@@ -124,7 +124,7 @@ fn burst(batches: u64, over_millis: u64) -> (Vec<u64>, u64, u64) {
         random: Rc::new(Host::new(11)),
         requests: Rc::default(),
     };
-    let dataset = Rc::new(dataset(Mode::Replace));
+    let dataset = Rc::new(dataset());
     let latencies = Rc::new(RefCell::new(Vec::new()));
     let mut pool = LocalPool::new();
     for number in 0..batches {
@@ -137,8 +137,6 @@ fn burst(batches: u64, over_millis: u64) -> (Vec<u64>, u64, u64) {
             let batch = TestBatch {
                 store: (number % 100) as u8,
                 position: Position { epoch: 0, sequence: number },
-                mode: Mode::Replace,
-                opens_epoch: false,
                 days: [((number / 100) as i8 + 1, vec![TestRow { day: (number / 100) as i8 + 1, ..row }])].into(),
             };
             let table = Table::new(&store, "pruebas".parse().unwrap());
@@ -146,13 +144,13 @@ fn burst(batches: u64, over_millis: u64) -> (Vec<u64>, u64, u64) {
             let landing = ObjectPath::new("landing/x").unwrap();
             store.get(&landing).await.unwrap();
             store.get(&landing).await.unwrap();
-            let record = encode(&table, host.ports(), &dataset, &batch).await.unwrap();
+            let record = encode(&table, host.ports(&store), &dataset, &batch).await.unwrap();
             table.put_ready(&record).await.unwrap();
-            let report = table.commit_records(host.ports(), &dataset, &[record]).await.unwrap();
+            let report = table.commit_records(host.ports(&store), &dataset, &[record]).await.unwrap();
             assert!(matches!(report.outcome(&batch.id()), Some(BatchOutcome::Committed { .. })), "{report:?}");
             latencies.borrow_mut().push((time.now() - arrived) / 1000);
             if report.checkpoint_due {
-                table.checkpoint(host.ports()).await.unwrap();
+                table.checkpoint(host.ports(&store)).await.unwrap();
             }
         };
         pool.spawner().spawn_local(call).unwrap();

@@ -23,28 +23,6 @@ fn replaced(batches: &[TestBatch]) -> BTreeMap<String, Vec<TestRow>> {
     by_store(winners.into_iter().map(|((store, _), (_, rows))| (store, rows)))
 }
 
-/// The same for streams whose order matters: every batch applied in order.
-fn applied(batches: &[TestBatch]) -> BTreeMap<String, Vec<TestRow>> {
-    let mut sorted = batches.to_vec();
-    sorted.sort_by_key(|batch| batch.position);
-    let mut state: BTreeMap<(u8, i8), BTreeMap<u32, TestRow>> = BTreeMap::new();
-    for batch in &sorted {
-        for (day, rows) in &batch.days {
-            let unit = state.entry((batch.store, *day)).or_default();
-            if batch.mode == Mode::Replace {
-                unit.clear();
-            }
-            for row in rows {
-                match batch.mode {
-                    Mode::Delete => drop(unit.remove(&row.id)),
-                    _ => drop(unit.insert(row.id, row.clone())),
-                }
-            }
-        }
-    }
-    by_store(state.into_iter().map(|((store, _), rows)| (store, rows.into_values().collect())))
-}
-
 fn by_store(units: impl Iterator<Item = (u8, Vec<TestRow>)>) -> BTreeMap<String, Vec<TestRow>> {
     let mut content: BTreeMap<String, Vec<TestRow>> = BTreeMap::new();
     for (store, rows) in units.filter(|(_, rows)| !rows.is_empty()) {
@@ -73,8 +51,6 @@ fn replace_case() -> impl Strategy<Value = (Vec<TestBatch>, Vec<usize>)> {
             .map(|(index, (store, epoch, days))| TestBatch {
                 store,
                 position: Position { epoch, sequence: 1 + index as u64 },
-                mode: Mode::Replace,
-                opens_epoch: false,
                 days,
             })
             .collect();
@@ -85,34 +61,13 @@ fn replace_case() -> impl Strategy<Value = (Vec<TestBatch>, Vec<usize>)> {
     })
 }
 
-/// Complete streams: every number of every epoch, in any order of arrival, with repeats.
-fn ordered_case() -> impl Strategy<Value = (Vec<TestBatch>, Vec<usize>)> {
-    let mode = prop_oneof![3 => Just(Mode::Upsert), 1 => Just(Mode::Delete), 1 => Just(Mode::Replace)];
-    prop::collection::vec((0_u8..2, mode, days()), 1..10).prop_flat_map(|batches| {
-        let mut next = [1_u64, 1];
-        let batches: Vec<TestBatch> = batches
-            .into_iter()
-            .map(|(store, mode, days)| {
-                let sequence = next[usize::from(store)];
-                next[usize::from(store)] += 1;
-                let position = Position { epoch: 0, sequence };
-                TestBatch { store, position, mode, opens_epoch: false, days }
-            })
-            .collect();
-        let count = batches.len();
-        let order = Just((0..count).collect::<Vec<_>>()).prop_shuffle();
-        let again = prop::collection::vec(0..count, 0..4);
-        (Just(batches), order, again).prop_map(|(batches, order, again)| (batches, [order, again].concat()))
-    })
-}
-
 /// A caller that offers its batches until each is settled; gives up the batch that only waits.
 async fn caller<S: ObjectStore>(objects: &S, seed: u64, dataset: &DatasetDefinition, batches: Vec<TestBatch>) {
     let host = Host::new(seed);
     let table = Table::new(objects, "pruebas".parse().unwrap());
     for batch in batches {
         for _ in 0..400 {
-            let report = match offer(&table, host.ports(), dataset, &batch).await {
+            let report = match offer(&table, host.ports(objects), dataset, &batch).await {
                 Ok(report) => report,
                 Err(error) => {
                     assert!(error.is_retry(), "{error:?}");
@@ -124,7 +79,7 @@ async fn caller<S: ObjectStore>(objects: &S, seed: u64, dataset: &DatasetDefinit
                 BatchOutcome::Expired => panic!("a fresh record has expired"),
                 _ => {
                     if report.checkpoint_due {
-                        let _ = table.checkpoint(host.ports()).await;
+                        let _ = table.checkpoint(host.ports(objects)).await;
                     }
                     break;
                 }
@@ -138,7 +93,7 @@ async fn sweep<S: ObjectStore>(objects: &S, dataset: &DatasetDefinition) {
     let host = Host::new(u64::MAX);
     let table = Table::new(objects, "pruebas".parse().unwrap());
     for _ in 0..4 {
-        table.commit_ready(host.ports(), dataset, &[]).await.unwrap();
+        table.commit_ready(host.ports(objects), dataset, &[]).await.unwrap();
     }
     assert_eq!(table.list_ready().await.unwrap(), [], "settled records are deleted");
 }
@@ -193,26 +148,15 @@ proptest! {
     #[test]
     fn replace_batches_in_any_order_give_what_the_highest_positions_say(case in replace_case()) {
         let model = replaced(&case.0);
-        check(&dataset(Mode::Replace), case, 1, 1, QUIET, &model);
+        check(&dataset(), case, 1, 1, QUIET, &model);
     }
 
     #[test]
     fn concurrent_callers_on_a_failing_store_give_the_same_table(case in replace_case(), seed in any::<u64>(), callers in 2_usize..6) {
         let model = replaced(&case.0);
-        check(&dataset(Mode::Replace), case, callers, seed, ROUGH, &model);
+        check(&dataset(), case, callers, seed, ROUGH, &model);
     }
 
-    #[test]
-    fn upserts_and_deletes_in_any_order_of_arrival_are_applied_in_their_own(case in ordered_case()) {
-        let model = applied(&case.0);
-        check(&dataset(Mode::Upsert), case, 1, 1, QUIET, &model);
-    }
-
-    #[test]
-    fn concurrent_callers_apply_upserts_once_on_a_failing_store(case in ordered_case(), seed in any::<u64>(), callers in 2_usize..5) {
-        let model = applied(&case.0);
-        check(&dataset(Mode::Upsert), case, callers, seed, ROUGH, &model);
-    }
 }
 
 #[test]
@@ -222,11 +166,9 @@ fn every_kind_of_fault_fires_in_these_tests() {
         let batches = (1..20).map(|sequence| TestBatch {
             store: 0,
             position: Position { epoch: 0, sequence },
-            mode: Mode::Replace,
-            opens_epoch: false,
             days: [(1, vec![TestRow { day: 1, id: 1, cents: 1 }])].into(),
         });
-        caller(&faulty, 1, &dataset(Mode::Replace), batches.collect()).await;
+        caller(&faulty, 1, &dataset(), batches.collect()).await;
         let fired = faulty.fired();
         assert!(fired.errors > 0 && fired.errors_after > 0 && fired.late_puts > 0, "{fired:?}");
     });

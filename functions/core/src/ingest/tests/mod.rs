@@ -13,24 +13,26 @@ use ribera_storage::{BatchId, ObjectStore, control, paths};
 
 use super::validate::value_text;
 use super::*;
-use crate::Deps;
 use crate::fixture::*;
+use ribera_storage::ports::Host;
 
 mod bad_input;
+mod hostile;
 mod repetition;
+mod requests;
 
 const NOW: &str = "2026-02-01T12:00:00Z";
 
-type TestDeps<S = MemoryStore> = Deps<S, FixedClock, SeededRandom>;
+type TestHost<S = MemoryStore> = Host<S, FixedClock, SeededRandom>;
 
 /// An object store with `ventas` and the stores s1 to s3 declared.
-async fn world() -> TestDeps {
+async fn world() -> TestHost {
     let objects = MemoryStore::new();
     objects.set_now(NOW.parse().unwrap());
-    let deps = Deps::new(objects, FixedClock::at(NOW), SeededRandom::default());
-    control::publish_dataset(&deps.store, &ventas()).await.unwrap();
-    control::publish_stores(&deps.store, &["s1", "s2", "s3"].map(store)).await.unwrap();
-    deps
+    let host = Host::new(objects, FixedClock::at(NOW), SeededRandom::default());
+    control::publish_dataset(&host.objects, &ventas()).await.unwrap();
+    control::publish_stores(&host.objects, &["s1", "s2", "s3"].map(store)).await.unwrap();
+    host
 }
 
 fn store(id: &str) -> StoreDefinition {
@@ -62,7 +64,7 @@ impl Sent {
     }
 
     async fn put_file<S: ObjectStore>(&self, objects: &S) {
-        let path = ObjectPath::new(self.manifest.file.as_ref().unwrap().path.clone()).unwrap();
+        let path = ObjectPath::new(self.manifest.file.path.clone()).unwrap();
         objects.put(&path, self.file.clone().into()).await.unwrap();
     }
 
@@ -80,14 +82,14 @@ fn settings() -> IngestSettings {
     IngestSettings::default()
 }
 
-async fn ingest<S: ObjectStore>(deps: &TestDeps<S>, sent: &[&Sent]) -> Vec<Outcome> {
+async fn ingest<S: ObjectStore>(host: &TestHost<S>, sent: &[&Sent]) -> Vec<Outcome> {
     let paths: Vec<ObjectPath> = sent.iter().map(|sent| sent.inbox()).collect();
-    let report = ingest_event(deps, &settings(), &paths).await.unwrap();
+    let report = ingest_event(host.ports(), &settings(), &paths).await.unwrap();
     report.outcomes.into_iter().map(|one| one.outcome).collect()
 }
 
-async fn swept<S: ObjectStore>(deps: &TestDeps<S>) -> Vec<Outcome> {
-    let report = sweep(deps, &settings(), &SweepBudget::default()).await.unwrap();
+async fn swept<S: ObjectStore>(host: &TestHost<S>) -> Vec<Outcome> {
+    let report = sweep(host.ports(), &settings(), &SweepBudget::default()).await.unwrap();
     assert!(!report.more);
     report.report.outcomes.into_iter().map(|one| one.outcome).collect()
 }
@@ -133,21 +135,21 @@ fn text_of(array: &arrow_array::ArrayRef, row: usize) -> String {
 #[test]
 fn a_batch_goes_from_the_inbox_to_the_lake_and_is_acknowledged() {
     block_on(async {
-        let deps = world().await;
+        let host = world().await;
         let sent = Sent::new("s1/ventas/000000-0000000001", &[DAY, DAY.tomorrow().unwrap()], 500);
-        sent.put(&deps.store).await;
-        assert_eq!(ingest(&deps, &[&sent]).await, [Outcome::Committed { version: 1, rows: 1000 }]);
-        assert_eq!(content(&deps.store).await.len(), 1000);
-        assert_eq!(names(&deps.store, "inbox/").await, Vec::<String>::new());
-        assert_eq!(names(&deps.store, "state/ready/").await, Vec::<String>::new());
-        assert_eq!(names(&deps.store, "done/").await, ["done/s1/ventas/000000-0000000001.json"]);
+        sent.put(&host.objects).await;
+        assert_eq!(ingest(&host, &[&sent]).await, [Outcome::Committed { version: 1, rows: 1000 }]);
+        assert_eq!(content(&host.objects).await.len(), 1000);
+        assert_eq!(names(&host.objects, "inbox/").await, Vec::<String>::new());
+        assert_eq!(names(&host.objects, "state/ready/").await, Vec::<String>::new());
+        assert_eq!(names(&host.objects, "done/").await, ["done/s1/ventas/000000-0000000001.json"]);
         let batch = &sent.manifest.batch;
-        let ack = ack_of(&deps.store, batch).await.unwrap();
+        let ack = ack_of(&host.objects, batch).await.unwrap();
         assert_eq!(ack.manifest_sha256, sha256_hex(&sent.manifest.to_json().unwrap()));
         let AckOutcome::Committed { rows, units, .. } = ack.outcome else { panic!("{:?}", ack.outcome) };
         assert_eq!((rows, units.len()), (1000, 2));
         assert!(units[0].1.agrees_with(&sent.manifest.units[0].file));
-        let ledger = ribera_storage::ledger::load(&deps.store, batch).await.unwrap().unwrap();
+        let ledger = ribera_storage::ledger::load(&host.objects, batch).await.unwrap().unwrap();
         assert_eq!((ledger.rows, ledger.bytes), (1000, sent.file.len() as u64));
     });
 }
@@ -155,7 +157,7 @@ fn a_batch_goes_from_the_inbox_to_the_lake_and_is_acknowledged() {
 #[test]
 fn many_batches_of_an_event_are_one_commit_and_a_bad_one_holds_up_none() {
     block_on(async {
-        let deps = world().await;
+        let host = world().await;
         let good: Vec<Sent> = (1..=20)
             .map(|number| {
                 Sent::new(&format!("s{}/ventas/000000-{number:010}", number % 3 + 1), &[date(2026, 1, number)], 10)
@@ -164,49 +166,42 @@ fn many_batches_of_an_event_are_one_commit_and_a_bad_one_holds_up_none() {
         let mut bad = Sent::new("s1/ventas/000000-0000000099", &[DAY], 10);
         bad.file = Bytes::from_static(b"not parquet at all");
         for sent in good.iter().chain([&bad]) {
-            sent.put(&deps.store).await;
+            sent.put(&host.objects).await;
         }
         let all: Vec<&Sent> = good.iter().chain([&bad]).collect();
-        let outcomes = ingest(&deps, &all).await;
+        let outcomes = ingest(&host, &all).await;
         assert!(outcomes[..20].iter().all(|one| matches!(one, Outcome::Committed { version: 1, .. })), "{outcomes:?}");
         assert!(matches!(outcomes[20], Outcome::Quarantined { reason: QuarantineReason::FileHashMismatch, .. }));
-        assert_eq!(content(&deps.store).await.len(), 200);
+        assert_eq!(content(&host.objects).await.len(), 200);
     });
 }
 
 #[test]
 fn a_later_batch_of_a_day_wins_and_an_older_one_changes_nothing() {
     block_on(async {
-        let deps = world().await;
+        let host = world().await;
         let [first, second, older] = [(2, 30), (3, 20), (1, 10)]
             .map(|(sequence, count)| Sent::new(&format!("s1/ventas/000000-{sequence:010}"), &[DAY], count));
         for (sent, expected, rows) in
             [(&first, "committed", 30), (&second, "committed", 20), (&older, "superseded", 20)]
         {
-            sent.put(&deps.store).await;
-            let outcome = ingest(&deps, &[sent]).await.remove(0);
+            sent.put(&host.objects).await;
+            let outcome = ingest(&host, &[sent]).await.remove(0);
             assert_eq!(matches!(outcome, Outcome::Committed { .. }), expected == "committed", "{outcome:?}");
-            assert_eq!(content(&deps.store).await.len(), rows);
+            assert_eq!(content(&host.objects).await.len(), rows);
         }
-        assert_eq!(ack_of(&deps.store, &older.manifest.batch).await.unwrap().outcome, AckOutcome::Superseded);
+        assert_eq!(ack_of(&host.objects, &older.manifest.batch).await.unwrap().outcome, AckOutcome::Superseded);
     });
 }
 
 #[test]
-fn a_day_without_rows_is_committed_as_audited_empty_and_a_void_closes_its_number() {
+fn a_day_without_rows_is_committed_as_audited_empty() {
     block_on(async {
-        let deps = world().await;
+        let host = world().await;
         let empty = Sent::new("s1/ventas/000000-0000000001", &[DAY], 0);
-        empty.put(&deps.store).await;
-        assert!(matches!(ingest(&deps, &[&empty]).await[0], Outcome::Committed { rows: 0, .. }));
-        let mut void = Sent::new("s1/ventas/000000-0000000002", &[DAY], 0);
-        void.manifest.kind = ribera_storage::batch::ManifestKind::Void;
-        void.manifest.file = None;
-        void.manifest.units.clear();
-        void.put_manifest(&deps.store).await;
-        assert_eq!(ingest(&deps, &[&void]).await, [Outcome::Voided]);
-        assert_eq!(ack_of(&deps.store, &void.manifest.batch).await.unwrap().outcome, AckOutcome::Voided);
-        let coverage = crate::coverage::compute(&deps, &"ventas".parse().unwrap()).await.unwrap();
+        empty.put(&host.objects).await;
+        assert!(matches!(ingest(&host, &[&empty]).await[0], Outcome::Committed { rows: 0, .. }));
+        let coverage = crate::coverage::compute(host.ports(), &"ventas".parse().unwrap()).await.unwrap();
         let states: Vec<_> = coverage.stores.iter().map(|store| store.calendar.state(DAY)).collect();
         use crate::coverage::DayState::{Complete, Missing};
         assert_eq!(states, [Complete, Missing, Missing]);
@@ -216,12 +211,12 @@ fn a_day_without_rows_is_committed_as_audited_empty_and_a_void_closes_its_number
 #[test]
 fn a_day_is_not_complete_while_a_newer_batch_with_other_facts_waits() {
     block_on(async {
-        let deps = world().await;
+        let host = world().await;
         let first = Sent::new("s1/ventas/000000-0000000001", &[DAY], 5);
-        first.put(&deps.store).await;
-        ingest(&deps, &[&first]).await;
+        first.put(&host.objects).await;
+        ingest(&host, &[&first]).await;
         let state = async || {
-            let coverage = crate::coverage::compute(&deps, &"ventas".parse().unwrap()).await.unwrap();
+            let coverage = crate::coverage::compute(host.ports(), &"ventas".parse().unwrap()).await.unwrap();
             coverage.stores[0].calendar.state(DAY)
         };
         use crate::coverage::DayState::{Complete, Partial};
@@ -229,14 +224,14 @@ fn a_day_is_not_complete_while_a_newer_batch_with_other_facts_waits() {
         // The same rows once more are no difference; others are; older ones will not win.
         let mut same = first.clone();
         same.manifest.batch = "s1/ventas/000000-0000000002".parse().unwrap();
-        same.put_manifest(&deps.store).await;
+        same.put_manifest(&host.objects).await;
         assert_eq!(state().await, Complete);
-        Sent::new("s1/ventas/000000-0000000000", &[DAY], 9).put_manifest(&deps.store).await;
+        Sent::new("s1/ventas/000000-0000000000", &[DAY], 9).put_manifest(&host.objects).await;
         assert_eq!(state().await, Complete);
         let other = Sent::new("s1/ventas/000000-0000000003", &[DAY], 6);
-        other.put(&deps.store).await;
+        other.put(&host.objects).await;
         assert_eq!(state().await, Partial);
-        ingest(&deps, &[&other]).await;
+        ingest(&host, &[&other]).await;
         assert_eq!(state().await, Complete);
     });
 }
@@ -244,22 +239,22 @@ fn a_day_is_not_complete_while_a_newer_batch_with_other_facts_waits() {
 #[test]
 fn a_manifest_of_an_older_dataset_version_is_migrated_to_the_latest() {
     block_on(async {
-        let deps = world().await;
+        let host = world().await;
         let old = Sent::new("s1/ventas/000000-0000000001", &[DAY], 5);
         let mut wider = ventas();
         wider.version = 2;
         let extra = ribera_storage::dataset::Column { name: "caja".to_owned(), ..wider.columns[6].clone() };
         wider.columns.insert(3, extra);
         wider.columns[4].column_type = "int64".parse().unwrap();
-        control::publish_dataset(&deps.store, &wider).await.unwrap();
-        old.put(&deps.store).await;
-        assert!(matches!(ingest(&deps, &[&old]).await[0], Outcome::Committed { rows: 5, .. }));
-        let rows = content(&deps.store).await;
+        control::publish_dataset(&host.objects, &wider).await.unwrap();
+        old.put(&host.objects).await;
+        assert!(matches!(ingest(&host, &[&old]).await[0], Outcome::Committed { rows: 5, .. }));
+        let rows = content(&host.objects).await;
         assert!(rows[0].contains("|t00000|NULL|0|"), "{}", rows[0]);
         let mut unknown = Sent::new("s1/ventas/000000-0000000002", &[DAY], 5);
         unknown.manifest.dataset_version = 9;
-        unknown.put(&deps.store).await;
-        let outcome = ingest(&deps, &[&unknown]).await.remove(0);
+        unknown.put(&host.objects).await;
+        let outcome = ingest(&host, &[&unknown]).await.remove(0);
         assert!(
             matches!(outcome, Outcome::Quarantined { reason: QuarantineReason::UnknownDatasetVersion, .. }),
             "{outcome:?}"
@@ -270,16 +265,16 @@ fn a_manifest_of_an_older_dataset_version_is_migrated_to_the_latest() {
 #[test]
 fn a_sweep_stops_at_its_budget_and_says_that_there_is_more() {
     block_on(async {
-        let deps = world().await;
+        let host = world().await;
         for number in 1..=100 {
             let sent = Sent::new(&format!("s1/ventas/000000-{number:010}"), &[date(2026, 1, number % 28 + 1)], 1);
-            sent.put(&deps.store).await;
+            sent.put(&host.objects).await;
         }
         let budget = SweepBudget { manifests_max: 10, seconds_max: 60 };
-        let first = sweep(&deps, &settings(), &budget).await.unwrap();
+        let first = sweep(host.ports(), &settings(), &budget).await.unwrap();
         assert!(first.more && first.report.outcomes.len() == 64, "{}", first.report.outcomes.len());
-        let second = sweep(&deps, &settings(), &SweepBudget::default()).await.unwrap();
+        let second = sweep(host.ports(), &settings(), &SweepBudget::default()).await.unwrap();
         assert!(!second.more && second.report.outcomes.len() == 36);
-        assert_eq!(content(&deps.store).await.len(), 28);
+        assert_eq!(content(&host.objects).await.len(), 28);
     });
 }

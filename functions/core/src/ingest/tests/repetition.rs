@@ -33,24 +33,24 @@ fn batches() -> Vec<Sent> {
 /// What the lake must hold: of each day the batch with the highest position.
 fn expected(batches: &[Sent]) -> Vec<String> {
     block_on(async {
-        let deps = world().await;
+        let host = world().await;
         let mut in_order: Vec<&Sent> = batches.iter().collect();
         in_order.sort_by_key(|sent| (sent.manifest.batch.store.clone(), sent.manifest.batch.position));
         for sent in in_order {
-            sent.put(&deps.store).await;
-            ingest(&deps, &[sent]).await;
+            sent.put(&host.objects).await;
+            ingest(&host, &[sent]).await;
         }
-        content(&deps.store).await
+        content(&host.objects).await
     })
 }
 
 /// Nothing is left behind: no manifest, no ready record, no marker; every batch has its ack.
-async fn assert_settled(deps: &TestDeps, batches: &[Sent]) {
+async fn assert_settled(host: &TestHost, batches: &[Sent]) {
     for prefix in ["inbox/", "state/ready/", "state/attempts/", "quarantine/"] {
-        assert_eq!(names(&deps.store, prefix).await, Vec::<String>::new(), "{prefix}");
+        assert_eq!(names(&host.objects, prefix).await, Vec::<String>::new(), "{prefix}");
     }
     for sent in batches {
-        let ack = ack_of(&deps.store, &sent.manifest.batch).await.expect("an ack");
+        let ack = ack_of(&host.objects, &sent.manifest.batch).await.expect("an ack");
         assert!(matches!(ack.outcome, AckOutcome::Committed { .. } | AckOutcome::Superseded), "{ack:?}");
     }
 }
@@ -58,22 +58,22 @@ async fn assert_settled(deps: &TestDeps, batches: &[Sent]) {
 #[test]
 fn an_event_that_comes_again_changes_nothing_and_writes_no_file() {
     block_on(async {
-        let (deps, sent) = (world().await, batches());
+        let (host, sent) = (world().await, batches());
         for one in &sent {
-            one.put(&deps.store).await;
+            one.put(&host.objects).await;
         }
         let all: Vec<&Sent> = sent.iter().collect();
-        ingest(&deps, &all).await;
-        let (rows, files) = (content(&deps.store).await, names(&deps.store, "lake/").await);
+        ingest(&host, &all).await;
+        let (rows, files) = (content(&host.objects).await, names(&host.objects, "lake/").await);
         // The events come again, and an agent that lost an answer puts its manifests again.
-        assert!(ingest(&deps, &all).await.iter().all(|one| *one == Outcome::AlreadyDone));
+        assert!(ingest(&host, &all).await.iter().all(|one| *one == Outcome::AlreadyDone));
         for one in &sent {
-            one.put(&deps.store).await;
+            one.put(&host.objects).await;
         }
-        assert!(ingest(&deps, &all).await.iter().all(|one| *one == Outcome::AlreadyDone));
-        assert_eq!(swept(&deps).await, Vec::new());
-        assert_eq!((content(&deps.store).await, names(&deps.store, "lake/").await), (rows, files));
-        assert_settled(&deps, &sent).await;
+        assert!(ingest(&host, &all).await.iter().all(|one| *one == Outcome::AlreadyDone));
+        assert_eq!(swept(&host).await, Vec::new());
+        assert_eq!((content(&host.objects).await, names(&host.objects, "lake/").await), (rows, files));
+        assert_settled(&host, &sent).await;
     });
 }
 
@@ -82,13 +82,13 @@ fn when_all_events_are_lost_one_sweep_makes_the_same_lake() {
     let sent = batches();
     let expected = expected(&sent);
     block_on(async {
-        let deps = world().await;
+        let host = world().await;
         for one in &sent {
-            one.put(&deps.store).await;
+            one.put(&host.objects).await;
         }
-        assert_eq!(swept(&deps).await.len(), sent.len());
-        assert_eq!(content(&deps.store).await, expected);
-        assert_settled(&deps, &sent).await;
+        assert_eq!(swept(&host).await.len(), sent.len());
+        assert_eq!(content(&host.objects).await, expected);
+        assert_settled(&host, &sent).await;
     });
 }
 
@@ -96,18 +96,18 @@ fn when_all_events_are_lost_one_sweep_makes_the_same_lake() {
 fn an_event_that_dies_after_any_step_leaves_nothing_lost_and_nothing_doubled() {
     dies_after_every_step(1, async |dying, sent| {
         let paths: Vec<ObjectPath> = sent.iter().map(Sent::inbox).collect();
-        let _ = ingest_event(dying, &settings(), &paths).await;
+        let _ = ingest_event(dying.ports(), &settings(), &paths).await;
     });
 }
 
 #[test]
 fn a_sweep_that_dies_after_any_step_is_made_good_by_the_next_two() {
     dies_after_every_step(2, async |dying, _| {
-        let _ = sweep(dying, &settings(), &SweepBudget::default()).await;
+        let _ = sweep(dying.ports(), &settings(), &SweepBudget::default()).await;
     });
 }
 
-type DyingDeps = TestDeps<Mortal>;
+type DyingDeps = TestHost<Mortal>;
 
 /// Lets `call` die after one step, two steps ... until it lives; so many sweeps make it good.
 fn dies_after_every_step(sweeps: usize, call: impl AsyncFn(&DyingDeps, &[Sent])) {
@@ -116,17 +116,17 @@ fn dies_after_every_step(sweeps: usize, call: impl AsyncFn(&DyingDeps, &[Sent]))
     block_on(async {
         let mut deaths = 0;
         for steps in 0.. {
-            let deps = world().await;
+            let host = world().await;
             for one in &sent {
-                one.put(&deps.store).await;
+                one.put(&host.objects).await;
             }
-            let mortal = Mortal { inner: deps.store.clone(), steps: Rc::new(Cell::new(steps)) };
-            call(&Deps::new(mortal.clone(), deps.clock.clone(), deps.random.clone()), &sent).await;
+            let mortal = Mortal { inner: host.objects.clone(), steps: Rc::new(Cell::new(steps)) };
+            call(&Host::new(mortal.clone(), host.clock.clone(), host.random.clone()), &sent).await;
             for _ in 0..sweeps {
-                swept(&deps).await;
+                swept(&host).await;
             }
-            assert_eq!(content(&deps.store).await, expected, "died after {steps} steps");
-            assert_settled(&deps, &sent).await;
+            assert_eq!(content(&host.objects).await, expected, "died after {steps} steps");
+            assert_settled(&host, &sent).await;
             if mortal.steps.get() > 0 {
                 break;
             }
@@ -147,34 +147,34 @@ proptest! {
     ) {
         let (sent, expected) = &*EXPECTED;
         block_on(async {
-            let deps = world().await;
+            let host = world().await;
             for one in sent {
-                one.put(&deps.store).await;
+                one.put(&host.objects).await;
             }
             let faults = Faults { error_permille: errors, error_after_permille: errors, late_put_permille: errors / 4, yields_max: 3 };
-            let faulty = FaultyStore::new(deps.store.clone(), seed, faults);
-            let racing = Deps::new(faulty.clone(), deps.clock.clone(), deps.random.clone());
+            let faulty = FaultyStore::new(host.objects.clone(), seed, faults);
+            let racing = Host::new(faulty.clone(), host.clock.clone(), host.random.clone());
             // Sixteen calls at once, each with some of the events in some order, and two sweeps.
             let chunk = order.len().div_ceil(16);
             let (events, event_settings, budget) = (order.chunks(chunk), settings(), SweepBudget::default());
             let calls = events.map(|events| {
                 let paths: Vec<ObjectPath> = events.iter().map(|index| index.get(sent).inbox()).collect();
                 let (racing, event_settings) = (&racing, &event_settings);
-                async move { drop(ingest_event(racing, event_settings, &paths).await) }
+                async move { drop(ingest_event(racing.ports(), event_settings, &paths).await) }
             });
             futures::join!(
                 join_all(calls),
-                async { drop(sweep(&racing, &event_settings, &budget).await) },
-                async { drop(sweep(&racing, &event_settings, &budget).await) }
+                async { drop(sweep(racing.ports(), &event_settings, &budget).await) },
+                async { drop(sweep(racing.ports(), &event_settings, &budget).await) }
             );
             faulty.set_faults(Faults::default());
             faulty.settle().await.unwrap();
-            swept(&deps).await;
-            swept(&deps).await;
-            assert_eq!(&content(&deps.store).await, expected);
-            deps.clock.advance(601);
-            swept(&deps).await;
-            assert_settled(&deps, sent).await;
+            swept(&host).await;
+            swept(&host).await;
+            assert_eq!(&content(&host.objects).await, expected);
+            host.clock.advance(601);
+            swept(&host).await;
+            assert_settled(&host, sent).await;
         });
     }
 }

@@ -10,10 +10,11 @@ use jiff::Timestamp;
 use jiff::civil::{Date, date};
 use ribera_storage::batch::QuarantineReason;
 use ribera_storage::dataset::{Column, DatasetDefinition};
+use ribera_storage::text::quoted;
 use ribera_storage::{ExactDecimal, StoreId};
 
 use crate::ingest::limits::Limits;
-use crate::ingest::refusal::{Refusal, shown};
+use crate::ingest::refusal::Refusal;
 
 /// Columns that are not nullable hold no NULL.
 pub fn check_nulls(definition: &DatasetDefinition, batch: &RecordBatch, rows_before: u64) -> Result<(), Refusal> {
@@ -93,7 +94,7 @@ pub fn check_sender(
                 QuarantineReason::StoreMismatch,
                 format!(
                     "column {name}: must be {sender:?}, the sender, got {} in row {}",
-                    shown(value),
+                    quoted(value),
                     rows_before + row as u64 + 1
                 ),
             ));
@@ -164,7 +165,7 @@ pub fn value_text(array: &dyn Array, row: usize) -> String {
         DataType::Timestamp(TimeUnit::Microsecond, _) => {
             timestamp_text(array.as_primitive::<TimestampMicrosecondType>().value(row))
         }
-        DataType::Utf8View => shown(array.as_string_view().value(row)),
+        DataType::Utf8View => quoted(array.as_string_view().value(row)),
         DataType::BinaryView => format!("{} bytes", array.as_binary_view().value(row).len()),
         other => other.to_string(),
     }

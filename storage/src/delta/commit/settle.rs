@@ -2,20 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use super::ready::ReadyRecord;
-use super::snapshot::Snapshot;
-use super::{BatchOutcome, Table, path, tags};
-use crate::batch::{Manifest, ManifestKind};
-use crate::dataset::{DatasetDefinition, Mode};
+use crate::batch::Manifest;
+use crate::dataset::DatasetDefinition;
+use crate::delta::commit::ready::ReadyRecord;
+use crate::delta::log::path;
+use crate::delta::log::snapshot::Snapshot;
+use crate::delta::units::tags;
+use crate::delta::{BatchOutcome, Table};
 use crate::error::Result;
 use crate::ids::{BatchId, Unit};
 use crate::object::ObjectStore;
 
 /// What identifies a batch to the table.
-pub(super) struct Candidate<'a> {
+pub(in crate::delta) struct Candidate<'a> {
     batch: &'a BatchId,
-    kind: ManifestKind,
-    ordered: bool,
     partition: String,
     /// Parsed where they are needed.
     units: Units<'a>,
@@ -28,20 +28,13 @@ enum Units<'a> {
 
 impl<'a> From<&'a ReadyRecord> for Candidate<'a> {
     fn from(record: &'a ReadyRecord) -> Self {
-        Self {
-            batch: &record.batch,
-            kind: record.kind,
-            ordered: record.ordered,
-            partition: record.partition_key(),
-            units: Units::Tag(&record.units),
-        }
+        Self { batch: &record.batch, partition: record.partition_key(), units: Units::Tag(&record.units) }
     }
 }
 
 impl<S: ObjectStore> Table<'_, S> {
     /// What became of a batch, from the log alone: `None` when it is not settled. Lets a call that
-    /// runs again skip re-encoding. (In a stream whose order matters, a number that was closed
-    /// without data reads as committed: a batch quarantined there must not be replayed.)
+    /// runs again skip re-encoding.
     pub fn settled(
         &self,
         snapshot: &Snapshot,
@@ -50,8 +43,6 @@ impl<S: ObjectStore> Table<'_, S> {
     ) -> Result<Option<BatchOutcome>> {
         let candidate = Candidate {
             batch: &manifest.batch,
-            kind: manifest.kind,
-            ordered: dataset.mode == Mode::Upsert,
             partition: path::partition_key(&dataset.partition(&manifest.batch.store, manifest.month)),
             units: Units::List(manifest.units.iter().map(|facts| facts.unit).collect()),
         };
@@ -59,28 +50,13 @@ impl<S: ObjectStore> Table<'_, S> {
     }
 
     /// `versions` are those known of batches by their text.
-    pub(super) fn settle(
+    pub(in crate::delta) fn settle(
         &self,
         snapshot: &Snapshot,
         candidate: &Candidate<'_>,
         versions: &BTreeMap<String, u64>,
     ) -> Result<Option<BatchOutcome>> {
-        let BatchId { store, dataset, position } = candidate.batch;
-        let is_void = candidate.kind == ManifestKind::Void;
-        if candidate.ordered {
-            let applied = snapshot.txns.get(&app_id(candidate.batch)).copied().unwrap_or(-1);
-            let is_applied = i64::try_from(position.sequence).is_ok_and(|sequence| applied >= sequence);
-            let is_overtaken = snapshot.stream_position(store, dataset).is_some_and(|last| last.epoch > position.epoch);
-            return match (is_applied || is_overtaken, is_void) {
-                (false, _) => Ok(None),
-                (true, true) => Ok(Some(BatchOutcome::Voided)),
-                (true, false) if is_applied => self.committed(snapshot, candidate, versions).map(Some),
-                (true, false) => Ok(Some(BatchOutcome::Superseded)),
-            };
-        }
-        if is_void {
-            return Ok(Some(BatchOutcome::Voided));
-        }
+        let position = &candidate.batch.position;
         let mut standing = BTreeMap::new();
         for file in snapshot.partition(&candidate.partition) {
             standing.extend(file.unit_positions()?);
@@ -125,9 +101,4 @@ impl Units<'_> {
             Self::List(units) => Ok(units.clone()),
         }
     }
-}
-
-/// The Delta application id of a batch's stream and epoch: `STORE/DATASET/EPOCH`.
-pub(super) fn app_id(batch: &BatchId) -> String {
-    format!("{}/{}/{}", batch.store, batch.dataset, batch.position.epoch)
 }

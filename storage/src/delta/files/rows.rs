@@ -13,16 +13,17 @@ use arrow_select::filter::filter_record_batch;
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use super::action::AddFile;
-use super::tags::UnitTag;
-use super::unit::{UnitColumn, number_of};
-use super::{LakeWriter, LakeWriterOptions, Ports, Table};
 use crate::batch::Facts;
 use crate::dataset::{DatasetDefinition, PartitionColumn};
 use crate::decimal::ExactDecimal;
+use crate::delta::log::action::AddFile;
+use crate::delta::units::column::{UnitColumn, number_of};
+use crate::delta::units::tags::UnitTag;
+use crate::delta::{LakeWriter, LakeWriterOptions, Table};
 use crate::error::{Error, Result};
 use crate::ids::Unit;
 use crate::object::ObjectStore;
+use crate::ports::Ports;
 
 /// Rows decoded at once.
 const BATCH_ROWS: usize = 8192;
@@ -70,7 +71,7 @@ impl UnitCounter {
 }
 
 /// Runs of equal numbers with their rows.
-pub(super) fn runs(numbers: &[i64]) -> Vec<(i64, Range<usize>)> {
+pub(in crate::delta) fn runs(numbers: &[i64]) -> Vec<(i64, Range<usize>)> {
     let mut runs: Vec<(i64, Range<usize>)> = Vec::new();
     for (row, number) in numbers.iter().enumerate() {
         match runs.last_mut() {
@@ -141,21 +142,21 @@ fn adapted(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
 }
 
 /// The rows whose unit is in `keep`.
-pub(super) fn keep_units(batch: &RecordBatch, numbers: &[i64], keep: &BTreeSet<i64>) -> Result<RecordBatch> {
+pub(in crate::delta) fn keep_units(batch: &RecordBatch, numbers: &[i64], keep: &BTreeSet<i64>) -> Result<RecordBatch> {
     let mask: BooleanArray = numbers.iter().map(|number| Some(keep.contains(number))).collect();
     filtered(batch, &mask)
 }
 
-pub(super) fn filtered(batch: &RecordBatch, mask: &BooleanArray) -> Result<RecordBatch> {
+pub(in crate::delta) fn filtered(batch: &RecordBatch, mask: &BooleanArray) -> Result<RecordBatch> {
     filter_record_batch(batch, mask).map_err(|error| Error::bug("rows cannot be filtered").with_source(error))
 }
 
 impl<S: ObjectStore> Table<'_, S> {
     /// Writes the rows of the units `keep` of a file as a fresh file in the dataset's schema. That
     /// each unit has as many rows as its tag says is proven on the way.
-    pub(super) async fn rewrite(
+    pub(in crate::delta) async fn rewrite(
         &self,
-        ports: Ports<'_>,
+        ports: Ports<'_, S>,
         dataset: &DatasetDefinition,
         file: &AddFile,
         keep: Vec<UnitTag>,
@@ -178,11 +179,11 @@ impl<S: ObjectStore> Table<'_, S> {
         self.put_files(ports, &self.partition_of(dataset, file)?, &files).await
     }
 
-    pub(super) async fn put_files(
+    pub(in crate::delta) async fn put_files(
         &self,
-        ports: Ports<'_>,
+        ports: Ports<'_, S>,
         partition: &[PartitionColumn],
-        files: &[super::LakeFile],
+        files: &[crate::delta::LakeFile],
     ) -> Result<Vec<AddFile>> {
         futures::future::try_join_all(files.iter().map(|file| self.put_file(ports, partition, file))).await
     }
@@ -196,7 +197,11 @@ impl<S: ObjectStore> Table<'_, S> {
             .ok_or_else(|| Error::data(format!("table {}: the file {path} is named by the log but absent", self.name)))
     }
 
-    pub(super) fn partition_of(&self, dataset: &DatasetDefinition, file: &AddFile) -> Result<Vec<PartitionColumn>> {
+    pub(in crate::delta) fn partition_of(
+        &self,
+        dataset: &DatasetDefinition,
+        file: &AddFile,
+    ) -> Result<Vec<PartitionColumn>> {
         let value = |column: String| match file.partition_values.get(&column) {
             Some(Some(value)) => Ok((column, value.clone())),
             _ => Err(Error::data(format!("table {}: {}: has no partition value {column}", self.name, file.path))),

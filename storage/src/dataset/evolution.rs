@@ -5,9 +5,9 @@
 //! of the same physical Parquet type (`int16` as `int32`; a decimal of the same scale whose
 //! precision stays within 9, or within 18 digits). Every other widening changes the physical
 //! type, which older readers refuse or, worse, misread: those files are written anew by
-//! [`Table::migrate`](super::Table::migrate) in the entry that changes the schema.
+//! [`crate::delta::Table::migrate`] in the entry that changes the schema.
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::dataset::{ColumnType, DatasetDefinition};
 use crate::error::{Error, Result};
@@ -23,13 +23,38 @@ pub enum Evolution {
     Rewrite,
 }
 
-/// A column of a table as its schema string tells it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A column of a table as its schema string has it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "FieldForm")]
 pub struct SchemaField {
     pub name: String,
-    #[serde(rename = "type")]
+    /// The name of a plain type, or the JSON of a nested one.
     pub delta_type: String,
     pub nullable: bool,
+    /// As it was read, with the metadata (comments and the like) that other programs gave it.
+    pub json: serde_json::Value,
+}
+
+impl SchemaField {
+    fn is_same(&self, other: &Self) -> bool {
+        (&self.name, &self.delta_type, self.nullable) == (&other.name, &other.delta_type, other.nullable)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct FieldForm(serde_json::Value);
+
+impl From<FieldForm> for SchemaField {
+    fn from(FieldForm(json): FieldForm) -> Self {
+        let name = json.get("name").and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
+        let delta_type = match json.get("type") {
+            Some(serde_json::Value::String(plain)) => plain.clone(),
+            nested => nested.map(ToString::to_string).unwrap_or_default(),
+        };
+        let nullable = json.get("nullable").and_then(serde_json::Value::as_bool).unwrap_or(true);
+        Self { name, delta_type, nullable, json }
+    }
 }
 
 /// What it takes to go from `old` to `new`; an error names the column and its types.
@@ -39,10 +64,15 @@ pub fn between(old: &DatasetDefinition, new: &DatasetDefinition) -> Result<Evolu
         false => Err(refused(new, &format!("{field}: must stay {left}, got {right}"))),
     };
     same("kind", format!("{:?}", old.kind), format!("{:?}", new.kind))?;
-    same("mode", format!("{:?}", old.mode), format!("{:?}", new.mode))?;
     same("business_date", format!("{:?}", old.business_date), format!("{:?}", new.business_date))?;
     same("moment", format!("{:?}", old.moment), format!("{:?}", new.moment))?;
-    of_table(&old.delta_schema(), &old.partition_columns(), new)
+    let evolution = of_table(&old.delta_schema(), &old.partition_columns(), new)?;
+    let (wanted, current) = (fields(&new.delta_schema())?, fields(&old.delta_schema())?);
+    if let Some(gone) = current.iter().find(|old| !wanted.iter().any(|field| field.name == old.name)) {
+        let (name, kind) = (&gone.name, &gone.delta_type);
+        return Err(refused(new, &format!("column {name}: must stay (it is {kind} in the table), got none")));
+    }
+    Ok(evolution)
 }
 
 /// What a table of `schema` (Delta's schema string) must do to take files of `new`.
@@ -57,21 +87,46 @@ pub fn of_table(schema: &str, partition_columns: &[String], new: &DatasetDefinit
         ));
     }
     let wanted = fields(&new.delta_schema())?;
-    let standing = fields(schema)?;
-    let mut evolution = if wanted == standing { Evolution::None } else { Evolution::Metadata };
+    let current = fields(schema)?;
+    // A column that another program added stays: files without it read as NULL.
+    let (known, foreign): (Vec<_>, Vec<_>) =
+        current.into_iter().partition(|field| wanted.iter().any(|one| one.name == field.name));
+    if let Some(column) = foreign.iter().find(|field| !field.nullable) {
+        let (name, kind) = (&column.name, &column.delta_type);
+        return Err(refused(
+            new,
+            &format!("column {name}: a column of another program must be nullable, got {kind} not null"),
+        ));
+    }
+    let same = wanted.len() == known.len() && wanted.iter().zip(&known).all(|(wanted, known)| wanted.is_same(known));
+    let mut evolution = if same { Evolution::None } else { Evolution::Metadata };
     for field in &wanted {
-        let step = match standing.iter().find(|old| old.name == field.name) {
+        let step = match known.iter().find(|old| old.name == field.name) {
             Some(old) => column(new, old, field)?,
             None if field.nullable => Evolution::Metadata,
             None => return Err(refused(new, &format!("column {}: an added column must be nullable", field.name))),
         };
         evolution = evolution.max(step);
     }
-    if let Some(gone) = standing.iter().find(|old| !wanted.iter().any(|field| field.name == old.name)) {
-        let (name, kind) = (&gone.name, &gone.delta_type);
-        return Err(refused(new, &format!("column {name}: must stay (it is {kind} in the table), got none")));
-    }
     Ok(evolution)
+}
+
+/// The schema string of a table of `schema` once it takes files of `new`: the columns of `new`, each
+/// with the metadata it had, then those of other programs.
+pub fn evolved_schema(schema: &str, new: &DatasetDefinition) -> Result<String> {
+    let (wanted, current) = (fields(&new.delta_schema())?, fields(schema)?);
+    let mut columns: Vec<serde_json::Value> = Vec::new();
+    for field in &wanted {
+        let mut column = field.json.clone();
+        let metadata = current.iter().find(|old| old.name == field.name).and_then(|old| old.json.get("metadata"));
+        if let (Some(metadata), Some(object)) = (metadata, column.as_object_mut()) {
+            object.insert("metadata".to_owned(), metadata.clone());
+        }
+        columns.push(column);
+    }
+    let foreign = current.into_iter().filter(|old| !wanted.iter().any(|field| field.name == old.name));
+    columns.extend(foreign.map(|field| field.json));
+    Ok(serde_json::json!({"type": "struct", "fields": columns}).to_string())
 }
 
 /// The columns of a Delta schema string, partition columns among them.

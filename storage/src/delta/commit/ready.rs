@@ -5,11 +5,12 @@ use futures::{StreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::action::AddFile;
-use super::tags::{self, UnitTag};
-use super::{CONCURRENCY, Table, path};
-use crate::batch::{Manifest, ManifestKind};
-use crate::dataset::{DatasetDefinition, Mode, PartitionColumn};
+use crate::batch::Manifest;
+use crate::dataset::{DatasetDefinition, PartitionColumn};
+use crate::delta::log::action::AddFile;
+use crate::delta::log::path;
+use crate::delta::units::tags::{self, UnitTag};
+use crate::delta::{CONCURRENCY, Table};
 use crate::error::{Error, Result};
 use crate::ids::{BatchId, TableName};
 use crate::object::{ObjectMeta, ObjectPath, ObjectStore, list_all};
@@ -30,17 +31,11 @@ pub struct ReadyRecord {
     pub batch: BatchId,
     pub table: TableName,
     pub manifest_sha256: String,
-    pub kind: ManifestKind,
-    pub mode: Mode,
-    /// The stream's order matters (the dataset's mode is `upsert`).
-    pub ordered: bool,
-    pub opens_epoch: bool,
     /// Of every unit of the batch; a batch lies in one partition.
     pub partition: Vec<PartitionColumn>,
-    /// [`super::evolution`] differs between the file's schema and the table's when this differs.
+    /// [`crate::dataset::evolution`] differs between the file's schema and the table's when this differs.
     pub schema_hash: String,
-    /// Already written under fresh names. Empty for a void. The files of an upsert or delete are
-    /// read by the commit, and never enter the table themselves.
+    /// Written already, under fresh names.
     pub files: Vec<AddFile>,
     pub rows: u64,
     /// When the files were written, by the writer's clock.
@@ -50,10 +45,14 @@ pub struct ReadyRecord {
 }
 
 /// A record as it was read: `None` when it vanished meanwhile.
-pub(super) type ReadAttempt = (BatchId, Result<Option<ReadyRecord>>);
+pub(in crate::delta) type ReadAttempt = (BatchId, Result<Option<ReadyRecord>>);
 
 impl ReadyRecord {
     /// The record of a batch whose `files` are in the table's folder (see [`Table::put_file`]).
+    ///
+    /// # Errors
+    ///
+    /// `Reject` when the batch's units cannot be written as a tag that reads back.
     pub fn new(
         table: &TableName,
         dataset: &DatasetDefinition,
@@ -61,61 +60,31 @@ impl ReadyRecord {
         manifest_sha256: impl Into<String>,
         files: Vec<AddFile>,
         ready_at: Timestamp,
-    ) -> Self {
-        let units: Vec<UnitTag> =
-            manifest.units.iter().map(|facts| UnitTag::new(manifest.batch.position, facts)).collect();
-        Self {
+    ) -> Result<Self> {
+        let tag = |facts| UnitTag::new(manifest.batch.position, facts, ready_at);
+        let units: Vec<UnitTag> = manifest.units.iter().map(tag).collect();
+        Ok(Self {
             batch: manifest.batch.clone(),
             table: table.clone(),
             manifest_sha256: manifest_sha256.into(),
-            kind: manifest.kind,
-            mode: manifest.mode,
-            ordered: dataset.mode == Mode::Upsert,
-            opens_epoch: manifest.opens_epoch,
             partition: dataset.partition(&manifest.batch.store, manifest.month),
-            schema_hash: super::schema_hash(dataset),
+            schema_hash: crate::dataset::schema_hash(dataset),
             files,
-            rows: manifest.file.as_ref().map_or(0, |file| file.rows),
+            rows: manifest.file.rows,
             ready_at,
-            units: tags::encode(&units),
-        }
-    }
-
-    /// Closes the number of a void manifest, or of a quarantined batch, in a stream whose order
-    /// matters. (Where order does not matter a void needs no record.)
-    pub fn void(
-        table: &TableName,
-        dataset: &DatasetDefinition,
-        batch: &BatchId,
-        manifest_sha256: impl Into<String>,
-        ready_at: Timestamp,
-    ) -> Self {
-        Self {
-            batch: batch.clone(),
-            table: table.clone(),
-            manifest_sha256: manifest_sha256.into(),
-            kind: ManifestKind::Void,
-            mode: Mode::Replace,
-            ordered: dataset.mode == Mode::Upsert,
-            opens_epoch: false,
-            partition: dataset.partition(&batch.store, None),
-            schema_hash: super::schema_hash(dataset),
-            files: Vec::new(),
-            rows: 0,
-            ready_at,
-            units: String::new(),
-        }
+            units: tags::encode(&units)?,
+        })
     }
 
     pub fn units(&self) -> Result<Vec<UnitTag>> {
-        tags::decode(&self.units).map_err(|error| error.context(&self.batch))
+        tags::decode(&self.units, self.ready_at).map_err(|error| error.context(&self.batch))
     }
 
-    pub(super) fn partition_key(&self) -> String {
+    pub(in crate::delta) fn partition_key(&self) -> String {
         path::partition_key(&self.partition)
     }
 
-    pub(super) fn has_expired(&self, now: Timestamp) -> bool {
+    pub(in crate::delta) fn has_expired(&self, now: Timestamp) -> bool {
         now.duration_since(self.ready_at) > READY_AGE_MAX
     }
 }
@@ -146,7 +115,7 @@ impl<S: ObjectStore> Table<'_, S> {
 
     /// The ready records beside `own`, oldest objects first, [`READY_READ_MAX`] at most; `listed`
     /// if they were listed just now.
-    pub(super) async fn read_other_records(
+    pub(in crate::delta) async fn read_other_records(
         &self,
         own: &[ReadyRecord],
         listed: Option<Vec<ObjectMeta>>,
@@ -163,7 +132,7 @@ impl<S: ObjectStore> Table<'_, S> {
         self.read_records(others.take(READY_READ_MAX).collect()).await
     }
 
-    pub(super) async fn read_all_records(&self) -> Result<Vec<ReadAttempt>> {
+    pub(in crate::delta) async fn read_all_records(&self) -> Result<Vec<ReadAttempt>> {
         let listed = self.list_ready().await?.into_iter();
         let all = listed.filter_map(|meta| Some((self.batch_of_ready(&meta.path)?, meta.path)));
         self.read_records(all.collect()).await
@@ -183,7 +152,7 @@ impl<S: ObjectStore> Table<'_, S> {
     }
 
     /// The batch that a ready record's path names; a table's records may be of one dataset only.
-    pub(super) fn batch_of_ready(&self, path: &ObjectPath) -> Option<BatchId> {
+    pub(in crate::delta) fn batch_of_ready(&self, path: &ObjectPath) -> Option<BatchId> {
         let (store, position) = path.file_name().strip_suffix(".json")?.split_once('~')?;
         let dataset = self.name.as_str().split('.').next()?;
         Some(BatchId { store: store.parse().ok()?, dataset: dataset.parse().ok()?, position: position.parse().ok()? })

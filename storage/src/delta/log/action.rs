@@ -6,12 +6,14 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::path;
-use super::tags::{self, UNITS_TAG, UnitProof, UnitTag};
+use crate::dataset::{DatasetDefinition, evolution};
+use crate::delta::log::path;
+use crate::delta::units::tags::{self, UNITS_TAG, UnitProof, UnitTag};
 use crate::error::{Error, Result};
 use crate::hex::sha256_hex;
 use crate::ids::{BatchId, Position, StoreId, TableName, Unit};
 use crate::object::ObjectPath;
+use crate::text::quoted;
 
 /// The tag of a file's hash.
 const SHA256_TAG: &str = "ribera.sha256";
@@ -27,19 +29,77 @@ pub struct Action {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub meta_data: Option<Metadata>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub txn: Option<Txn>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub add: Option<AddFile>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remove: Option<RemoveFile>,
 }
 
-/// Reader 1, writer 2, no table features: every engine reads it.
+impl Metadata {
+    /// The metadata of the table once it takes files of `dataset`.
+    pub fn evolved_to(&self, dataset: &DatasetDefinition) -> Result<Self> {
+        let schema_string = evolution::evolved_schema(&self.schema_string, dataset)?;
+        Ok(Self { schema_string, ..self.clone() })
+    }
+}
+
+/// What a program must know to read or to write the table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Protocol {
     pub min_reader_version: i32,
     pub min_writer_version: i32,
+    /// From writer version 7 on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writer_features: Option<Vec<String>>,
+    /// From reader version 3 on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reader_features: Option<Vec<String>>,
+}
+
+/// A writer feature of our own. By the protocol a writer that does not know a feature must not write;
+/// readers look at the reader version alone.
+pub const WRITER_FEATURE: &str = "ribera";
+
+/// The features that Ribera's writer keeps: those of writer version 2, and our own.
+const WRITER_FEATURES: [&str; 3] = ["appendOnly", "invariants", WRITER_FEATURE];
+
+impl Protocol {
+    /// What Ribera writes: every engine reads it, no other program writes it.
+    pub fn ours() -> Self {
+        Self {
+            min_reader_version: 1,
+            min_writer_version: 7,
+            writer_features: Some(WRITER_FEATURES.map(str::to_owned).to_vec()),
+            reader_features: None,
+        }
+    }
+
+    /// The action that brings an older table of ours to [`Self::ours`]; nothing if it is there.
+    pub fn upgrade(&self) -> Option<Action> {
+        let is_ours = self.writer_features.iter().flatten().any(|feature| feature == WRITER_FEATURE);
+        (!is_ours).then(|| Action { protocol: Some(Self::ours()), ..Action::default() })
+    }
+
+    /// Whether Ribera may read and write a table of this protocol. Why not, if not.
+    pub fn check(&self) -> Result<()> {
+        let unknown = |feature: &&String| !WRITER_FEATURES.contains(&feature.as_str());
+        let features = self.writer_features.iter().flatten();
+        let fits = self.min_reader_version <= 1
+            && (self.min_writer_version <= 2 || self.min_writer_version == 7)
+            && features.clone().find(unknown).is_none()
+            && self.reader_features.iter().flatten().next().is_none();
+        if fits {
+            return Ok(());
+        }
+        let named: Vec<&str> = features.chain(self.reader_features.iter().flatten()).map(String::as_str).collect();
+        Err(Error::data(format!(
+            "protocol: must be reader 1 and writer 7 with {}, got reader {} and writer {} with {}: another program has upgraded the table",
+            WRITER_FEATURES.join(", "),
+            self.min_reader_version,
+            self.min_writer_version,
+            quoted(&named.join(", "))
+        )))
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,16 +126,6 @@ pub struct Format {
     pub options: BTreeMap<String, String>,
 }
 
-/// The last sequence number applied of a stream whose order matters.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Txn {
-    pub app_id: String,
-    pub version: i64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_updated: Option<i64>,
-}
-
 /// A data file of the table. The file was written whole before any entry names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -88,7 +138,7 @@ pub struct AddFile {
     /// Unix milliseconds.
     pub modification_time: i64,
     pub data_change: bool,
-    /// JSON text; see [`super::stats`].
+    /// JSON text; see [`crate::delta::files`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stats: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -112,9 +162,10 @@ pub struct RemoveFile {
     pub size: Option<u64>,
 }
 
-/// Who wrote an entry and why. Entries of other programs have what they have.
+/// Who wrote an entry and why. The protocol lets a program write any JSON here: what does not fit is
+/// passed over, and never makes a table unreadable.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", from = "serde_json::Value")]
 pub struct CommitInfo {
     /// Unix milliseconds by the writer's clock.
     pub timestamp: i64,
@@ -127,6 +178,21 @@ pub struct CommitInfo {
     pub engine_info: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ribera: Option<RiberaInfo>,
+}
+
+impl From<serde_json::Value> for CommitInfo {
+    fn from(value: serde_json::Value) -> Self {
+        let text = |key: &str| value.get(key).and_then(serde_json::Value::as_str).map(str::to_owned);
+        let parameters = value.get("operationParameters").and_then(serde_json::Value::as_object);
+        Self {
+            timestamp: value.get("timestamp").and_then(serde_json::Value::as_i64).unwrap_or_default(),
+            operation: text("operation").unwrap_or_default(),
+            operation_parameters: parameters.cloned().into_iter().flatten().collect(),
+            is_blind_append: value.get("isBlindAppend").and_then(serde_json::Value::as_bool),
+            engine_info: text("engineInfo"),
+            ribera: value.get("ribera").and_then(|ribera| RiberaInfo::deserialize(ribera).ok()),
+        }
+    }
 }
 
 /// What Ribera notes in its own entries.
@@ -163,9 +229,26 @@ impl AddFile {
         path::object_path(table, &self.path)
     }
 
-    /// The facts of every unit in the file. A file of another writer has none.
+    /// The facts of every unit in the file. A foreign file has none.
+    ///
+    /// # Errors
+    ///
+    /// `Data` when the tag cannot be read.
     pub fn units(&self) -> Result<Vec<UnitTag>> {
-        self.units_text().map_or(Ok(Vec::new()), tags::decode).map_err(|error| error.context(&self.path))
+        let decoded =
+            self.written_at().and_then(|at| self.units_text().map_or(Ok(Vec::new()), |text| tags::decode(text, at)));
+        decoded.map_err(|error| error.context(&self.path))
+    }
+
+    /// Another program wrote the file, or a checkpoint that lost our tags: nobody knows which batch
+    /// its rows came from.
+    pub fn is_foreign(&self) -> bool {
+        self.units_text().is_none()
+    }
+
+    /// The file's name is of the form that only Ribera gives (`part-` and 32 hexadecimal digits).
+    pub fn has_our_name(&self) -> bool {
+        path::is_our_file_name(&self.path)
     }
 
     /// Units and who won them: cheaper than [`Self::units`].
@@ -174,16 +257,26 @@ impl AddFile {
     }
 
     /// Calls `take` with every unit and whether it is proven: far cheaper than [`Self::units`].
+    ///
+    /// # Errors
+    ///
+    /// `Data` when the tag cannot be read; some units may have been given before.
     pub fn each_proof(&self, take: impl FnMut(UnitProof)) -> Result<()> {
-        self.units_text().map_or(Ok(()), |text| tags::each_proof(text, take)).map_err(|error| error.context(&self.path))
+        let read =
+            self.written_at().and_then(|at| self.units_text().map_or(Ok(()), |text| tags::each_proof(text, at, take)));
+        read.map_err(|error| error.context(&self.path))
     }
 
-    pub fn set_units(&mut self, units: &[UnitTag]) {
-        let tag = (UNITS_TAG.to_owned(), Some(tags::encode(units)));
+    /// # Errors
+    ///
+    /// `Reject` when the units cannot be written as a tag that reads back.
+    pub fn set_units(&mut self, units: &[UnitTag]) -> Result<()> {
+        let tag = (UNITS_TAG.to_owned(), Some(tags::encode(units)?));
         self.tags.get_or_insert_default().extend([tag]);
+        Ok(())
     }
 
-    /// Hexadecimal SHA-256 of the file. A file of another writer has none.
+    /// Hexadecimal SHA-256 of the file. A foreign file has none.
     pub fn sha256(&self) -> Option<&str> {
         self.tags.as_ref()?.get(SHA256_TAG)?.as_deref()
     }
@@ -221,6 +314,11 @@ impl AddFile {
             partition_values: Some(self.partition_values.clone()),
             size: Some(self.size),
         }
+    }
+
+    fn written_at(&self) -> Result<Timestamp> {
+        Timestamp::from_millisecond(self.modification_time)
+            .map_err(|error| Error::data("modificationTime: is out of range").with_source(error))
     }
 
     fn units_text(&self) -> Option<&str> {

@@ -8,7 +8,6 @@
 use std::fmt::Write;
 
 use arrow_schema::{DataType, Schema};
-use jiff::Timestamp;
 use parquet::data_type::AsBytes;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::statistics::Statistics;
@@ -17,13 +16,13 @@ use crate::decimal::ExactDecimal;
 use crate::error::{Error, Result};
 
 /// Longest text in statistics.
-pub(super) const TEXT_BYTES_MAX: usize = 32;
+pub(in crate::delta) const TEXT_BYTES_MAX: usize = 32;
 
 /// Columns beyond this have no statistics, as other Delta writers do by default.
 const COLUMNS_MAX: usize = 32;
 
 /// The `stats` text of an `add`.
-pub(super) fn of_file(schema: &Schema, metadata: &ParquetMetaData) -> Result<String> {
+pub(in crate::delta) fn of_file(schema: &Schema, metadata: &ParquetMetaData) -> Result<String> {
     let rows: i64 = metadata.file_metadata().num_rows();
     let (mut minima, mut maxima, mut nulls) = (Object::new(), Object::new(), Object::new());
     for (index, field) in schema.fields().iter().enumerate().take(COLUMNS_MAX) {
@@ -113,19 +112,25 @@ fn json(value: &Value, kind: &DataType) -> Result<String> {
             ExactDecimal::new(*number, u8::try_from(*scale).map_err(|_| bug())?).to_string()
         }
         (Value::Number(number), DataType::Date32) => {
-            let date = super::unit::date_of_day(i64::try_from(*number).map_err(|_| bug())?)?;
+            let date = crate::delta::units::column::date_of_day(i64::try_from(*number).map_err(|_| bug())?)?;
             format!("\"{date}\"")
         }
-        (Value::Number(number), DataType::Timestamp(..)) => {
-            let moment = i64::try_from(*number).ok().and_then(|micros| Timestamp::from_microsecond(micros).ok());
-            format!("\"{:.6}\"", moment.ok_or_else(bug)?)
-        }
+        (Value::Number(number), DataType::Timestamp(..)) => moment_text(i64::try_from(*number).map_err(|_| bug())?)?,
         (Value::Text(bytes), _) => {
             let text = std::str::from_utf8(bytes).map_err(|_| bug())?;
             serde_json::to_string(text).map_err(|_| bug())?
         }
         _ => return Err(bug()),
     })
+}
+
+/// Microseconds since 1970 as JSON. By the calendar, because jiff's timestamps end some hours before
+/// the year 9999 does, and tills write its last day as "no end".
+fn moment_text(micros: i64) -> Result<String> {
+    const DAY: i64 = 86_400_000_000;
+    let date = crate::delta::units::column::date_of_day(micros.div_euclid(DAY))?;
+    let (seconds, micros) = (micros.rem_euclid(DAY) / 1_000_000, micros.rem_euclid(1_000_000));
+    Ok(format!("\"{date}T{:02}:{:02}:{:02}.{micros:06}Z\"", seconds / 3600, seconds / 60 % 60, seconds % 60))
 }
 
 fn big_endian(bytes: &[u8]) -> Option<i128> {

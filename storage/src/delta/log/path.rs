@@ -19,6 +19,15 @@ pub fn data_file(partition: &[PartitionColumn], fresh_name: &str) -> String {
     encode(&format!("{}/part-{fresh_name}.parquet", partition_key(partition)))
 }
 
+/// Whether the last part of a log path is a name that [`data_file`] gives.
+pub fn is_our_file_name(log_path: &str) -> bool {
+    let name = log_path.rsplit('/').next().unwrap_or(log_path);
+    let hex = name.strip_prefix("part-").and_then(|rest| rest.strip_suffix(".parquet"));
+    hex.is_some_and(|hex| {
+        hex.len() == 32 && hex.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+    })
+}
+
 /// Where the file named by a log path lies in the object store.
 pub fn object_path(table: &TableName, log_path: &str) -> Result<ObjectPath> {
     let decoded = decode(log_path)

@@ -12,11 +12,11 @@ use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 
-use super::tags::UnitTag;
-use super::unit::{UnitColumn, number_of};
-use super::{encoding, stats};
+use super::{encoding as encodings, stats};
 use crate::batch::ROWS_PLAIN_MAX;
 use crate::dataset::DatasetDefinition;
+use crate::delta::units::column::{UnitColumn, number_of};
+use crate::delta::units::tags::UnitTag;
 use crate::error::{Error, Result};
 
 /// Bounds of the files; the defaults suit the lake.
@@ -70,21 +70,7 @@ struct OpenFile {
 impl LakeWriter {
     /// For the rows of a batch. `units` are all units of the batch, those without rows too.
     pub fn new(dataset: &DatasetDefinition, units: Vec<UnitTag>, options: LakeWriterOptions) -> Result<Self> {
-        Self::with_schema(dataset, dataset.arrow_schema(), units, options)
-    }
-
-    /// For the keys of a `delete` batch: the unit column and the key columns (see
-    /// [`keys_schema`]). The files are read by the commit and never enter the table.
-    pub fn for_keys(dataset: &DatasetDefinition, units: Vec<UnitTag>, options: LakeWriterOptions) -> Result<Self> {
-        Self::with_schema(dataset, keys_schema(dataset), units, options)
-    }
-
-    fn with_schema(
-        dataset: &DatasetDefinition,
-        schema: SchemaRef,
-        units: Vec<UnitTag>,
-        options: LakeWriterOptions,
-    ) -> Result<Self> {
+        let schema = dataset.arrow_schema();
         let column = UnitColumn::of(dataset, &schema)?;
         let count = units.len();
         let units: BTreeMap<i64, UnitTag> = units.into_iter().map(|tag| (number_of(tag.unit), tag)).collect();
@@ -191,7 +177,7 @@ impl LakeWriter {
             let mut properties = properties(&self.options, rows)?;
             if let Some(first) = first {
                 let group_rows = usize::try_from(rows).unwrap_or(usize::MAX).min(self.options.row_group_rows_max);
-                properties = encoding::choose(properties, first, group_rows);
+                properties = encodings::choose(properties, first, group_rows);
             }
             let options = ArrowWriterOptions::new()
                 .with_properties(properties.build())
@@ -237,15 +223,6 @@ impl LakeWriter {
         let bytes = std::mem::take(open.writer.inner_mut()).into();
         Ok(LakeFile { bytes, rows: counted.values().sum(), stats, units: units.into_values().collect() })
     }
-}
-
-/// The columns of a `delete` batch: the unit column, if the dataset has one, and the key columns,
-/// in definition order.
-pub fn keys_schema(dataset: &DatasetDefinition) -> SchemaRef {
-    let wanted = |name: &String| dataset.key.contains(name) || dataset.unit_column() == Some(name.as_str());
-    let columns = dataset.columns.iter().filter(|column| wanted(&column.name));
-    let fields = columns.map(|column| Field::new(&column.name, column.column_type.arrow(), column.nullable));
-    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
 fn properties(options: &LakeWriterOptions, rows: u64) -> Result<WriterPropertiesBuilder> {

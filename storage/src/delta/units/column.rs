@@ -16,7 +16,7 @@ const EPOCH: Date = date(1970, 1, 1);
 
 /// Where the units of a file's rows stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum UnitColumn {
+pub(in crate::delta) enum UnitColumn {
     /// No column: every row belongs to the one unit.
     Whole,
     Day(usize),
@@ -24,7 +24,7 @@ pub(super) enum UnitColumn {
 }
 
 impl UnitColumn {
-    pub(super) fn of(dataset: &DatasetDefinition, schema: &SchemaRef) -> Result<Self> {
+    pub(in crate::delta) fn of(dataset: &DatasetDefinition, schema: &SchemaRef) -> Result<Self> {
         let Some(name) = dataset.unit_column() else { return Ok(Self::Whole) };
         let absent = |_| Error::data(format!("dataset {}: the file has no column {name}", dataset.name));
         let index = schema.index_of(name).map_err(absent)?;
@@ -36,7 +36,7 @@ impl UnitColumn {
     }
 
     /// The number of every row's unit; an error when a row has none.
-    pub(super) fn numbers(self, batch: &RecordBatch) -> Result<Vec<i64>> {
+    pub(in crate::delta) fn numbers(self, batch: &RecordBatch) -> Result<Vec<i64>> {
         let no_nulls = |array: &dyn Array| match array.null_count() {
             0 => Ok(()),
             nulls => Err(Error::reject(format!("unit column: must not be NULL, got {nulls} rows without"))),
@@ -58,7 +58,7 @@ impl UnitColumn {
     }
 
     /// The unit that `number` stands for.
-    pub(super) fn unit(self, number: i64) -> Result<Unit> {
+    pub(in crate::delta) fn unit(self, number: i64) -> Result<Unit> {
         Ok(match self {
             Self::Whole => Unit::Table,
             Self::Day(_) => Unit::Day(date_of_day(number)?),
@@ -71,7 +71,7 @@ impl UnitColumn {
 }
 
 /// The number that stands for `unit`.
-pub(super) fn number_of(unit: Unit) -> i64 {
+pub(in crate::delta) fn number_of(unit: Unit) -> i64 {
     match unit {
         Unit::Table => 0,
         Unit::Day(day) => day.duration_since(EPOCH).as_hours() / 24,
@@ -79,7 +79,7 @@ pub(super) fn number_of(unit: Unit) -> i64 {
     }
 }
 
-pub(super) fn date_of_day(days: i64) -> Result<Date> {
+pub(in crate::delta) fn date_of_day(days: i64) -> Result<Date> {
     jiff::Span::new()
         .try_days(days)
         .and_then(|span| EPOCH.checked_add(span))

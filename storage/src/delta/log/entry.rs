@@ -4,71 +4,72 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::action::{self, Action, CommitInfo, CommittedBatch, Format, Metadata, Protocol, RiberaInfo};
-use super::snapshot::Snapshot;
-use super::{Ports, Table};
 use crate::dataset::DatasetDefinition;
+use crate::delta::Table;
+use crate::delta::log::action::{self, Action, CommitInfo, CommittedBatch, Format, Metadata, Protocol, RiberaInfo};
+use crate::delta::log::snapshot::Snapshot;
 use crate::error::{Error, Result};
 use crate::object::{ObjectStore, PutOutcome};
 use crate::paths;
+use crate::ports::Ports;
 
 /// Times that one and the same entry is put again after an error that left nothing behind.
 const PUTS_MAX: usize = 4;
 
 /// Who holds the version that was written.
 #[derive(Debug)]
-pub(super) enum EntryOutcome {
+pub(in crate::delta) enum EntryOutcome {
     Won,
     /// Another writer's entry stands there.
     Lost(Bytes),
 }
 
 /// What an entry's commit info says.
-pub(super) struct Purpose {
+pub(in crate::delta) struct CommitDescription {
     pub operation: &'static str,
     pub parameters: BTreeMap<String, serde_json::Value>,
     pub batches: Vec<CommittedBatch>,
 }
 
-impl Purpose {
-    pub(super) fn new(operation: &'static str) -> Self {
+impl CommitDescription {
+    pub(in crate::delta) fn new(operation: &'static str) -> Self {
         Self { operation, parameters: BTreeMap::new(), batches: Vec::new() }
     }
 }
 
 impl<S: ObjectStore> Table<'_, S> {
     /// Loads the table, creating version 0 from the definition when there is none.
-    pub async fn load_or_create(&self, ports: Ports<'_>, dataset: &DatasetDefinition) -> Result<Snapshot> {
+    pub async fn load_or_create(&self, ports: Ports<'_, S>, dataset: &DatasetDefinition) -> Result<Snapshot> {
         if let Some(snapshot) = self.load().await? {
             return Ok(snapshot);
         }
         let actions = vec![
-            Action { protocol: Some(Protocol { min_reader_version: 1, min_writer_version: 2 }), ..Action::default() },
+            Action { protocol: Some(Protocol::ours()), ..Action::default() },
             Action { meta_data: Some(self.new_metadata(ports, dataset)), ..Action::default() },
         ];
         // Whoever loses this race finds the winner's table.
-        self.put_entry(ports, 0, Purpose::new("CREATE TABLE"), actions).await?;
+        self.put_entry(ports, 0, CommitDescription::new("CREATE TABLE"), actions).await?;
         self.load().await?.ok_or_else(|| Error::retry(format!("table {}: vanished after its creation", self.name)))
     }
 
     /// Puts `actions` as `version` under a fresh write id. Never concludes from the status alone:
     /// after an error, a time-out or a conflict the version is read back and the ids compared. An
     /// error leaves open whether the entry stands, or will: plan again from a fresh reading.
-    pub(super) async fn put_entry(
+    pub(in crate::delta) async fn put_entry(
         &self,
-        ports: Ports<'_>,
+        ports: Ports<'_, S>,
         version: u64,
-        purpose: Purpose,
+        description: CommitDescription,
         mut actions: Vec<Action>,
     ) -> Result<EntryOutcome> {
         let write_id = ports.random.fresh_name();
         let info = CommitInfo {
             timestamp: ports.clock.now().as_millisecond(),
-            operation: purpose.operation.to_owned(),
-            operation_parameters: purpose.parameters,
+            operation: description.operation.to_owned(),
+            operation_parameters: description.parameters,
             is_blind_append: Some(false),
             engine_info: Some(concat!("ribera/", env!("CARGO_PKG_VERSION")).to_owned()),
-            ribera: Some(RiberaInfo { write_id: write_id.clone(), batches: purpose.batches }),
+            ribera: Some(RiberaInfo { write_id: write_id.clone(), batches: description.batches }),
         };
         actions.insert(0, Action { commit_info: Some(info), ..Action::default() });
         let bytes = Bytes::from(action::to_lines(&actions)?);
@@ -91,7 +92,7 @@ impl<S: ObjectStore> Table<'_, S> {
         Err(doubt.context(format!("table {}: version {version}", self.name)))
     }
 
-    fn new_metadata(&self, ports: Ports<'_>, dataset: &DatasetDefinition) -> Metadata {
+    fn new_metadata(&self, ports: Ports<'_, S>, dataset: &DatasetDefinition) -> Metadata {
         Metadata {
             id: uuid(&ports.random.fresh_name()),
             name: Some(self.name.to_string()),

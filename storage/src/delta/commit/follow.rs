@@ -6,11 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use super::action::{Action, AddFile, CommittedBatch};
-use super::log::LogFile;
-use super::ready::ReadyRecord;
-use super::{BatchOutcome, CommitReport, Table};
-use crate::batch::ManifestKind;
+use crate::delta::commit::ready::ReadyRecord;
+use crate::delta::log::LogFile;
+use crate::delta::log::action::{Action, AddFile, CommittedBatch};
+use crate::delta::{BatchOutcome, CommitReport, Table};
 use crate::error::Result;
 use crate::ids::BatchId;
 use crate::object::{ObjectMeta, ObjectPath, ObjectStore, list_all};
@@ -25,7 +24,7 @@ const LOOKS_MAX: usize = 20;
 const AHEAD_MILLIS_MAX: i64 = 2_000;
 
 /// What a call is to do with its records.
-pub(super) enum Turn {
+pub(in crate::delta) enum Turn {
     /// Another call has committed them.
     Settled(CommitReport),
     /// Commit; with the listing of ready records if it is fresh.
@@ -34,7 +33,7 @@ pub(super) enum Turn {
 
 impl<S: ObjectStore> Table<'_, S> {
     /// Waits while others commit `own`.
-    pub(super) async fn follow(&self, own: &[ReadyRecord]) -> Result<Turn> {
+    pub(in crate::delta) async fn follow(&self, own: &[ReadyRecord]) -> Result<Turn> {
         let listed = self.list_ready().await?;
         let mut ahead = self.ahead(&listed, own)?;
         if !own.iter().all(can_follow) || ahead.len() < LEADERS_MAX {
@@ -102,7 +101,7 @@ impl<S: ObjectStore> Table<'_, S> {
         let listed = list_all(self.objects, &self.log_folder(), after.as_deref()).await?;
         let newest = listed.iter().rev().find_map(|meta| match LogFile::of(&meta.path)? {
             LogFile::Entry(version) => Some(version),
-            LogFile::Checkpoint(_) => None,
+            _ => None,
         });
         Ok(newest.or(hint.map(|hint| hint.version)))
     }
@@ -110,7 +109,7 @@ impl<S: ObjectStore> Table<'_, S> {
 
 /// Whether the log alone can say what became of a record.
 fn can_follow(record: &ReadyRecord) -> bool {
-    !record.ordered && record.kind == ManifestKind::Batch && !record.files.is_empty()
+    !record.files.is_empty()
 }
 
 /// What an entry settled: its commit info stands first.

@@ -6,25 +6,25 @@ use crate::error::{Error, Result};
 use crate::ids::{Position, Unit};
 
 /// A file by the units it holds.
-pub(super) type FileUnits = Vec<(Unit, Position)>;
+pub(in crate::delta) type FileUnits = Vec<(Unit, Position)>;
 
-/// What becomes of a file.
+/// Which units of a file stay.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(in crate::delta) enum Retention {
     /// All of its units stand: an active file stays, a ready file enters as it is.
-    Whole,
+    All,
     /// Only these units stand: they are written anew.
-    Part(BTreeSet<Unit>),
+    Only(BTreeSet<Unit>),
     /// Nothing of it stands: an active file is removed, a ready file does not enter.
     None,
 }
 
-/// The fates of the files, in the order they were given.
+/// What stays of the files, in the order they were given.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Fates {
-    pub active: Vec<Fate>,
+pub(in crate::delta) struct Retentions {
+    pub active: Vec<Retention>,
     /// Per record, per file of it.
-    pub ready: Vec<Vec<Fate>>,
+    pub ready: Vec<Vec<Retention>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +35,7 @@ enum Holder {
 
 /// For each unit the highest position wins; at equal positions what is in the table stays, since
 /// it is the same batch. An error of kind `Data` when two active files hold one unit.
-pub(super) fn fates(active: &[FileUnits], ready: &[Vec<FileUnits>]) -> Result<Fates> {
+pub(in crate::delta) fn retentions(active: &[FileUnits], ready: &[Vec<FileUnits>]) -> Result<Retentions> {
     let mut winners: BTreeMap<Unit, (Position, Holder)> = BTreeMap::new();
     for (index, file) in active.iter().enumerate() {
         for (unit, position) in file {
@@ -60,16 +60,15 @@ pub(super) fn fates(active: &[FileUnits], ready: &[Vec<FileUnits>]) -> Result<Fa
             .filter(|unit| winners.get(unit).is_some_and(|(_, winner)| *winner == holder))
             .collect();
         match won.len() {
-            // A file without tags is another writer's: it is left alone.
-            all if all == file.len() => Fate::Whole,
-            0 => Fate::None,
-            _ => Fate::Part(won),
+            all if all == file.len() => Retention::All,
+            0 => Retention::None,
+            _ => Retention::Only(won),
         }
     };
     let of_record = |(record, files): (usize, &Vec<FileUnits>)| {
         files.iter().enumerate().map(|(index, file)| fate(file, Holder::Ready(record, index))).collect()
     };
-    Ok(Fates {
+    Ok(Retentions {
         active: active.iter().enumerate().map(|(index, file)| fate(file, Holder::Active(index))).collect(),
         ready: ready.iter().enumerate().map(of_record).collect(),
     })
@@ -89,35 +88,35 @@ mod tests {
 
     #[test]
     fn a_newer_batch_removes_what_it_covers_whole_and_divides_what_it_covers_in_part() {
-        let found = fates(&[file(&[1], 1), file(&[2, 3], 1), file(&[4], 1)], &[vec![file(&[1, 2], 2)]]).unwrap();
-        assert_eq!(found.active, [Fate::None, Fate::Part([unit(3)].into()), Fate::Whole]);
-        assert_eq!(found.ready, [[Fate::Whole]]);
+        let found = retentions(&[file(&[1], 1), file(&[2, 3], 1), file(&[4], 1)], &[vec![file(&[1, 2], 2)]]).unwrap();
+        assert_eq!(found.active, [Retention::None, Retention::Only([unit(3)].into()), Retention::All]);
+        assert_eq!(found.ready, [[Retention::All]]);
     }
 
     #[test]
     fn an_older_or_repeated_batch_changes_nothing_and_one_overtaken_in_part_enters_in_part() {
         let active = [file(&[1, 2], 5)];
         for sequence in [4, 5] {
-            let found = fates(&active, &[vec![file(&[1, 2], sequence)]]).unwrap();
-            assert_eq!((found.active, found.ready), (vec![Fate::Whole], vec![vec![Fate::None]]));
+            let found = retentions(&active, &[vec![file(&[1, 2], sequence)]]).unwrap();
+            assert_eq!((found.active, found.ready), (vec![Retention::All], vec![vec![Retention::None]]));
         }
-        let found = fates(&active, &[vec![file(&[2, 3], 4)]]).unwrap();
-        assert_eq!((found.active, found.ready), (vec![Fate::Whole], vec![vec![Fate::Part([unit(3)].into())]]));
+        let found = retentions(&active, &[vec![file(&[2, 3], 4)]]).unwrap();
+        assert_eq!((found.active, found.ready), (vec![Retention::All], vec![vec![Retention::Only([unit(3)].into())]]));
     }
 
     #[test]
     fn of_several_ready_batches_the_highest_position_wins_whatever_their_order() {
         for order in [[1, 2], [2, 1]] {
             let ready: Vec<_> = order.iter().map(|sequence| vec![file(&[1], *sequence)]).collect();
-            let found = fates(&[], &ready).unwrap();
+            let found = retentions(&[], &ready).unwrap();
             let whole = order.iter().position(|sequence| *sequence == 2).unwrap();
-            assert_eq!(found.ready[whole], [Fate::Whole]);
-            assert_eq!(found.ready[1 - whole], [Fate::None]);
+            assert_eq!(found.ready[whole], [Retention::All]);
+            assert_eq!(found.ready[1 - whole], [Retention::None]);
         }
     }
 
     #[test]
     fn a_unit_in_two_active_files_is_refused() {
-        assert_eq!(fates(&[file(&[1], 1), file(&[1], 2)], &[]).unwrap_err().kind(), crate::ErrorKind::Data);
+        assert_eq!(retentions(&[file(&[1], 1), file(&[1], 2)], &[]).unwrap_err().kind(), crate::ErrorKind::Data);
     }
 }

@@ -1,39 +1,46 @@
 //! Reading a table's log: the newest checkpoint, then the entries after it.
 
+pub mod action;
+pub(in crate::delta) mod checkpoint;
+pub(in crate::delta) mod entry;
+mod last_checkpoint;
+pub(in crate::delta) mod path;
+pub(in crate::delta) mod snapshot;
+
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use serde::{Deserialize, Serialize};
 
-use super::action::{self, CommitInfo};
-use super::checkpoint::{self, Parts};
-use super::snapshot::{Changes, Snapshot};
-use super::{CONCURRENCY, Table};
+use crate::delta::log::snapshot::{Changes, Snapshot};
+use crate::delta::{CONCURRENCY, Table};
+use action::CommitInfo;
+use checkpoint::Parts;
+use last_checkpoint::LastCheckpoint;
+
 use crate::error::{Error, Result};
 use crate::object::{ObjectMeta, ObjectPath, ObjectStore, list_all};
 use crate::paths;
 
-/// What `_last_checkpoint` says. A hint: it may lag behind, and be absent.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct LastCheckpoint {
-    pub version: u64,
-    /// Actions in it.
-    pub size: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub size_in_bytes: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub num_of_add_files: Option<u64>,
-}
-
 /// A file of the log folder by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum LogFile {
+pub(in crate::delta) enum LogFile {
     Entry(u64),
+    /// A checkpoint in one file.
     Checkpoint(u64),
+    /// One of the files of a checkpoint that another program wrote in several, counted from 1.
+    CheckpointPart {
+        version: u64,
+        part: u32,
+        parts: u32,
+    },
+    /// Something else about a version, such as another program's checksum. Only log cleaning
+    /// needs to know it.
+    Other(u64),
 }
 
 impl LogFile {
-    pub(super) fn of(path: &ObjectPath) -> Option<Self> {
+    pub(in crate::delta) fn of(path: &ObjectPath) -> Option<Self> {
         let (digits, rest) = path.file_name().split_once('.')?;
         if digits.len() != 20 {
             return None;
@@ -42,8 +49,22 @@ impl LogFile {
         match rest {
             "json" => Some(Self::Entry(version)),
             "checkpoint.parquet" => Some(Self::Checkpoint(version)),
-            _ => None,
+            _ => Some(Self::part_of(version, rest).unwrap_or(Self::Other(version))),
         }
+    }
+
+    pub(in crate::delta) fn version(self) -> u64 {
+        match self {
+            Self::Entry(version) | Self::Checkpoint(version) | Self::Other(version) => version,
+            Self::CheckpointPart { version, .. } => version,
+        }
+    }
+
+    /// `checkpoint.0000000001.0000000003.parquet`
+    fn part_of(version: u64, rest: &str) -> Option<Self> {
+        let (part, parts) = rest.strip_prefix("checkpoint.")?.strip_suffix(".parquet")?.split_once('.')?;
+        let (part, parts) = (part.parse().ok()?, parts.parse().ok()?);
+        (1 <= part && part <= parts).then_some(Self::CheckpointPart { version, part, parts })
     }
 }
 
@@ -66,7 +87,7 @@ impl<S: ObjectStore> Table<'_, S> {
         let exists = listed.iter().any(|meta| LogFile::of(&meta.path) == Some(LogFile::Entry(version)));
         let newest = listed.iter().rev().find_map(|meta| match LogFile::of(&meta.path)? {
             LogFile::Entry(version) => Some(version),
-            LogFile::Checkpoint(_) => None,
+            _ => None,
         });
         if !exists {
             let newest = newest.map_or("none".to_owned(), |newest| format!("up to {newest}"));
@@ -106,16 +127,23 @@ impl<S: ObjectStore> Table<'_, S> {
 
     /// The newest `limit` versions with their commit info, newest first.
     pub async fn history(&self, limit: usize) -> Result<Vec<(u64, CommitInfo)>> {
-        let Some(snapshot) = self.load().await? else { return Ok(Vec::new()) };
-        let first = (snapshot.version + 1).saturating_sub(limit as u64);
-        let read: Vec<_> = stream::iter(first..=snapshot.version)
+        // Older entries may have been cleaned away: only those that exist are asked for.
+        let listed = list_all(self.objects, &self.log_folder(), None).await?;
+        let mut versions: Vec<u64> = listed
+            .iter()
+            .filter_map(|meta| match LogFile::of(&meta.path)? {
+                LogFile::Entry(version) => Some(version),
+                _ => None,
+            })
+            .collect();
+        versions.drain(..versions.len().saturating_sub(limit));
+        let read: Vec<_> = stream::iter(versions)
             .map(async |version| Ok::<_, Error>((version, self.read_entry(version).await?)))
             .buffered(CONCURRENCY)
             .try_collect()
             .await?;
         let mut history = Vec::new();
         for (version, bytes) in read {
-            // Entries before a checkpoint may have been cleaned away.
             let Some(bytes) = bytes else { continue };
             let actions = action::from_lines(&bytes).map_err(|error| self.in_entry(version, error))?;
             let info = actions.into_iter().find_map(|action| action.commit_info);
@@ -125,7 +153,7 @@ impl<S: ObjectStore> Table<'_, S> {
         Ok(history)
     }
 
-    pub(super) async fn load_latest(&self, parts: Parts) -> Result<Option<Snapshot>> {
+    pub(in crate::delta) async fn load_latest(&self, parts: Parts) -> Result<Option<Snapshot>> {
         if let Some(hint) = self.read_last_checkpoint().await
             && let Some(snapshot) = self.load_from(hint.version, parts).await?
         {
@@ -142,23 +170,23 @@ impl<S: ObjectStore> Table<'_, S> {
         }
     }
 
-    pub(super) fn log_folder(&self) -> String {
+    pub(in crate::delta) fn log_folder(&self) -> String {
         format!("{}/_delta_log/", paths::table_root(&self.name))
     }
 
-    pub(super) fn checkpoint_path(&self, version: u64) -> Result<ObjectPath> {
+    pub(in crate::delta) fn checkpoint_path(&self, version: u64) -> Result<ObjectPath> {
         ObjectPath::new(format!("{}{version:020}.checkpoint.parquet", self.log_folder()))
     }
 
-    pub(super) fn last_checkpoint_path(&self) -> Result<ObjectPath> {
+    pub(in crate::delta) fn last_checkpoint_path(&self) -> Result<ObjectPath> {
         ObjectPath::new(format!("{}_last_checkpoint", self.log_folder()))
     }
 
-    pub(super) async fn read_entry(&self, version: u64) -> Result<Option<Bytes>> {
+    pub(in crate::delta) async fn read_entry(&self, version: u64) -> Result<Option<Bytes>> {
         self.objects.get(&paths::log_entry(&self.name, version)?).await
     }
 
-    pub(super) fn replay_entry(
+    pub(in crate::delta) fn replay_entry(
         &self,
         snapshot: &mut Snapshot,
         version: u64,
@@ -170,7 +198,7 @@ impl<S: ObjectStore> Table<'_, S> {
             .map_err(|error| self.in_entry(version, error))
     }
 
-    pub(super) async fn read_last_checkpoint(&self) -> Option<LastCheckpoint> {
+    pub(in crate::delta) async fn read_last_checkpoint(&self) -> Option<LastCheckpoint> {
         // Only a hint: whatever is wrong with it, the listing knows better.
         let path = self.last_checkpoint_path().ok()?;
         let bytes = self.objects.get(&path).await.ok()??;
@@ -184,38 +212,70 @@ impl<S: ObjectStore> Table<'_, S> {
         let folder = self.log_folder();
         let (bytes, listed) =
             futures::try_join!(self.objects.get(&path), list_all(self.objects, &folder, Some(&after)))?;
-        let newer = listed.iter().any(|meta| matches!(LogFile::of(&meta.path), Some(LogFile::Checkpoint(_))));
+        let newer = listed.iter().filter_map(|meta| LogFile::of(&meta.path)).any(|file| {
+            matches!(file, LogFile::Checkpoint(_) | LogFile::CheckpointPart { .. }) && file.version() > version
+        });
         if newer && let Some(snapshot) = self.replay(&listed, u64::MAX, parts).await? {
             return Ok(Some(snapshot));
         }
         let Some(bytes) = bytes else { return Ok(None) };
-        let Ok(snapshot) = checkpoint::read(&self.name, version, bytes, parts) else { return Ok(None) };
-        self.replay_onto(snapshot, &listed, u64::MAX).await.map(Some)
+        match checkpoint::read(&self.name, version, &[bytes], parts) {
+            Ok(snapshot) if !snapshot.has_lost_tags() => self.replay_onto(snapshot, &listed, u64::MAX).await.map(Some),
+            _ => Ok(None),
+        }
     }
 
-    /// Up to version `last`, from the newest readable checkpoint of the listing or version 0;
-    /// `None` when it holds neither.
+    /// Up to version `last`, from the newest checkpoint that can be believed, or version 0; `None`
+    /// when the listing holds neither.
+    ///
+    /// A checkpoint in which files of ours have no tags is not believed: another program wrote it,
+    /// and whoever believed it would take every unit for one that nobody has won. Where nothing
+    /// else is left the table can be read all the same; its files are then foreign.
     async fn replay(&self, listed: &[ObjectMeta], last: u64, parts: Parts) -> Result<Option<Snapshot>> {
-        let kinds = || listed.iter().filter_map(|meta| LogFile::of(&meta.path));
-        let mut checkpoints: Vec<u64> = kinds()
-            .filter_map(|kind| match kind {
-                LogFile::Checkpoint(version) if version <= last => Some(version),
-                _ => None,
-            })
-            .collect();
-        while let Some(version) = checkpoints.pop() {
-            let Some(bytes) = self.objects.get(&self.checkpoint_path(version)?).await? else { continue };
-            if let Ok(snapshot) = checkpoint::read(&self.name, version, bytes, parts) {
-                return self.replay_onto(snapshot, listed, last).await.map(Some);
+        let (mut untagged, mut failure) = (None, None);
+        for (version, paths) in checkpoints_of(listed, last).into_iter().rev() {
+            let Some(snapshot) = self.read_checkpoint(version, &paths, parts).await? else { continue };
+            if snapshot.has_lost_tags() {
+                untagged = untagged.or(Some(snapshot));
+                continue;
+            }
+            match self.replay_onto(snapshot, listed, last).await {
+                Err(error) if !error.is_retry() => failure = failure.or(Some(error)),
+                replayed => return replayed.map(Some),
             }
         }
-        if kinds().any(|kind| kind == LogFile::Entry(0)) {
-            let mut snapshot = Snapshot::empty(&self.name);
-            let bytes = self.read_entry(0).await?.ok_or_else(|| Error::retry("version 0 vanished"))?;
-            self.replay_entry(&mut snapshot, 0, &bytes, &mut Changes::default())?;
-            return self.replay_onto(snapshot, listed, last).await.map(Some);
+        if listed.iter().any(|meta| LogFile::of(&meta.path) == Some(LogFile::Entry(0))) {
+            match self.replay_from_start(listed, last).await {
+                Err(error) if !error.is_retry() => failure = failure.or(Some(error)),
+                replayed => return replayed.map(Some),
+            }
         }
-        Ok(None)
+        match (untagged, failure) {
+            (Some(snapshot), _) => self.replay_onto(snapshot, listed, last).await.map(Some),
+            (None, Some(failure)) => Err(failure),
+            (None, None) => Ok(None),
+        }
+    }
+
+    async fn replay_from_start(&self, listed: &[ObjectMeta], last: u64) -> Result<Snapshot> {
+        let mut snapshot = Snapshot::empty(&self.name);
+        let bytes = self.read_entry(0).await?.ok_or_else(|| Error::retry("version 0 vanished"))?;
+        self.replay_entry(&mut snapshot, 0, &bytes, &mut Changes::default())?;
+        self.replay_onto(snapshot, listed, last).await
+    }
+
+    /// `None` when a part is gone or cannot be read.
+    pub(in crate::delta) async fn read_checkpoint(
+        &self,
+        version: u64,
+        paths: &[ObjectPath],
+        parts: Parts,
+    ) -> Result<Option<Snapshot>> {
+        let read = stream::iter(paths).map(|path| self.objects.get(path)).buffered(CONCURRENCY);
+        let Some(bytes) = read.try_collect::<Vec<_>>().await?.into_iter().collect::<Option<Vec<Bytes>>>() else {
+            return Ok(None);
+        };
+        Ok(checkpoint::read(&self.name, version, &bytes, parts).ok())
     }
 
     /// Replays the listed entries after the snapshot's version, up to `last`.
@@ -256,4 +316,27 @@ impl<S: ObjectStore> Table<'_, S> {
     fn in_entry(&self, version: u64, error: Error) -> Error {
         error.context(format!("table {}: log entry {version}", self.name))
     }
+}
+
+/// The checkpoints of a listing up to version `last`, each with its files in order. One of which a
+/// file is missing is none.
+pub(in crate::delta) fn checkpoints_of(listed: &[ObjectMeta], last: u64) -> Vec<(u64, Vec<ObjectPath>)> {
+    let mut found: BTreeMap<(u64, u32), Vec<(u32, ObjectPath)>> = BTreeMap::new();
+    for meta in listed {
+        let (key, part) = match LogFile::of(&meta.path) {
+            Some(LogFile::Checkpoint(version)) => ((version, 1), 1),
+            Some(LogFile::CheckpointPart { version, part, parts }) => ((version, parts), part),
+            _ => continue,
+        };
+        if key.0 <= last {
+            found.entry(key).or_default().push((part, meta.path.clone()));
+        }
+    }
+    let whole = found.into_iter().filter(|((_, parts), files)| files.len() == *parts as usize);
+    whole
+        .map(|((version, _), mut files)| {
+            files.sort_by_key(|(part, _)| *part);
+            (version, files.into_iter().map(|(_, path)| path).collect())
+        })
+        .collect()
 }

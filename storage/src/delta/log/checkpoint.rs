@@ -1,9 +1,9 @@
 //! Checkpoints: the whole state of a table in one Parquet file, in the classic form that every
 //! reader of Delta Lake takes.
 //!
-//! A checkpoint is due every [`CHECKPOINT_EVERY`] versions: a reader gets all entries after it in
-//! one round of concurrent requests, and its writing (some megabytes for a large table) is spread
-//! over as many commits.
+//! A checkpoint is due every [`EVERY_SMALL`] versions of a small table, because each entry after it
+//! costs a commit one request, and every [`EVERY_LARGE`] of a large one, because writing it (some
+//! megabytes) costs more than the entries.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,16 +24,28 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
-use super::action::{Action, AddFile, Format, Metadata, Protocol, RemoveFile, Txn};
-use super::log::LastCheckpoint;
-use super::snapshot::{Changes, Snapshot};
-use super::{Ports, Table, VACUUM_RETENTION};
+use super::last_checkpoint::LastCheckpoint;
+use crate::delta::log::action::{Action, AddFile, Format, Metadata, Protocol, RemoveFile};
+use crate::delta::log::snapshot::{Changes, Snapshot};
+use crate::delta::{Table, VACUUM_RETENTION};
 use crate::error::{Error, Result};
 use crate::ids::TableName;
 use crate::object::ObjectStore;
+use crate::ports::Ports;
 
-/// A version divisible by this gets a checkpoint from whoever committed it.
-pub const CHECKPOINT_EVERY: u64 = 32;
+/// Versions from one checkpoint of a small table to the next.
+pub const EVERY_SMALL: u64 = 6;
+
+/// Versions from one checkpoint of a large table to the next.
+pub const EVERY_LARGE: u64 = 32;
+
+/// Files of a table that is small: its checkpoint is below a megabyte.
+const FILES_SMALL_MAX: usize = 2_000;
+
+/// Whether the version that was just committed gets a checkpoint from its writer.
+pub(in crate::delta) fn is_due(version: u64, files: usize) -> bool {
+    version.is_multiple_of(if files <= FILES_SMALL_MAX { EVERY_SMALL } else { EVERY_LARGE })
+}
 
 /// A checkpoint of no more actions is not compressed: setting up the codec would take its readers
 /// longer than the few hundred kilobytes it saves them (measured: a third of a small table's load).
@@ -45,7 +57,7 @@ const LARGE_COLUMNS: [&[&str]; 4] =
 
 /// What is read of a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Parts {
+pub(in crate::delta) enum Parts {
     /// Removals too: only whoever writes the next checkpoint or vacuums needs them.
     All,
     /// Every file of the table.
@@ -57,9 +69,10 @@ pub(super) enum Parts {
 impl<S: ObjectStore> Table<'_, S> {
     /// Writes a checkpoint of the latest version, so that readers need no entries before it.
     /// Any caller may, at any time; the version it is of, or `None` when it stands already.
-    pub async fn checkpoint(&self, ports: Ports<'_>) -> Result<Option<u64>> {
+    pub async fn checkpoint(&self, ports: Ports<'_, S>) -> Result<Option<u64>> {
         let Some(mut snapshot) = self.load_latest(Parts::All).await? else { return Ok(None) };
-        if snapshot.checkpoint == Some(snapshot.version) {
+        // Lost tags must not be written down as if they had never been.
+        if snapshot.checkpoint == Some(snapshot.version) || snapshot.has_lost_tags() {
             return Ok(None);
         }
         if let Ok(horizon) = ports.clock.now().checked_sub(VACUUM_RETENTION) {
@@ -85,12 +98,10 @@ impl<S: ObjectStore> Table<'_, S> {
 }
 
 /// The Parquet bytes of a checkpoint and how many actions it holds.
-pub(super) fn write(snapshot: &Snapshot) -> Result<(Vec<u8>, u64)> {
-    let txns: Vec<(&String, &i64)> = snapshot.txns.iter().collect();
+pub(in crate::delta) fn write(snapshot: &Snapshot) -> Result<(Vec<u8>, u64)> {
     let adds: Vec<&AddFile> = snapshot.files().collect();
     let removes: Vec<&RemoveFile> = snapshot.tombstones.values().collect();
     let kinds = [
-        ("txn", txn_rows(&txns)?),
         ("add", add_rows(&adds)?),
         ("remove", remove_rows(&removes)?),
         ("metaData", metadata_row(&snapshot.metadata)?),
@@ -125,9 +136,24 @@ pub(super) fn write(snapshot: &Snapshot) -> Result<(Vec<u8>, u64)> {
     Ok((writer.into_inner().map_err(encoding)?, total as u64))
 }
 
-/// The snapshot that a checkpoint holds.
-pub(super) fn read(table: &TableName, version: u64, bytes: Bytes, parts: Parts) -> Result<Snapshot> {
+/// The snapshot that a checkpoint's files hold.
+pub(in crate::delta) fn read(table: &TableName, version: u64, files: &[Bytes], parts: Parts) -> Result<Snapshot> {
     let mut snapshot = Snapshot::empty(table);
+    let (mut adds, mut rest) = (Vec::new(), Vec::new());
+    for bytes in files {
+        read_file(bytes.clone(), parts, &mut adds, &mut rest)?;
+    }
+    // The schema first: a file's partition key needs the partition columns.
+    for action in rest {
+        snapshot.apply_action(action, &mut Changes::default())?;
+    }
+    adds.into_iter().for_each(|add| snapshot.add(add));
+    snapshot.version = version;
+    snapshot.checkpoint = Some(version);
+    snapshot.checked()
+}
+
+fn read_file(bytes: Bytes, parts: Parts, adds: &mut Vec<AddFile>, rest: &mut Vec<Action>) -> Result<()> {
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
     let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(bytes, options).map_err(decoding)?;
     let wanted = |path: &[String]| match path {
@@ -145,18 +171,10 @@ pub(super) fn read(table: &TableName, version: u64, bytes: Bytes, parts: Parts) 
         .collect();
     let mask = ProjectionMask::leaves(builder.parquet_schema(), leaves);
     let reader = builder.with_projection(mask).with_batch_size(4096).build().map_err(decoding)?;
-    let (mut adds, mut rest) = (Vec::new(), Vec::new());
     for batch in reader {
-        read_batch(&batch.map_err(decoding)?, &mut adds, &mut rest)?;
+        read_batch(&batch.map_err(decoding)?, adds, rest)?;
     }
-    // The schema first: a file's partition key needs the partition columns.
-    for action in rest {
-        snapshot.apply_action(action, &mut Changes::default())?;
-    }
-    adds.into_iter().for_each(|add| snapshot.add(add));
-    snapshot.version = version;
-    snapshot.checkpoint = Some(version);
-    snapshot.checked()
+    Ok(())
 }
 
 fn read_batch(batch: &RecordBatch, adds: &mut Vec<AddFile>, rest: &mut Vec<Action>) -> Result<()> {
@@ -164,19 +182,13 @@ fn read_batch(batch: &RecordBatch, adds: &mut Vec<AddFile>, rest: &mut Vec<Actio
         let protocol = Protocol {
             min_reader_version: row.int("minReaderVersion")?,
             min_writer_version: row.int("minWriterVersion")?,
+            writer_features: row.optional_list("writerFeatures"),
+            reader_features: row.optional_list("readerFeatures"),
         };
         rest.push(Action { protocol: Some(protocol), ..Action::default() });
     }
     for row in rows_of(batch, "metaData") {
         rest.push(Action { meta_data: Some(read_metadata(&row)?), ..Action::default() });
-    }
-    for row in rows_of(batch, "txn") {
-        let txn = Txn {
-            app_id: row.need("appId")?,
-            version: row.need_long("version")?,
-            last_updated: row.long("lastUpdated"),
-        };
-        rest.push(Action { txn: Some(txn), ..Action::default() });
     }
     for row in rows_of(batch, "add") {
         let add = AddFile {
@@ -267,9 +279,12 @@ impl Row<'_> {
     }
 
     fn list(&self, name: &str) -> Vec<String> {
-        let items = self.field(name).and_then(|field| field.as_list_opt::<i32>()).map(|list| list.value(self.row));
-        let texts = items.as_ref().and_then(|items| items.as_string_opt::<i32>());
-        texts.into_iter().flatten().flatten().map(str::to_owned).collect()
+        self.optional_list(name).unwrap_or_default()
+    }
+
+    fn optional_list(&self, name: &str) -> Option<Vec<String>> {
+        let items = self.field(name)?.as_list_opt::<i32>()?.value(self.row);
+        Some(items.as_string_opt::<i32>()?.into_iter().flatten().map(str::to_owned).collect())
     }
 
     fn map(&self, name: &str) -> Option<BTreeMap<String, Option<String>>> {
@@ -289,6 +304,8 @@ fn protocol_row(protocol: Protocol) -> Result<ArrayRef> {
     structure(vec![
         ("minReaderVersion", Arc::new(arrow_array::Int32Array::from(vec![protocol.min_reader_version]))),
         ("minWriterVersion", Arc::new(arrow_array::Int32Array::from(vec![protocol.min_writer_version]))),
+        // Readers want the column of reader features to be absent or NULL below reader version 3.
+        ("writerFeatures", texts_list(protocol.writer_features.as_deref())),
     ])
 }
 
@@ -298,28 +315,15 @@ fn metadata_row(metadata: &Metadata) -> Result<ArrayRef> {
     let format = structure(vec![("provider", texts([Some(metadata.format.provider.as_str())])), ("options", options)])?;
     let configuration =
         texts_map([Some(metadata.configuration.iter().map(|(key, value)| (key.as_str(), Some(value.as_str()))))]);
-    let mut partition_columns = ListBuilder::new(StringBuilder::new());
-    for column in &metadata.partition_columns {
-        partition_columns.values().append_value(column);
-    }
-    partition_columns.append(true);
     structure(vec![
         ("id", texts([Some(metadata.id.as_str())])),
         ("name", texts([metadata.name.as_deref()])),
         ("description", texts([metadata.description.as_deref()])),
         ("format", format),
         ("schemaString", texts([Some(metadata.schema_string.as_str())])),
-        ("partitionColumns", Arc::new(partition_columns.finish())),
+        ("partitionColumns", texts_list(Some(&metadata.partition_columns))),
         ("createdTime", longs([metadata.created_time])),
         ("configuration", configuration),
-    ])
-}
-
-fn txn_rows(txns: &[(&String, &i64)]) -> Result<ArrayRef> {
-    structure(vec![
-        ("appId", texts(txns.iter().map(|(app_id, _)| Some(app_id.as_str())))),
-        ("version", longs(txns.iter().map(|(_, version)| Some(**version)))),
-        ("lastUpdated", longs(txns.iter().map(|_| None))),
     ])
 }
 
@@ -361,6 +365,16 @@ fn texts<'a>(values: impl IntoIterator<Item = Option<&'a str>>) -> ArrayRef {
     let mut builder = StringBuilder::new();
     values.into_iter().for_each(|value| builder.append_option(value));
     built(builder)
+}
+
+/// One list of texts, or NULL.
+fn texts_list(items: Option<&[String]>) -> ArrayRef {
+    let mut builder = ListBuilder::new(StringBuilder::new());
+    for item in items.into_iter().flatten() {
+        builder.values().append_value(item);
+    }
+    builder.append(items.is_some());
+    Arc::new(builder.finish())
 }
 
 fn longs(values: impl IntoIterator<Item = Option<i64>>) -> ArrayRef {

@@ -1,46 +1,53 @@
 //! The combined commit: all ready batches of a table in one log entry.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod follow;
+pub(in crate::delta) mod outcome;
+pub(in crate::delta) mod plan;
+pub(in crate::delta) mod ready;
+mod settle;
+
+use std::collections::BTreeMap;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 
-use super::action::{Action, AddFile, CommittedBatch, Metadata, RemoveFile, Txn};
-use super::checkpoint::CHECKPOINT_EVERY;
-use super::entry::{EntryOutcome, Purpose};
-use super::evolution::{self, Evolution};
-use super::follow::Turn;
-use super::plan::{self, Fate, FileUnits};
-use super::ready::{READY_READ_MAX, ReadyRecord};
-use super::snapshot::{Changes, Snapshot};
-use super::{BatchOutcome, CONCURRENCY, CommitReport, Ports, Table};
-use crate::batch::ManifestKind;
-use crate::dataset::{DatasetDefinition, STORE_COLUMN};
+use crate::dataset::DatasetDefinition;
+use crate::dataset::evolution::{self, Evolution};
+use crate::delta::commit::follow::Turn;
+use crate::delta::commit::ready::{READY_READ_MAX, ReadyRecord};
+use crate::delta::log::action::{Action, AddFile, CommittedBatch, Metadata, RemoveFile};
+use crate::delta::log::checkpoint;
+use crate::delta::log::entry::{CommitDescription, EntryOutcome};
+use crate::delta::log::snapshot::{Changes, Snapshot};
+use crate::delta::{BatchOutcome, CONCURRENCY, CommitReport, Table};
 use crate::error::{Error, Result};
 use crate::ids::BatchId;
 use crate::object::{ObjectMeta, ObjectStore};
+use crate::ports::Ports;
+use crate::text::quoted;
+use plan::{FileUnits, Retention};
 
 /// Races lost before a call gives up and leaves its batches to the next one. Every lost race is
 /// another writer's commit, most often with this call's batches in it.
 const ATTEMPTS_MAX: u32 = 100;
 
-/// Records that are planned together, and planned again when what they stand on changes: those of
-/// one partition, or of one store where order matters.
+/// The plan of one partition's records. It is made again when the partition's files change.
 #[derive(Debug, Default)]
-pub(super) struct GroupPlan {
+pub(in crate::delta) struct GroupPlan {
     pub adds: Vec<AddFile>,
     pub removes: Vec<RemoveFile>,
-    pub txns: Vec<Txn>,
     pub committed: Vec<CommittedBatch>,
-    /// Numbers that must come first.
-    pub waiting: Vec<(BatchId, u64)>,
 }
 
 impl GroupPlan {
     fn changes_nothing(&self) -> bool {
-        self.adds.is_empty() && self.removes.is_empty() && self.txns.is_empty()
+        self.adds.is_empty() && self.removes.is_empty()
     }
 }
+
+/// Bytes of lake files that may be rewritten at the same time: what a plan holds in memory. A
+/// partition whose files are larger is planned alone.
+const REWRITTEN_BYTES_MAX: u64 = 64 << 20;
 
 type Gathered = (Vec<ReadyRecord>, Vec<(BatchId, BatchOutcome)>, Option<Snapshot>);
 type Plans = BTreeMap<String, Result<GroupPlan>>;
@@ -57,7 +64,7 @@ impl<S: ObjectStore> Table<'_, S> {
     /// [`Self::migrate`] must run first.
     pub async fn commit_ready(
         &self,
-        ports: Ports<'_>,
+        ports: Ports<'_, S>,
         dataset: &DatasetDefinition,
         own: &[BatchId],
     ) -> Result<CommitReport> {
@@ -71,7 +78,7 @@ impl<S: ObjectStore> Table<'_, S> {
     /// has an outcome in the report.
     pub async fn commit_records(
         &self,
-        ports: Ports<'_>,
+        ports: Ports<'_, S>,
         dataset: &DatasetDefinition,
         own: &[ReadyRecord],
     ) -> Result<CommitReport> {
@@ -82,7 +89,7 @@ impl<S: ObjectStore> Table<'_, S> {
     /// instead of reading the table again.
     pub async fn commit_records_from(
         &self,
-        ports: Ports<'_>,
+        ports: Ports<'_, S>,
         dataset: &DatasetDefinition,
         own: &[ReadyRecord],
         base: Option<Snapshot>,
@@ -105,7 +112,7 @@ impl<S: ObjectStore> Table<'_, S> {
             None => self.load_or_create(ports, dataset).await?,
         };
         let now = ports.clock.now();
-        let expired: Vec<ReadyRecord> = records.extract_if(.., |record| expires(record, now)).collect();
+        let expired: Vec<ReadyRecord> = records.extract_if(.., |record| record.has_expired(now)).collect();
         let mut plans = Plans::new();
         let mut versions = BTreeMap::new();
         for attempt in 0.. {
@@ -118,15 +125,16 @@ impl<S: ObjectStore> Table<'_, S> {
                 return Err(Error::retry(format!("table {}: lost {ATTEMPTS_MAX} races for a version", self.name)));
             }
             let version = snapshot.version + 1;
-            let (purpose, actions) = entry_of(&plans, metadata);
+            let (description, mut actions) = entry_of(&plans, metadata);
+            actions.splice(0..0, snapshot.protocol.upgrade());
             let mut changes = Changes::default();
-            let standing = match self.put_entry(ports, version, purpose, actions.clone()).await? {
+            let standing = match self.put_entry(ports, version, description, actions.clone()).await? {
                 EntryOutcome::Won => {
                     let batches = committed(&plans);
                     versions.extend(batches.iter().map(|batch| (batch.id.clone(), version)));
                     snapshot.apply(version, actions, &mut changes)?;
                     report.version = Some(version);
-                    report.checkpoint_due = version % CHECKPOINT_EVERY == 0;
+                    report.checkpoint_due = checkpoint::is_due(version, snapshot.file_count());
                     break;
                 }
                 EntryOutcome::Lost(standing) => standing,
@@ -137,18 +145,20 @@ impl<S: ObjectStore> Table<'_, S> {
             versions.extend(batches.into_iter().map(|batch| (batch.id, version)));
             let more = self.refresh(&mut snapshot).await?;
             changes.partitions.extend(more.partitions);
-            changes.streams.extend(more.streams);
             changes.metadata |= more.metadata;
             forget_changed(&mut plans, &changes);
-            if !own.is_empty() && self.all_settled(&snapshot, own)? {
+            if !own.is_empty() && self.all_settled(&snapshot, own) {
                 break;
             }
             unreadable.extend(self.gather_more(&snapshot, now, &mut records, &mut plans).await?);
         }
         self.report_outcomes(&snapshot, &records, plans, &versions, &mut report);
         for record in &expired {
-            let settled = self.settle(&snapshot, &record.into(), &versions)?;
-            report.outcomes.push((record.batch.clone(), settled.unwrap_or(BatchOutcome::Expired)));
+            let outcome = match self.settle(&snapshot, &record.into(), &versions) {
+                Ok(settled) => settled.unwrap_or(BatchOutcome::Expired),
+                Err(error) => BatchOutcome::Failed(error),
+            };
+            report.outcomes.push((record.batch.clone(), outcome));
         }
         report.outcomes.extend(unreadable);
         let own: Vec<&BatchId> = own.iter().map(|record| &record.batch).collect();
@@ -198,16 +208,18 @@ impl<S: ObjectStore> Table<'_, S> {
     ) -> Result<Vec<(BatchId, BatchOutcome)>> {
         let mut open = 0;
         for record in records.iter() {
-            open += usize::from(self.settle(snapshot, &record.into(), &BTreeMap::new())?.is_none());
+            // One that cannot be read is never settled, and must not count for ever as open.
+            let settled = self.settle(snapshot, &record.into(), &BTreeMap::new());
+            open += usize::from(matches!(settled, Ok(None)));
         }
         let mut unreadable = Vec::new();
         if open * 4 < READY_READ_MAX {
             for (batch, read) in self.read_other_records(records, None).await? {
                 match read {
                     // An expired one is told to whoever lists it first.
-                    Ok(Some(record)) if expires(&record, now) => {}
+                    Ok(Some(record)) if record.has_expired(now) => {}
                     Ok(Some(record)) => {
-                        plans.remove(&group_of(&record));
+                        plans.remove(&record.partition_key());
                         records.push(record);
                     }
                     Ok(None) => {}
@@ -220,8 +232,9 @@ impl<S: ObjectStore> Table<'_, S> {
 
     /// The metadata action that this commit must carry, if any.
     fn evolved(&self, snapshot: &Snapshot, dataset: &DatasetDefinition) -> Result<Option<Metadata>> {
-        let standing = &snapshot.metadata;
-        let evolution = evolution::of_table(&standing.schema_string, &standing.partition_columns, dataset)
+        snapshot.check_writable()?;
+        let current = &snapshot.metadata;
+        let evolution = evolution::of_table(&current.schema_string, &current.partition_columns, dataset)
             .map_err(|error| error.context(format!("table {}", self.name)))?;
         match evolution {
             Evolution::None => Ok(None),
@@ -230,14 +243,14 @@ impl<S: ObjectStore> Table<'_, S> {
                 self.name, dataset.version, dataset.name
             ))
             .with_hint("ribera maintain")),
-            _ => Ok(Some(Metadata { schema_string: dataset.delta_schema(), ..standing.clone() })),
+            _ => Ok(Some(current.evolved_to(dataset)?)),
         }
     }
 
     /// Plans every group that has no plan yet. A group that cannot be planned holds up no other.
     async fn plan_groups(
         &self,
-        ports: Ports<'_>,
+        ports: Ports<'_, S>,
         dataset: &DatasetDefinition,
         snapshot: &Snapshot,
         records: &[ReadyRecord],
@@ -245,48 +258,49 @@ impl<S: ObjectStore> Table<'_, S> {
     ) {
         let mut groups: BTreeMap<String, Vec<&ReadyRecord>> = BTreeMap::new();
         for record in records {
-            groups.entry(group_of(record)).or_default().push(record);
+            groups.entry(record.partition_key()).or_default().push(record);
         }
         groups.retain(|key, _| !plans.contains_key(key));
-        let mut planned = stream::iter(groups)
-            .map(async |(key, records)| {
-                let plan = match records.iter().any(|record| record.ordered) {
-                    true => self.plan_ordered(ports, dataset, snapshot, &records).await,
-                    false => self.plan_replace(ports, dataset, snapshot, &key, &records).await,
-                };
-                (key, plan)
-            })
-            .buffer_unordered(CONCURRENCY);
-        while let Some((key, plan)) = planned.next().await {
-            plans.insert(key, plan);
+        for wave in in_waves(snapshot, groups) {
+            let mut planned = stream::iter(wave)
+                .map(async |(key, records)| {
+                    let plan = self.plan_partition(ports, dataset, snapshot, &key, &records).await;
+                    (key, plan)
+                })
+                .buffer_unordered(CONCURRENCY);
+            while let Some((key, plan)) = planned.next().await {
+                plans.insert(key, plan);
+            }
         }
     }
 
-    async fn plan_replace(
+    async fn plan_partition(
         &self,
-        ports: Ports<'_>,
+        ports: Ports<'_, S>,
         dataset: &DatasetDefinition,
         snapshot: &Snapshot,
         partition: &str,
         records: &[&ReadyRecord],
     ) -> Result<GroupPlan> {
         let active: Vec<&AddFile> = snapshot.partition(partition).collect();
+        self.refuse_foreign(partition, &active)?;
         let active_units = active.iter().map(|file| file.unit_positions()).collect::<Result<Vec<FileUnits>>>()?;
         let of_record = |record: &&ReadyRecord| {
             let files = record.files.iter().map(AddFile::unit_positions);
             files.collect::<Result<Vec<FileUnits>>>()
         };
         let ready_units = records.iter().map(of_record).collect::<Result<Vec<_>>>()?;
-        let fates = plan::fates(&active_units, &ready_units)?;
+        let retentions = plan::retentions(&active_units, &ready_units)?;
         let mut plan = GroupPlan::default();
-        for (file, fate) in active.iter().zip(&fates.active) {
-            self.apply_to_active(ports, dataset, file, fate, &mut plan).await?;
+        for (file, fate) in active.iter().zip(&retentions.active) {
+            let removed_at = snapshot.removal_time(ports.clock.now());
+            self.apply_to_active(ports, dataset, file, fate, removed_at, &mut plan).await?;
         }
-        for (record, fates) in records.iter().zip(&fates.ready) {
+        for (record, retentions) in records.iter().zip(&retentions.ready) {
             let mut rows = None;
-            for (file, fate) in record.files.iter().zip(fates) {
+            for (file, fate) in record.files.iter().zip(retentions) {
                 let adds = self.entering(ports, dataset, record, file, fate).await?;
-                if *fate != Fate::None {
+                if *fate != Retention::None {
                     let entered: u64 = adds.iter().filter_map(AddFile::rows).sum();
                     rows = Some(rows.unwrap_or(0) + entered);
                 }
@@ -297,22 +311,34 @@ impl<S: ObjectStore> Table<'_, S> {
         Ok(plan)
     }
 
+    /// Nobody knows which batch won the units of a foreign file: rows beside it could be doubled.
+    fn refuse_foreign(&self, partition: &str, active: &[&AddFile]) -> Result<()> {
+        let Some(foreign) = active.iter().find(|file| file.is_foreign()) else { return Ok(()) };
+        Err(Error::data(format!(
+            "table {}: partition {partition}: must hold files of Ribera only, got {}: another program wrote to the table, or its checkpoint lost our tags",
+            self.name,
+            quoted(&foreign.path)
+        ))
+        .with_hint(format!("ribera repair {}", self.name)))
+    }
+
     /// Removes an active file, dividing it where some of its units stand.
-    pub(super) async fn apply_to_active(
+    pub(in crate::delta) async fn apply_to_active(
         &self,
-        ports: Ports<'_>,
+        ports: Ports<'_, S>,
         dataset: &DatasetDefinition,
         file: &AddFile,
-        fate: &Fate,
+        fate: &Retention,
+        removed_at: Timestamp,
         plan: &mut GroupPlan,
     ) -> Result<()> {
-        if let Fate::Part(keep) = fate {
+        if let Retention::Only(keep) = fate {
             let mut tags = file.units()?;
             tags.retain(|tag| keep.contains(&tag.unit));
             plan.adds.extend(self.rewrite(ports, dataset, file, tags).await?);
         }
-        if *fate != Fate::Whole {
-            plan.removes.push(file.removed(ports.clock.now(), true));
+        if *fate != Retention::All {
+            plan.removes.push(file.removed(removed_at, true));
         }
         Ok(())
     }
@@ -320,18 +346,18 @@ impl<S: ObjectStore> Table<'_, S> {
     /// What of a ready file enters the table.
     async fn entering(
         &self,
-        ports: Ports<'_>,
+        ports: Ports<'_, S>,
         dataset: &DatasetDefinition,
         record: &ReadyRecord,
         file: &AddFile,
-        fate: &Fate,
+        fate: &Retention,
     ) -> Result<Vec<AddFile>> {
-        let same_schema = record.schema_hash == super::schema_hash(dataset);
+        let same_schema = record.schema_hash == crate::dataset::schema_hash(dataset);
         match fate {
-            Fate::None => Ok(Vec::new()),
-            Fate::Whole if same_schema => Ok(vec![file.clone()]),
-            Fate::Whole => self.rewrite(ports, dataset, file, file.units()?).await,
-            Fate::Part(keep) => {
+            Retention::None => Ok(Vec::new()),
+            Retention::All if same_schema => Ok(vec![file.clone()]),
+            Retention::All => self.rewrite(ports, dataset, file, file.units()?).await,
+            Retention::Only(keep) => {
                 let mut tags = file.units()?;
                 tags.retain(|tag| keep.contains(&tag.unit));
                 self.rewrite(ports, dataset, file, tags).await
@@ -339,13 +365,9 @@ impl<S: ObjectStore> Table<'_, S> {
         }
     }
 
-    fn all_settled(&self, snapshot: &Snapshot, records: &[ReadyRecord]) -> Result<bool> {
-        for record in records {
-            if self.settle(snapshot, &record.into(), &BTreeMap::new())?.is_none() {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+    fn all_settled(&self, snapshot: &Snapshot, records: &[ReadyRecord]) -> bool {
+        // What cannot be read will not be settled by waiting.
+        records.iter().all(|record| !matches!(self.settle(snapshot, &record.into(), &BTreeMap::new()), Ok(None)))
     }
 
     fn report_outcomes(
@@ -370,8 +392,9 @@ impl<S: ObjectStore> Table<'_, S> {
     /// loser. One that stays behind is harmless: the next commit sees that it is settled.
     async fn delete_settled(&self, own: &[&BatchId], report: &CommitReport) {
         let settled = report.outcomes.iter().filter(|(batch, outcome)| {
+            // An expired one is written again from its manifest.
             let done =
-                matches!(outcome, BatchOutcome::Committed { .. } | BatchOutcome::Superseded | BatchOutcome::Voided);
+                matches!(outcome, BatchOutcome::Committed { .. } | BatchOutcome::Superseded | BatchOutcome::Expired);
             done && (report.races_lost == 0 || report.version.is_some() || own.contains(&batch))
         });
         stream::iter(settled)
@@ -382,59 +405,57 @@ impl<S: ObjectStore> Table<'_, S> {
     }
 }
 
-pub(super) fn committed_batch(record: &ReadyRecord, rows: u64) -> CommittedBatch {
+pub(in crate::delta) fn committed_batch(record: &ReadyRecord, rows: u64) -> CommittedBatch {
     CommittedBatch { id: record.batch.to_string(), manifest_sha256: record.manifest_sha256.clone(), rows }
 }
 
-fn expires(record: &ReadyRecord, now: Timestamp) -> bool {
-    record.kind == ManifestKind::Batch && record.has_expired(now)
-}
-
-fn group_of(record: &ReadyRecord) -> String {
-    match record.ordered {
-        true => format!("{STORE_COLUMN}={}", record.batch.store),
-        false => record.partition_key(),
+/// Groups whose partitions' files may be in memory together.
+fn in_waves<'a>(
+    snapshot: &Snapshot,
+    groups: BTreeMap<String, Vec<&'a ReadyRecord>>,
+) -> Vec<Vec<(String, Vec<&'a ReadyRecord>)>> {
+    let mut waves: Vec<Vec<(String, Vec<&ReadyRecord>)>> = Vec::new();
+    let mut bytes_left = 0;
+    for (key, records) in groups {
+        let ready: u64 = records.iter().flat_map(|record| &record.files).map(|file| file.size).sum();
+        let bytes = ready + snapshot.partition(&key).map(|file| file.size).sum::<u64>();
+        match waves.last_mut() {
+            Some(wave) if bytes <= bytes_left => wave.push((key, records)),
+            _ => {
+                waves.push(vec![(key, records)]);
+                bytes_left = REWRITTEN_BYTES_MAX;
+            }
+        }
+        bytes_left = bytes_left.saturating_sub(bytes);
     }
+    waves
 }
 
 fn committed(plans: &Plans) -> Vec<CommittedBatch> {
     plans.values().flatten().flat_map(|plan| plan.committed.iter().cloned()).collect()
 }
 
-fn entry_of(plans: &Plans, metadata: Option<Metadata>) -> (Purpose, Vec<Action>) {
-    let mut purpose = Purpose::new("MERGE");
-    purpose.batches = committed(plans);
+fn entry_of(plans: &Plans, metadata: Option<Metadata>) -> (CommitDescription, Vec<Action>) {
+    let mut description = CommitDescription::new("MERGE");
+    description.batches = committed(plans);
     let mut actions = Vec::new();
     actions.extend(metadata.map(|metadata| Action { meta_data: Some(metadata), ..Action::default() }));
     for plan in plans.values().flatten() {
-        let txns = plan.txns.iter().cloned().map(|txn| Action { txn: Some(txn), ..Action::default() });
         let removes = plan.removes.iter().cloned().map(|remove| Action { remove: Some(remove), ..Action::default() });
         let adds = plan.adds.iter().cloned().map(|add| Action { add: Some(add), ..Action::default() });
-        actions.extend(txns.chain(removes).chain(adds));
+        actions.extend(removes.chain(adds));
     }
-    (purpose, actions)
+    (description, actions)
 }
 
 /// Drops the plans that stand on what has changed; the files of the others are used again.
 fn forget_changed(plans: &mut Plans, changes: &Changes) {
-    let below =
-        |key: &str, group: &str| key.strip_prefix(group).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    let store_of = |stream: &str| stream.split('/').next().map(|store| format!("{STORE_COLUMN}={store}"));
-    let streams: BTreeSet<String> = changes.streams.iter().filter_map(|stream| store_of(stream)).collect();
-    plans.retain(|group, plan| {
-        !changes.metadata
-            && plan.is_ok()
-            && !streams.contains(group)
-            && !changes.partitions.iter().any(|key| below(key, group))
-    });
+    plans.retain(|key, plan| !changes.metadata && plan.is_ok() && !changes.partitions.contains(key));
 }
 
 fn unsettled(record: &ReadyRecord, plans: &mut Plans) -> BatchOutcome {
-    match plans.get(&group_of(record)) {
-        Some(Ok(plan)) => match plan.waiting.iter().find(|(batch, _)| *batch == record.batch) {
-            Some((_, missing)) => BatchOutcome::Waiting { missing_sequence: *missing },
-            None => BatchOutcome::Failed(Error::retry(format!("{}: was not settled in time", record.batch))),
-        },
+    match plans.get(&record.partition_key()) {
+        Some(Ok(_)) => BatchOutcome::Failed(Error::retry(format!("{}: was not settled in time", record.batch))),
         Some(Err(error)) => BatchOutcome::Failed(Error::new(error.kind(), error.to_string())),
         None => BatchOutcome::Failed(Error::retry(format!("{}: was not planned", record.batch))),
     }

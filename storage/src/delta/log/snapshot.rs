@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::action::{Action, AddFile, CommitInfo, Metadata, Protocol, RemoveFile};
+use crate::delta::log::action::{Action, AddFile, CommitInfo, Metadata, Protocol, RemoveFile};
 use crate::error::{Error, Result};
-use crate::ids::{DatasetName, Position, StoreId, TableName, Unit};
+use crate::ids::{StoreId, TableName, Unit};
 
-use super::tags::UnitTag;
+use crate::delta::units::tags::UnitTag;
 
 /// Files by partition key (`store_id=S/month=YYYY-MM`). Most partitions have one: those of each
 /// stand in a vector in order of log path, which takes a tenth of a map's memory.
@@ -17,16 +17,17 @@ pub type FilesByPartition = BTreeMap<String, Vec<AddFile>>;
 /// A table at a version.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
-    pub(super) table: TableName,
-    pub(super) version: u64,
-    pub(super) protocol: Protocol,
-    pub(super) metadata: Metadata,
-    pub(super) files: FilesByPartition,
+    pub(in crate::delta) table: TableName,
+    pub(in crate::delta) version: u64,
+    pub(in crate::delta) protocol: Protocol,
+    pub(in crate::delta) metadata: Metadata,
+    pub(in crate::delta) files: FilesByPartition,
     /// Removed files, as far as they were read: a reader passes over those of the checkpoint.
-    pub(super) tombstones: BTreeMap<String, RemoveFile>,
-    pub(super) txns: BTreeMap<String, i64>,
+    pub(in crate::delta) tombstones: BTreeMap<String, RemoveFile>,
     /// The version of the checkpoint it was read from.
-    pub(super) checkpoint: Option<u64>,
+    pub(in crate::delta) checkpoint: Option<u64>,
+    /// Unix milliseconds of the newest entry read, by its writer's clock.
+    pub(in crate::delta) committed_at: i64,
 }
 
 /// What new log entries changed, for whoever planned on the older state.
@@ -34,8 +35,6 @@ pub struct Snapshot {
 pub struct Changes {
     /// Keys of partitions whose files changed.
     pub partitions: BTreeSet<String>,
-    /// Application ids whose number moved.
-    pub streams: BTreeSet<String>,
     /// Schema or protocol changed: nothing planned before holds.
     pub metadata: bool,
 }
@@ -107,24 +106,17 @@ impl Snapshot {
         })
     }
 
-    /// The last number applied in a stream whose order matters: its highest epoch and sequence.
-    pub fn stream_position(&self, store: &StoreId, dataset: &DatasetName) -> Option<Position> {
-        let prefix = format!("{store}/{dataset}/");
-        self.txns
-            .range(prefix.clone()..)
-            .take_while(|(app_id, _)| app_id.starts_with(&prefix))
-            .filter_map(|(app_id, version)| {
-                Some(Position { epoch: app_id[prefix.len()..].parse().ok()?, sequence: u64::try_from(*version).ok()? })
-            })
-            .max()
-    }
-
-    pub(super) fn empty(table: &TableName) -> Self {
-        let format = super::action::Format { provider: "parquet".to_owned(), options: BTreeMap::new() };
+    pub(in crate::delta) fn empty(table: &TableName) -> Self {
+        let format = crate::delta::log::action::Format { provider: "parquet".to_owned(), options: BTreeMap::new() };
         Self {
             table: table.clone(),
             version: 0,
-            protocol: Protocol { min_reader_version: 0, min_writer_version: 0 },
+            protocol: Protocol {
+                min_reader_version: 0,
+                min_writer_version: 0,
+                writer_features: None,
+                reader_features: None,
+            },
             metadata: Metadata {
                 id: String::new(),
                 name: None,
@@ -137,13 +129,13 @@ impl Snapshot {
             },
             files: BTreeMap::new(),
             tombstones: BTreeMap::new(),
-            txns: BTreeMap::new(),
             checkpoint: None,
+            committed_at: 0,
         }
     }
 
     /// Replays the entry of `version`. Returns its commit info.
-    pub(super) fn apply(
+    pub(in crate::delta) fn apply(
         &mut self,
         version: u64,
         actions: Vec<Action>,
@@ -152,25 +144,22 @@ impl Snapshot {
         let mut info = None;
         for action in actions {
             info = action.commit_info.clone().or(info);
+            self.committed_at = self.committed_at.max(info.as_ref().map_or(0, |info| info.timestamp));
             self.apply_action(action, changes)?;
         }
         self.version = version;
         Ok(info)
     }
 
-    pub(super) fn apply_action(&mut self, action: Action, changes: &mut Changes) -> Result<()> {
+    pub(in crate::delta) fn apply_action(&mut self, action: Action, changes: &mut Changes) -> Result<()> {
         if let Some(protocol) = action.protocol {
-            check_protocol(&self.table, &protocol)?;
+            protocol.check().map_err(|error| error.context(format!("table {}", self.table)))?;
             self.protocol = protocol;
             changes.metadata = true;
         }
         if let Some(metadata) = action.meta_data {
             self.metadata = metadata;
             changes.metadata = true;
-        }
-        if let Some(txn) = action.txn {
-            changes.streams.insert(txn.app_id.clone());
-            self.txns.insert(txn.app_id, txn.version);
         }
         if let Some(remove) = action.remove {
             self.remove(remove, changes);
@@ -184,7 +173,7 @@ impl Snapshot {
     }
 
     /// Takes a file into the table, in the place of one of the same path.
-    pub(super) fn add(&mut self, add: AddFile) {
+    pub(in crate::delta) fn add(&mut self, add: AddFile) {
         self.add_to(self.key_of(&add), add);
     }
 
@@ -197,21 +186,63 @@ impl Snapshot {
         }
     }
 
+    /// Whether a file that only Ribera can have written has no tags: the checkpoint it was read from
+    /// lost them.
+    pub fn has_lost_tags(&self) -> bool {
+        self.foreign_files().any(AddFile::has_our_name)
+    }
+
+    /// Files that another program wrote, or whose tags a foreign checkpoint lost.
+    pub fn foreign_files(&self) -> impl Iterator<Item = &AddFile> {
+        self.files().filter(|file| file.is_foreign())
+    }
+
+    /// A person may protect a table by its own properties; writers must honour them.
+    ///
+    /// # Errors
+    ///
+    /// `Config` when the table is append-only or has invariants.
+    pub(in crate::delta) fn check_writable(&self) -> Result<()> {
+        let bad = |what: &str| {
+            Err(Error::config(format!(
+                "table {}: {what}: must not be set, because a correction replaces rows",
+                self.table
+            ))
+            .with_hint("unset the table's property with the program that set it"))
+        };
+        if self.metadata.configuration.get("delta.appendOnly").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
+            return bad("delta.appendOnly");
+        }
+        if self.metadata.schema_string.contains("\"delta.invariants\"") {
+            return bad("delta.invariants");
+        }
+        match self.metadata.configuration.keys().find(|key| key.starts_with("delta.constraints.")) {
+            Some(key) => bad(key),
+            None => Ok(()),
+        }
+    }
+
+    /// When a removal happens that is planned now: never before what this table has seen already, so
+    /// that a host whose clock is behind does not give files to the next vacuum.
+    pub(in crate::delta) fn removal_time(&self, now: Timestamp) -> Timestamp {
+        Timestamp::from_millisecond(self.committed_at).map_or(now, |committed| committed.max(now))
+    }
+
     /// Forgets removals before `horizon`: no reader may still need those files.
-    pub(super) fn forget_tombstones(&mut self, horizon: Timestamp) {
+    pub(in crate::delta) fn forget_tombstones(&mut self, horizon: Timestamp) {
         let horizon = horizon.as_millisecond();
         self.tombstones.retain(|_, remove| remove.deletion_timestamp.is_none_or(|at| at >= horizon));
     }
 
     /// After replaying: an entry without a protocol or schema is no table.
-    pub(super) fn checked(self) -> Result<Self> {
+    pub(in crate::delta) fn checked(self) -> Result<Self> {
         if self.protocol.min_writer_version == 0 || self.metadata.schema_string.is_empty() {
             return Err(Error::data(format!("table {}: its log holds no protocol and schema", self.table)));
         }
         Ok(self)
     }
 
-    fn key_of(&self, add: &AddFile) -> String {
+    pub(in crate::delta) fn key_of(&self, add: &AddFile) -> String {
         let mut key = String::with_capacity(64);
         for (index, column) in self.metadata.partition_columns.iter().enumerate() {
             let value = add.partition_values.get(column).and_then(Option::as_deref).unwrap_or("");
@@ -246,14 +277,4 @@ impl Snapshot {
 /// Where the file of `path` stands in its partition, or where it would.
 fn place(files: &[AddFile], path: &str) -> std::result::Result<usize, usize> {
     files.binary_search_by(|file| file.path.as_str().cmp(path))
-}
-
-fn check_protocol(table: &TableName, protocol: &Protocol) -> Result<()> {
-    if protocol.min_reader_version > 1 || protocol.min_writer_version > 2 {
-        return Err(Error::data(format!(
-            "table {table}: protocol: must be reader 1 and writer 2 at most, got reader {} and writer {}: another program has upgraded it",
-            protocol.min_reader_version, protocol.min_writer_version
-        )));
-    }
-    Ok(())
 }

@@ -5,13 +5,15 @@
 //! carries 155,000 of them in every checkpoint):
 //!
 //! ```text
-//! cantidad,total|2026-01-31;0;12;c=;1769900400000;345;130.000;389.99|2026-02-01;0;12;o!;…;3;9;2.5;4;10;2.5
+//! cantidad,total|2026-01-31;0;12;c=r;1769900400000;1769900460000;345;130.000;389.99|2026-02-01;0;12;o!r;…;…;3;9;2.5;4;10;2.5
 //! ```
 //!
 //! First the names of the sums; then for each unit: unit, epoch, sequence, flags, extraction time
-//! in Unix milliseconds, rows, sums (empty where absent), and, when the source's audit differs
-//! from the file, the audit's rows and sums. Flags: `c` closed or `o` open; `=` the audit
-//! equals the file, `!` it differs, `?` there was none.
+//! and time of arrival in Unix milliseconds, rows, sums (empty where absent), and, when the
+//! source's audit differs from the file, the audit's rows and sums. Flags: `c` closed or `o` open;
+//! `=` the audit equals the file, `!` it differs, `?` there was none; `r` if there is a time of
+//! arrival. A tag without `r` was written before the time of arrival was kept: its units arrived
+//! when the file was written, or earlier.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -21,6 +23,7 @@ use jiff::Timestamp;
 use crate::batch::{Facts, UnitFacts};
 use crate::error::{Error, Result};
 use crate::ids::{Position, Unit};
+use crate::text::quoted;
 
 /// The tag's key.
 pub const UNITS_TAG: &str = "ribera.units";
@@ -30,7 +33,7 @@ pub const UNITS_TAG: &str = "ribera.units";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnitTag {
     pub unit: Unit,
-    /// Of the batch that won the unit (of the last one applied, for upsert and delete).
+    /// Position of the batch that won the unit.
     pub position: Position,
     /// Rows and sums in the lake.
     pub facts: Facts,
@@ -38,12 +41,15 @@ pub struct UnitTag {
     pub audit: Option<Facts>,
     /// The day was over at the source when it was extracted.
     pub closed: bool,
-    /// For people only, to the millisecond.
+    /// By the agent's clock, to the millisecond; for people only.
     pub extracted_at: Timestamp,
+    /// The batch had arrived by then, by our own clock, to the millisecond. Every rewrite keeps it:
+    /// a day that arrived before it was over is not complete, however often its rows are merged.
+    pub received_at: Timestamp,
 }
 
 impl UnitTag {
-    pub fn new(position: Position, facts: &UnitFacts) -> Self {
+    pub fn new(position: Position, facts: &UnitFacts, received_at: Timestamp) -> Self {
         Self {
             unit: facts.unit,
             position,
@@ -51,6 +57,7 @@ impl UnitTag {
             audit: facts.audit.clone(),
             closed: facts.closed,
             extracted_at: to_millisecond(facts.extracted_at),
+            received_at: to_millisecond(received_at),
         }
     }
 
@@ -58,13 +65,55 @@ impl UnitTag {
     pub fn is_proven(&self) -> bool {
         self.closed && self.audit.as_ref().is_some_and(|audit| audit.agrees_with(&self.facts))
     }
+
+    /// Equal, but for how an absent sum and one of 0 are written.
+    fn is_same(&self, other: &Self) -> bool {
+        let audits = match (&self.audit, &other.audit) {
+            (Some(left), Some(right)) => left.agrees_with(right),
+            (None, None) => true,
+            _ => false,
+        };
+        audits
+            && self.facts.agrees_with(&other.facts)
+            && (self.unit, self.position, self.closed) == (other.unit, other.position, other.closed)
+            && (self.extracted_at, self.received_at) == (other.extracted_at, other.received_at)
+    }
 }
 
-/// The tag's text.
-pub fn encode(units: &[UnitTag]) -> String {
+/// `[a-z][a-z0-9_]*`, at most 64 characters: the rule of [`crate::dataset::Column`] names.
+pub fn is_column_name(name: &str) -> bool {
+    name.len() <= 64
+        && name.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase())
+        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+}
+
+/// The tag's text. What was written is read back and compared before it is given out: a text that
+/// some reader could not read must never reach the log.
+///
+/// # Errors
+///
+/// `Reject` when the name of a sum is no column's name, or the text does not give the units back.
+pub fn encode(units: &[UnitTag]) -> Result<String> {
+    let text = written(units)?;
+    let read = decode(&text, Timestamp::UNIX_EPOCH)?;
+    let mut proofs = Vec::with_capacity(units.len());
+    each_proof(&text, Timestamp::UNIX_EPOCH, |proof| proofs.push(proof))?;
+    let same = read.len() == units.len()
+        && read.iter().zip(units).all(|(read, unit)| read.is_same(unit))
+        && proofs.iter().map(|proof| (proof.unit, proof.position)).eq(decode_positions(&text)?);
+    match same {
+        true => Ok(text),
+        false => Err(Error::reject(format!("tag {UNITS_TAG}: must give its units back, got {}", quoted(&text)))),
+    }
+}
+
+fn written(units: &[UnitTag]) -> Result<String> {
     let all = units.iter().flat_map(|tag| std::iter::once(&tag.facts).chain(&tag.audit));
     let names: BTreeSet<&str> = all.flat_map(|facts| facts.sums.keys()).map(String::as_str).collect();
     let names: Vec<&str> = names.into_iter().collect();
+    if let Some(bad) = names.iter().find(|name| !is_column_name(name)) {
+        return Err(Error::reject(format!("tag {UNITS_TAG}: a sum's name must be a column's, got {}", quoted(bad))));
+    }
     let mut text = names.join(",");
     for tag in units {
         let Position { epoch, sequence } = tag.position;
@@ -75,18 +124,28 @@ pub fn encode(units: &[UnitTag]) -> String {
         };
         let closed = if tag.closed { 'c' } else { 'o' };
         // Writing to a string cannot fail.
-        let _ = write!(text, "|{};{epoch};{sequence};{closed}{audit};{}", tag.unit, tag.extracted_at.as_millisecond());
+        let _ = write!(
+            text,
+            "|{};{epoch};{sequence};{closed}{audit}r;{};{}",
+            tag.unit,
+            tag.extracted_at.as_millisecond(),
+            tag.received_at.as_millisecond()
+        );
         encode_facts(&mut text, &names, &tag.facts);
         if let (Some(facts), '!') = (&tag.audit, audit) {
             encode_facts(&mut text, &names, facts);
         }
     }
-    text
+    Ok(text)
 }
 
-/// The units of a tag's text; an error of kind `Data` when it is not such a text.
-pub fn decode(text: &str) -> Result<Vec<UnitTag>> {
-    decode_with(text, decode_unit)
+/// The units of a tag's text. `file_written_at` is the time of arrival where the tag has none.
+///
+/// # Errors
+///
+/// `Data` when it is not such a text.
+pub fn decode(text: &str, file_written_at: Timestamp) -> Result<Vec<UnitTag>> {
+    decode_with(text, |names, fields| decode_unit(names, fields, file_written_at))
 }
 
 /// Units and positions only: what commits compare.
@@ -103,16 +162,22 @@ pub struct UnitProof {
     /// See [`UnitTag::is_proven`].
     pub is_proven: bool,
     pub extracted_at: Timestamp,
+    /// See [`UnitTag::received_at`].
+    pub received_at: Timestamp,
 }
 
 /// Calls `take` with every unit and whether it is proven: ten times cheaper than [`decode`],
-/// because coverage reads millions of them.
-pub fn each_proof(text: &str, mut take: impl FnMut(UnitProof)) -> Result<()> {
+/// because coverage reads millions of them. `file_written_at` as in [`decode`].
+///
+/// # Errors
+///
+/// `Data` when it is not such a text; some units may have been given before.
+pub fn each_proof(text: &str, file_written_at: Timestamp, mut take: impl FnMut(UnitProof)) -> Result<()> {
     let bytes = text.as_bytes();
     let mut at = bytes.iter().position(|byte| *byte == b'|').unwrap_or(bytes.len());
     while at < bytes.len() {
         let mut cursor = Cursor { bytes, at: at + 1 };
-        let proof = decode_proof(text, &mut cursor);
+        let proof = decode_proof(text, &mut cursor, file_written_at);
         let end = bytes[cursor.at.min(bytes.len())..].iter().position(|byte| *byte == b'|');
         let end = end.map_or(bytes.len(), |found| cursor.at + found);
         match proof {
@@ -124,12 +189,17 @@ pub fn each_proof(text: &str, mut take: impl FnMut(UnitProof)) -> Result<()> {
     Ok(())
 }
 
-fn decode_proof(text: &str, cursor: &mut Cursor<'_>) -> Option<UnitProof> {
+fn decode_proof(text: &str, cursor: &mut Cursor<'_>, file_written_at: Timestamp) -> Option<UnitProof> {
     let unit = text.get(cursor.field())?.parse().ok()?;
     let position = Position { epoch: u32::try_from(cursor.digits()?).ok()?, sequence: cursor.digits()? };
-    let is_proven = &cursor.bytes[cursor.field()] == b"c=";
+    let flags = &cursor.bytes[cursor.field()];
+    let is_proven = matches!(flags, b"c=" | b"c=r");
     let extracted_at = Timestamp::from_millisecond(cursor.signed_digits()?).ok()?;
-    Some(UnitProof { unit, position, rows: cursor.digits()?, is_proven, extracted_at })
+    let received_at = match flags {
+        [_, _, b'r'] => Timestamp::from_millisecond(cursor.signed_digits()?).ok()?,
+        _ => file_written_at,
+    };
+    Some(UnitProof { unit, position, rows: cursor.digits()?, is_proven, extracted_at, received_at })
 }
 
 /// Reads fields one byte after the other: for fields this short, a search costs more.
@@ -185,7 +255,7 @@ fn decode_with<'a, T>(
 }
 
 fn unreadable(part: &str) -> Error {
-    Error::data(format!("tag {UNITS_TAG}: expected the facts of a unit, got {part:?}"))
+    Error::data(format!("tag {UNITS_TAG}: expected the facts of a unit, got {}", quoted(part)))
 }
 
 fn encode_facts(text: &mut String, names: &[&str], facts: &Facts) {
@@ -198,14 +268,19 @@ fn encode_facts(text: &mut String, names: &[&str], facts: &Facts) {
     }
 }
 
-fn decode_unit(names: &[&str], fields: &mut std::str::Split<'_, char>) -> Option<UnitTag> {
+fn decode_unit(names: &[&str], fields: &mut std::str::Split<'_, char>, file_written_at: Timestamp) -> Option<UnitTag> {
     let unit = fields.next()?.parse().ok()?;
     let position = decode_position(fields)?;
-    let (closed, audited) = match fields.next()?.as_bytes() {
-        [closed @ (b'c' | b'o'), audited] => (*closed == b'c', *audited),
+    let (closed, audited, has_arrival) = match fields.next()?.as_bytes() {
+        [closed @ (b'c' | b'o'), audited] => (*closed == b'c', *audited, false),
+        [closed @ (b'c' | b'o'), audited, b'r'] => (*closed == b'c', *audited, true),
         _ => return None,
     };
     let extracted_at = Timestamp::from_millisecond(fields.next()?.parse().ok()?).ok()?;
+    let received_at = match has_arrival {
+        true => Timestamp::from_millisecond(fields.next()?.parse().ok()?).ok()?,
+        false => file_written_at,
+    };
     let facts = decode_facts(names, fields)?;
     let audit = match audited {
         b'=' => Some(facts.clone()),
@@ -213,7 +288,7 @@ fn decode_unit(names: &[&str], fields: &mut std::str::Split<'_, char>) -> Option
         b'?' => None,
         _ => return None,
     };
-    fields.next().is_none().then_some(UnitTag { unit, position, facts, audit, closed, extracted_at })
+    fields.next().is_none().then_some(UnitTag { unit, position, facts, audit, closed, extracted_at, received_at })
 }
 
 fn decode_position(fields: &mut std::str::Split<'_, char>) -> Option<Position> {
@@ -248,20 +323,28 @@ mod tests {
             .prop_map(|(rows, sums)| Facts { rows: rows.into(), sums })
     }
 
+    /// When the file of a tag without times of arrival was written.
+    const WRITTEN: Timestamp = Timestamp::UNIX_EPOCH;
+
     fn decode_proofs(text: &str) -> Result<Vec<UnitProof>> {
         let mut proofs = Vec::new();
-        each_proof(text, |proof| proofs.push(proof))?;
+        each_proof(text, WRITTEN, |proof| proofs.push(proof))?;
         Ok(proofs)
     }
 
-    /// The same by splitting: slower, and plain to see.
+    /// Reads the proofs by splitting the text: slower, and plain to see.
     fn plain_proofs(text: &str) -> Result<Vec<UnitProof>> {
         decode_with(text, |_, fields| {
             let unit = fields.next()?.parse().ok()?;
             let position = decode_position(fields)?;
-            let is_proven = fields.next()? == "c=";
+            let flags = fields.next()?;
+            let is_proven = ["c=", "c=r"].contains(&flags);
             let extracted_at = Timestamp::from_millisecond(fields.next()?.parse().ok()?).ok()?;
-            Some(UnitProof { unit, position, rows: fields.next()?.parse().ok()?, is_proven, extracted_at })
+            let received_at = match flags.len() == 3 && flags.ends_with('r') {
+                true => Timestamp::from_millisecond(fields.next()?.parse().ok()?).ok()?,
+                false => WRITTEN,
+            };
+            Some(UnitProof { unit, position, rows: fields.next()?.parse().ok()?, is_proven, extracted_at, received_at })
         })
     }
 
@@ -274,6 +357,7 @@ mod tests {
                 audit,
                 closed,
                 extracted_at: Timestamp::from_millisecond(i64::from(day) * 86_400_123).unwrap(),
+                received_at: Timestamp::from_millisecond(i64::from(day) * 86_400_999).unwrap(),
             },
         )
     }
@@ -281,7 +365,7 @@ mod tests {
     proptest! {
         #[test]
         fn tags_survive_their_text(mut tags in prop::collection::vec(tag(), 0..8)) {
-            let decoded = decode(&encode(&tags)).unwrap();
+            let decoded = decode(&encode(&tags).unwrap(), WRITTEN).unwrap();
             for tag in &mut tags {
                 // An audit that agrees is kept as the facts themselves.
                 if tag.audit.as_ref().is_some_and(|audit| audit.agrees_with(&tag.facts)) {
@@ -290,7 +374,7 @@ mod tests {
             }
             prop_assert_eq!(&decoded, &tags);
             let positions: Vec<_> = tags.iter().map(|tag| (tag.unit, tag.position)).collect();
-            prop_assert_eq!(decode_positions(&encode(&tags)).unwrap(), positions);
+            prop_assert_eq!(decode_positions(&encode(&tags).unwrap()).unwrap(), positions);
             let proofs: Vec<_> = tags
                 .iter()
                 .map(|tag| UnitProof {
@@ -299,9 +383,10 @@ mod tests {
                     rows: tag.facts.rows,
                     is_proven: tag.is_proven(),
                     extracted_at: tag.extracted_at,
+                    received_at: tag.received_at,
                 })
                 .collect();
-            prop_assert_eq!(decode_proofs(&encode(&tags)).unwrap(), proofs);
+            prop_assert_eq!(decode_proofs(&encode(&tags).unwrap()).unwrap(), proofs);
         }
 
         /// Whatever the quick parser reads, the plain one reads too, to the same end.
@@ -310,7 +395,7 @@ mod tests {
             tags in prop::collection::vec(tag(), 1..4),
             damage in prop::collection::vec((any::<prop::sample::Index>(), "[-|;0-9a-z=!?.+ñ]{0,2}"), 0..3),
         ) {
-            let mut text = encode(&tags);
+            let mut text = encode(&tags).unwrap();
             for (at, with) in damage {
                 let at = at.index(text.len());
                 if text.is_char_boundary(at) && text.is_char_boundary(at + 1) {
@@ -332,9 +417,36 @@ mod tests {
         for text in
             ["|", "|2026-01-01", "a|2026-01-01;0;1;c=;0;5", "|2026-01-01;0;1;x=;0;5", "|2026-01-01;0;1;c=;0;5;9"]
         {
-            let error = decode(text).unwrap_err();
+            let error = decode(text, WRITTEN).unwrap_err();
             assert_eq!(error.kind(), crate::ErrorKind::Data);
             assert!(error.message().contains(UNITS_TAG));
         }
+    }
+
+    #[test]
+    fn a_sum_whose_name_is_no_columns_is_refused() {
+        let tag = |name: &str| UnitTag {
+            unit: "2026-01-10".parse().unwrap(),
+            position: Position { epoch: 0, sequence: 1 },
+            facts: Facts { rows: 1, sums: [(name.to_owned(), ExactDecimal::ZERO)].into() },
+            audit: None,
+            closed: true,
+            extracted_at: WRITTEN,
+            received_at: WRITTEN,
+        };
+        assert!(encode(&[tag("total")]).is_ok());
+        for name in ["", "a,b", "z|2026-01-05;0;99", "a;b", "A", "á", "1a", "a\u{1b}[2J", &"x".repeat(65)] {
+            assert_eq!(encode(&[tag(name)]).unwrap_err().kind(), crate::ErrorKind::Reject, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_tag_without_times_of_arrival_takes_the_time_its_file_was_written() {
+        let text = "total|2026-01-10;0;1;c=;1000;5;1.25";
+        let written = Timestamp::from_second(77).unwrap();
+        assert_eq!(decode(text, written).unwrap()[0].received_at, written);
+        let mut proofs = Vec::new();
+        each_proof(text, written, |proof| proofs.push(proof)).unwrap();
+        assert_eq!((proofs[0].received_at, proofs[0].is_proven), (written, true));
     }
 }

@@ -1,0 +1,50 @@
+//! Puts lake files: each under a fresh name, before any log entry names it.
+
+use bytes::Bytes;
+
+use crate::dataset::PartitionColumn;
+use crate::delta::log::action::AddFile;
+use crate::delta::log::path;
+use crate::delta::{LakeFile, Table};
+use crate::error::{Error, Result};
+use crate::object::{ObjectPath, ObjectStore, PutOutcome};
+use crate::ports::Ports;
+
+impl<S: ObjectStore> Table<'_, S> {
+    /// Puts an encoded file under a fresh name in `partition` (see
+    /// [`DatasetDefinition::partition`]). It is in the table once an entry names it.
+    pub async fn put_file(
+        &self,
+        ports: Ports<'_, S>,
+        partition: &[PartitionColumn],
+        file: &LakeFile,
+    ) -> Result<AddFile> {
+        let log_path = path::data_file(partition, &ports.random.fresh_name());
+        let object = path::object_path(&self.name, &log_path)?;
+        self.put_fresh(&object, file.bytes.clone()).await?;
+        let mut add = AddFile {
+            path: log_path,
+            partition_values: partition.iter().map(|(name, value)| (name.clone(), Some(value.clone()))).collect(),
+            size: file.bytes.len() as u64,
+            modification_time: ports.clock.now().as_millisecond(),
+            data_change: true,
+            stats: Some(file.stats.clone()),
+            tags: None,
+        };
+        add.set_units(&file.units)?;
+        add.set_sha256(&file.bytes);
+        Ok(add)
+    }
+
+    /// A name that is random cannot be taken; put-if-absent makes sure of it all the same.
+    async fn put_fresh(&self, object: &ObjectPath, bytes: Bytes) -> Result<()> {
+        match self.objects.put_if_absent(object, bytes.clone().into()).await {
+            Ok(PutOutcome::Created) => Ok(()),
+            doubt => match self.objects.get(object).await? {
+                Some(found) if found == bytes => Ok(()),
+                Some(_) => Err(Error::bug(format!("{object}: a fresh name was taken"))),
+                None => Err(doubt.err().unwrap_or_else(|| Error::retry(format!("{object}: vanished")))),
+            },
+        }
+    }
+}
