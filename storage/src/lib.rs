@@ -27,6 +27,7 @@ pub mod rebuild;
 pub mod secret;
 pub mod store;
 pub mod tax_number;
+pub mod text;
 
 pub use decimal::ExactDecimal;
 pub use error::{Error, ErrorKind, Result};

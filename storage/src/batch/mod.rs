@@ -10,6 +10,7 @@ use crate::dataset::Mode;
 use crate::decimal::ExactDecimal;
 use crate::error::{Error, Result};
 use crate::ids::{BatchId, Month, Position, Unit};
+use crate::text;
 
 /// The contract version this build writes.
 pub const CONTRACT_VERSION: u32 = 1;
@@ -138,7 +139,10 @@ impl Manifest {
             )));
         }
         let manifest: Self =
-            serde_json::from_slice(bytes).map_err(|error| Error::reject(format!("manifest: {error}")))?;
+            // The message quotes names that the store chose.
+            serde_json::from_slice(bytes).map_err(|error| {
+                Error::reject(format!("manifest: {}", text::line(&error.to_string())))
+            })?;
         manifest.validate()?;
         Ok(manifest)
     }

@@ -3,6 +3,9 @@
 use std::fmt;
 
 use ribera_storage::batch::QuarantineReason;
+use ribera_storage::text;
+
+pub use ribera_storage::text::shown;
 
 /// A typed reason and a detail that names field, rule and value got.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,9 +15,10 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// Long values are cut: a detail is for people, and what a store sent may be megabytes.
+    /// A detail is for people: control characters become escapes, and it is cut, because what a store sent
+    /// may be megabytes.
     pub fn new(reason: QuarantineReason, detail: impl Into<String>) -> Self {
-        let mut detail = detail.into();
+        let mut detail = text::line(&detail.into()).into_owned();
         if detail.len() > DETAIL_BYTES_MAX {
             let mut end = DETAIL_BYTES_MAX;
             while !detail.is_char_boundary(end) {
@@ -40,10 +44,3 @@ impl Refusal {
 }
 
 const DETAIL_BYTES_MAX: usize = 1000;
-
-/// A value as a detail shows it: quoted, at most 80 characters.
-pub fn shown(value: &str) -> String {
-    let short: String = value.chars().take(80).collect();
-    let dots = if short.len() < value.len() { "…" } else { "" };
-    format!("{short:?}{dots}")
-}
