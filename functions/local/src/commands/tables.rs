@@ -128,7 +128,7 @@ fn columns_text(lang: Lang, lines: &[TableLine]) -> String {
 fn column_table(lang: Lang, columns: &[ColumnLine]) -> String {
     let mut table = show::table(&lang.pick(["Columna", "Tipo", "Qué es"], ["Column", "Type", "What it is"]));
     for column in columns {
-        table.add_row([&column.name, &column.sql_type, lang.pick(&column.title_es, &column.title_en)]);
+        table.add_row([&column.name, &column.sql_type, lang.pick(&column.title_es, &column.title_en)].map(show::cell));
     }
     show::table_text(&table)
 }

@@ -82,21 +82,22 @@ fn bodies_and_headers_beyond_their_bounds_are_refused() {
 
 #[test]
 fn a_thousand_calls_at_once_cause_two_computations_and_the_schedule_goes_on() {
+    // A connection each.
+    let limits = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limits.maximum, ..limits };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).unwrap();
     let (lake, up) = started("[schedule]\ncoverage_seconds = 1\nsweep_seconds = 1");
     lake.wait(crate::until("started", || up.calls("coverage", "Host") >= 1));
     let before = up.calls("coverage", "Host");
     let begun = Instant::now();
-    let callers: Vec<_> = (0..50)
+    let callers: Vec<_> = (0..1000)
         .map(|_| {
             let address = up.address.clone();
-            std::thread::spawn(move || {
-                (0..20)
-                    .map(|_| crate::up::ask(&address, "POST", "/coverage", "host: localhost\r\n", "").0)
-                    .collect::<Vec<u16>>()
-            })
+            let call = move || crate::up::ask(&address, "POST", "/coverage", "host: localhost\r\n", "").0;
+            std::thread::Builder::new().stack_size(128 << 10).spawn(call).unwrap()
         })
         .collect();
-    let answers: Vec<u16> = callers.into_iter().flat_map(|caller| caller.join().unwrap()).collect();
+    let answers: Vec<u16> = callers.into_iter().map(|caller| caller.join().unwrap()).collect();
     let took = begun.elapsed();
     // Each five seconds there may be one more.
     let runs_max = 2 + usize::try_from(took.as_secs() / 5).unwrap();
