@@ -140,9 +140,9 @@ fn the_policy_of_a_store_is_enough_for_everything_its_agent_does() {
         assert_eq!(store.refused.take(), BTreeSet::new());
         assert_eq!(report.exit(), Exit::Done, "{report:?}");
     };
-    for date in ["2017-05-07", "2017-05-08", "2017-05-09"] {
-        world.sell(date, 1..10);
-    }
+    world.sell("2017-05-07", 1..10);
+    world.sell("2017-05-08", 10..20);
+    world.sell("2017-05-09", 20..30);
     run(Ask::Cycle);
     // Proven, then different: a list is published, and the answers of many batches are listed.
     world.ingest();
@@ -205,7 +205,7 @@ fn a_stolen_credential_of_a_store_reaches_nothing_of_another_and_nothing_of_the_
         "acks/s1/ventas/x.json",
         "done/s1/ventas/x.json",
         "agents/s1/ventas/epoch/000001.json",
-        "agents/s1/ventas/differing/0000000001.json",
+        "agents/s2/ventas/differing/0000000001.json",
         "agents/s1/heartbeat.json",
     ] {
         assert!(!allows("s1", &delete(key)), "{key}");
