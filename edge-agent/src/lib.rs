@@ -35,6 +35,7 @@ pub mod run;
 pub mod sink;
 pub mod source;
 pub mod sql;
+pub mod terminal;
 mod tls;
 pub mod uplink;
 pub mod upload;

@@ -11,6 +11,7 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::config::LogConfig;
 use crate::report::Report;
+use crate::terminal::log_line;
 
 /// The file of this process, once it holds the lock on the agent's folder.
 static FILE: Mutex<Option<LogFile>> = Mutex::new(None);
@@ -55,12 +56,14 @@ pub fn report(report: &Report) {
 }
 
 /// For the subscriber: lines before [`begin`] go nowhere.
-pub struct ToFile;
+pub struct ToFile {
+    pub json: bool,
+}
 
 impl<'a> MakeWriter<'a> for ToFile {
     type Writer = Self;
     fn make_writer(&'a self) -> Self {
-        Self
+        Self { json: self.json }
     }
 }
 
@@ -70,7 +73,7 @@ impl Write for ToFile {
         if let Ok(mut file) = FILE.lock()
             && let Some(file) = file.as_mut()
         {
-            file.write_line(line);
+            file.write_line(&log_line(line, self.json));
         }
         Ok(line.len())
     }

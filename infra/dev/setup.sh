@@ -10,12 +10,16 @@ source "$ROOT/infra/dev/env.sh"
 DUCKDB_PACKAGE=@duckdb/node-bindings-linux-x64@$DUCKDB_VERSION-r.1
 DUCKDB_SHA256=3f4962cdd266eab2b479a5b5a4a6d063d279b2954ae814ed00385d553b747633
 
+# Drives the browser in which the page is tried.
+PLAYWRIGHT_SHA256=6f5a60be62a4fddfbe7d10c448d8fbd54547da3358f2f8a04211440471ee863e
+
 main() {
   mkdir -p "$RIBERA_TOOLS"
   system_packages
   firebird_server
   rust
   duckdb_library
+  browser_driver
   python_environment
 }
 
@@ -42,7 +46,9 @@ system_packages() {
   compgen -G '/usr/lib/*/firebird/3.0/plugins.conf' >/dev/null || missing+=(firebird3.0-server-core)
   [ -d /usr/include/wasm32-wasi ] || missing+=(wasi-libc)
   python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
-  [ -f "$DUCKDB_LIB_DIR/libduckdb.so" ] || need npm npm
+  need chromium chromium
+  need node nodejs
+  { [ -f "$DUCKDB_LIB_DIR/libduckdb.so" ] && [ -d "$PLAYWRIGHT_DIR" ]; } || need npm npm
   [ ${#missing[@]} -eq 0 ] || install_packages "${missing[@]}"
 }
 
@@ -141,6 +147,25 @@ duckdb_library() {
     || { rm -rf "$work"; fail "libduckdb.so differs from its pinned SHA-256: not used"; }
   mkdir -p "$DUCKDB_LIB_DIR"
   mv "$work/package/libduckdb.so" "$DUCKDB_LIB_DIR/libduckdb.so"
+  rm -rf "$work"
+}
+
+# The library alone: the browser is Debian's.
+browser_driver() {
+  [ -d "$PLAYWRIGHT_DIR" ] && return
+  say "playwright-core $PLAYWRIGHT_VERSION"
+  local work file=playwright-core-$PLAYWRIGHT_VERSION.tgz try
+  work=$(mktemp -d "$RIBERA_TOOLS/.playwright.XXXXXX")
+  for try in 1 2 3; do
+    (cd "$work" && npm pack --silent "playwright-core@$PLAYWRIGHT_VERSION" >/dev/null) && break
+    [ "$try" -lt 3 ] || { rm -rf "$work"; fail "playwright-core cannot be fetched"; }
+    sleep "$((try * 5))"
+  done
+  echo "$PLAYWRIGHT_SHA256  $work/$file" | sha256sum --check --quiet >&2 \
+    || { rm -rf "$work"; fail "playwright-core differs from its pinned SHA-256: not used"; }
+  tar -xzf "$work/$file" -C "$work" package
+  # Another setup may have been quicker.
+  mv -T "$work/package" "$PLAYWRIGHT_DIR" 2>/dev/null || true
   rm -rf "$work"
 }
 

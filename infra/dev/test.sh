@@ -7,7 +7,7 @@ ROOT=${ROOT:-$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)}
 source "$ROOT/infra/dev/env.sh"
 cd "$ROOT" || exit
 
-SUITES=(lint build unit sim judge e2e crash)
+SUITES=(lint build unit sim judge browser e2e crash)
 case ${1:-test} in
   test) KILLS=20 SEEDS=20 STORES=6 ;;
   soak) KILLS=500 SEEDS=200 STORES=20 SUITES+=(mutants package) ;;
@@ -41,6 +41,8 @@ sim() {
 mutants() { tests/sim/mutants.sh; }
 
 judge() { python tests/judge/judge_test.py; }
+
+browser() { python tests/browser/browser_test.py; }
 
 e2e() { python tests/e2e/run.py --stores "$STORES"; }
 

@@ -98,7 +98,7 @@ impl Error {
     pub fn line(&self) -> String {
         let source = self.source.as_ref().map(|source| format!(" ({source})")).unwrap_or_default();
         let hint = self.hint.as_ref().map(|hint| format!("; try: {hint}")).unwrap_or_default();
-        crate::text::printable(&format!("{}{source}{hint}", self.message))
+        crate::text::line(&format!("{}{source}{hint}", self.message)).into_owned()
     }
 
     pub fn kind(&self) -> ErrorKind {

@@ -118,7 +118,7 @@ async fn write_table(
                 stats: Some(statistics(dataset, month, ROWS_PER_DAY * units.len() as u64)),
                 tags: None,
             };
-            add.set_units(&units);
+            add.set_units(&units)?;
             add.set_sha256(add.path.clone().as_bytes());
             actions.push(Action { add: Some(add), ..Action::default() });
             let next = month.last_day().tomorrow().map_err(|error| Error::bug("month").with_source(error))?;

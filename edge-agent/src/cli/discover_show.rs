@@ -10,6 +10,7 @@ use super::{Common, Lang};
 use crate::discover::company::{Company, Counts, Fate};
 use crate::discover::stores::{Change, Kind};
 use crate::reach::Obstacle;
+use crate::terminal::{complain, say};
 
 /// Counts servers, on a terminal only.
 pub fn progress(common: &Common, servers: usize) -> ProgressBar {
@@ -43,7 +44,7 @@ pub fn answer(common: &Common, answer: &Answer, put: Put) {
         // The network's problems name theirs themselves.
         if let Some(obstacle) = Obstacle::of(&problem.message) {
             let (es, en) = obstacle.next_step();
-            eprintln!("  {}", lang.pick(es, en));
+            complain!("  {}", lang.pick(es, en));
         }
     }
     next(common, answer, put);
@@ -55,7 +56,7 @@ fn servers(lang: Lang, servers: &[Asked]) {
         let state = if asked.problem.is_none() { lang.pick("bien", "ok") } else { lang.pick("falla", "fails") };
         table.add_row([asked.server.as_str(), &asked.place, state, &asked.companies.to_string()]);
     }
-    println!("{table}");
+    say!("{table}");
 }
 
 fn companies(lang: Lang, answer: &Answer) {
@@ -69,7 +70,7 @@ fn companies(lang: Lang, answer: &Answer) {
         table.add_row([server, &row.code, &row.name, number, &row.fiscal_year, &row.path, &fate]);
     }
     if table.row_count() > 0 {
-        println!("{table}");
+        say!("{table}");
     }
 }
 
@@ -87,7 +88,7 @@ fn fate(lang: Lang, company: &Company, store: Option<&String>) -> String {
 
 fn counts(lang: Lang, counts: &Counts) {
     let Counts { found, first, skipped, without_number, unusable } = counts;
-    println!(
+    say!(
         "{}: {found}  {}: {first}  {}: {skipped}  {}: {without_number}  {}: {unusable}",
         lang.pick("empresas", "companies"),
         lang.pick("se leen", "read"),
@@ -104,7 +105,7 @@ fn near(lang: Lang, answer: &Answer) {
             "difieren solo en el último dígito o en que falta; no se unieron, revise cuál es el correcto",
             "differ only in their last character or its absence; they were not joined, check which is right",
         );
-        println!("{}: {told}", numbers.join(", "));
+        say!("{}: {told}", numbers.join(", "));
     }
 }
 
@@ -123,7 +124,7 @@ fn changes(lang: Lang, changes: &[Change]) {
             Kind::Unknown => lang.pick("su servidor no respondió", "its server did not answer").to_owned(),
             Kind::ByHand => lang.pick("escrita a mano; queda como está", "written by hand; stays as it is").to_owned(),
         };
-        println!("{} {}: {told}", lang.pick("tienda", "store"), change.store);
+        say!("{} {}: {told}", lang.pick("tienda", "store"), change.store);
     }
 }
 
@@ -137,22 +138,22 @@ fn next(common: &Common, answer: &Answer, put: Put) {
             } else {
                 lang.pick("sin cambios", "unchanged")
             };
-            println!("{output}: {word}");
+            say!("{output}: {word}");
             let set: String = answer.variables.iter().map(|name| format!("export {name}=...\n  ")).collect();
             format!("{set}ribera-agent --config {output} check")
         }
         Put::Refused => {
-            println!(
+            say!(
                 "{output}: {}",
                 lang.pick("ya existe y difiere; no se tocó", "is there and differs; it was left alone")
             );
             format!("ribera-agent discover --output {output} --force")
         }
         Put::Nothing => {
-            println!("{}", lang.pick("no hay empresas que escribir", "there is no company to write"));
+            say!("{}", lang.pick("no hay empresas que escribir", "there is no company to write"));
             return;
         }
         Put::NotAsked => "ribera-agent discover --output agent.toml".to_owned(),
     };
-    println!("{}:\n  {tries}", lang.pick("siguiente", "next"));
+    say!("{}:\n  {tries}", lang.pick("siguiente", "next"));
 }

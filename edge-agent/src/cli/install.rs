@@ -8,6 +8,7 @@ use ribera_storage::{Error, Result};
 use super::{Common, Lang, Stopped, setup, stopped};
 use crate::config::Config;
 use crate::report::{Exit, Stage};
+use crate::terminal::say;
 
 const UNIT: &str = "ribera-agent.service";
 const CRON: &str = "ribera-agent";
@@ -139,14 +140,14 @@ fn write(path: &Path, text: &str, force: bool) -> Result<()> {
 }
 
 fn tell(lang: Lang, path: &Path, args: &InstallArgs) {
-    println!("{}: {}", lang.pick("escrito", "written"), path.display());
+    say!("{}: {}", lang.pick("escrito", "written"), path.display());
     let user = &args.user;
-    println!("{}:", lang.pick("los pasos siguientes", "the next steps"));
-    println!("  id {user} || sudo useradd --system --home-dir /var/lib/ribera --create-home {user}");
+    say!("{}:", lang.pick("los pasos siguientes", "the next steps"));
+    say!("  id {user} || sudo useradd --system --home-dir /var/lib/ribera --create-home {user}");
     if !args.cron {
-        println!("  sudo systemctl daemon-reload");
-        println!("  sudo systemctl enable --now {UNIT}");
-        println!("  journalctl -u {UNIT} -f");
+        say!("  sudo systemctl daemon-reload");
+        say!("  sudo systemctl enable --now {UNIT}");
+        say!("  journalctl -u {UNIT} -f");
     }
 }
 

@@ -8,6 +8,7 @@ use jiff::civil::Date;
 use ribera_storage::{DatasetName, StoreId};
 
 use crate::report::{Exit, Problem, Stage};
+use crate::terminal::complain;
 
 mod audit;
 mod backfill;
@@ -208,7 +209,7 @@ pub fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("ribera-agent: {error}");
+            complain!("ribera-agent: {error}");
             return ExitCode::from(Exit::Failed.code());
         }
     };

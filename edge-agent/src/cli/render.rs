@@ -26,6 +26,7 @@ use crate::logbook::Logbook;
 use crate::logfile;
 use crate::reach::{self, Obstacle, State};
 use crate::report::{Exit, Problem, Report};
+use crate::terminal::{self, complain, say};
 
 /// Days and rows of a backfill, on a terminal only.
 pub struct Bar(Option<Shown>);
@@ -114,13 +115,13 @@ pub fn report(common: &Common, report: &Report) {
         ]);
     }
     if !report.datasets.is_empty() {
-        println!("{table}");
+        say!("{table}");
     }
     let upload = &report.upload;
     if report.dry_run {
-        println!("{}", lang.pick("Ensayo: no se envió ni escribió nada.", "Dry run: nothing was sent or written."));
+        say!("{}", lang.pick("Ensayo: no se envió ni escribió nada.", "Dry run: nothing was sent or written."));
     } else {
-        println!(
+        say!(
             "{}: {}  {}: {}  {}: {}",
             lang.pick("lotes subidos", "batches uploaded"),
             upload.batches,
@@ -131,12 +132,12 @@ pub fn report(common: &Common, report: &Report) {
         );
         if let Some(until) = upload.held_until {
             let held = lang.pick("la subida espera (upload_schedule) hasta", "uploads wait (upload_schedule) until");
-            println!("{held}: {until}");
+            say!("{held}: {until}");
         }
     }
     if !report.alarms.is_empty() {
         let count = report.alarms.len();
-        println!("{}: {count}", lang.pick("días sin probar, abandonados", "days not proven and given up"));
+        say!("{}: {count}", lang.pick("días sin probar, abandonados", "days not proven and given up"));
     }
     report.problems.iter().for_each(|problem| tell(lang, problem));
 }
@@ -177,9 +178,9 @@ pub fn spool(common: &Common, list: &SpoolList) {
         ]);
     }
     if !list.batches.is_empty() {
-        println!("{table}");
+        say!("{table}");
     }
-    println!(
+    say!(
         "{}: {}  bytes: {} / {}",
         lang.pick("lotes en espera", "batches waiting"),
         list.total.batches,
@@ -187,7 +188,7 @@ pub fn spool(common: &Common, list: &SpoolList) {
         list.bytes_max
     );
     for one in &list.troubled {
-        println!(
+        say!(
             "{} {} {}: {} {}, {} {}",
             one.store,
             one.dataset,
@@ -224,7 +225,7 @@ pub fn checks(common: &Common, lines: &[Checked], exit: Exit) {
         let store = line.store.as_ref().map(ToString::to_string).unwrap_or_default();
         table.add_row([store, line.what.clone(), state.to_owned(), detail]);
     }
-    println!("{table}");
+    say!("{table}");
     let mut steps: BTreeMap<Obstacle, BTreeSet<&str>> = BTreeMap::new();
     for line in lines {
         // The network's own line has its next step already.
@@ -235,10 +236,10 @@ pub fn checks(common: &Common, lines: &[Checked], exit: Exit) {
     for (cause, stores) in steps {
         let (es, en) = cause.next_step();
         let stores: Vec<&str> = stores.into_iter().collect();
-        println!("{}: {}", stores.join(", "), lang.pick(es, en));
+        say!("{}: {}", stores.join(", "), lang.pick(es, en));
     }
     for hint in lines.iter().filter_map(|line| line.problem.as_ref()?.hint.as_ref()) {
-        println!("{}: {hint}", lang.pick("pruebe", "try"));
+        say!("{}: {hint}", lang.pick("pruebe", "try"));
     }
 }
 
@@ -265,16 +266,16 @@ pub fn audit(common: &Common, answer: &audit::Answer, all: bool) {
         }
     }
     if table.row_count() > 0 {
-        println!("{table}");
+        say!("{table}");
     }
-    println!("{}: {} / {}", lang.pick("días que coinciden", "days that agree"), agree, answer.days.len());
+    say!("{}: {} / {}", lang.pick("días que coinciden", "days that agree"), agree, answer.days.len());
     answer.problems.iter().for_each(|problem| tell(lang, problem));
     if let Some(first) = answer.days.iter().find(|day| day.verdict != Verdict::Agrees) {
         let again = format!(
             "ribera-agent extract --stores {} --datasets {} --from {} --to {}",
             first.store, first.dataset, first.day, first.day
         );
-        println!("{}: {again}", lang.pick("pruebe", "try"));
+        say!("{}: {again}", lang.pick("pruebe", "try"));
     }
 }
 
@@ -300,9 +301,9 @@ pub fn config(common: &Common, answer: &super::config::Answer) {
         let zone = one.time_zone.clone().unwrap_or_else(|| lang.pick("la del lago", "the lake's").to_owned());
         table.add_row([one.store.clone(), one.source.clone(), zone, one.datasets.join(", ")]);
     }
-    println!("{table}");
-    println!("{}: {}", answer.file, lang.pick("bien", "ok"));
-    println!("{}: ribera-agent check", lang.pick("siguiente", "next"));
+    say!("{table}");
+    say!("{}: {}", answer.file, lang.pick("bien", "ok"));
+    say!("{}: ribera-agent check", lang.pick("siguiente", "next"));
 }
 
 pub fn adapters(common: &Common, adapters: &[AdapterSummary]) {
@@ -315,8 +316,8 @@ pub fn adapters(common: &Common, adapters: &[AdapterSummary]) {
     for one in adapters {
         table.add_row([one.name, one.kind, &one.datasets.join(", "), lang.pick(one.es, one.en)]);
     }
-    println!("{table}");
-    println!("{}: ribera-agent config adapters NAME", lang.pick("siguiente", "next"));
+    say!("{table}");
+    say!("{}: ribera-agent config adapters NAME", lang.pick("siguiente", "next"));
 }
 
 pub fn reached(common: &Common, answer: &Answer) {
@@ -343,12 +344,12 @@ pub fn reached(common: &Common, answer: &Answer) {
             ],
         });
     }
-    println!("{table}");
-    println!("{}: {} %", lang.pick("alcanzables", "reachable"), answer.reachable_percent);
+    say!("{table}");
+    say!("{}: {} %", lang.pick("alcanzables", "reachable"), answer.reachable_percent);
     for (cause, stores) in &answer.causes {
         let (es, en) = cause.next_step();
         let names: Vec<&str> = stores.iter().map(|store| store.as_str()).collect();
-        println!("{}: {}", names.join(", "), lang.pick(es, en));
+        say!("{}: {}", names.join(", "), lang.pick(es, en));
     }
 }
 
@@ -380,9 +381,9 @@ pub fn tell(lang: Lang, problem: &Problem) {
         (Some(store), None) => format!(" {store}"),
         _ => String::new(),
     };
-    eprintln!("{}{place}: {}", lang.pick("problema", "problem"), problem.message);
+    complain!("{}{place}: {}", lang.pick("problema", "problem"), problem.message);
     if let Some(hint) = &problem.hint {
-        eprintln!("  {}: {hint}", lang.pick("pruebe", "try"));
+        complain!("  {}: {hint}", lang.pick("pruebe", "try"));
     }
 }
 
@@ -407,7 +408,7 @@ pub fn table(header: &str, numbers_from: usize) -> Table {
 
 pub fn json(value: &impl Serialize) {
     match serde_json::to_string(value) {
-        Ok(text) => println!("{text}"),
-        Err(error) => eprintln!("ribera-agent: {error}"),
+        Ok(document) => terminal::print_json(&document),
+        Err(error) => complain!("ribera-agent: {error}"),
     }
 }

@@ -21,6 +21,7 @@ use crate::ports::ToldSteps;
 use crate::recover;
 use crate::report::{Exit, Stage};
 use crate::source;
+use crate::terminal::ErrorOutput;
 
 /// An agent, and the lock on its folder for as long as it lives.
 pub struct Ready {
@@ -34,7 +35,7 @@ pub fn logging(common: &Common) {
     let filter = EnvFilter::try_from_env("RIBERA_LOG")
         // A report is printed there as it is; what a driver says beside its errors is of no use to whoever runs the agent.
         .unwrap_or_else(|_| EnvFilter::new("warn,ribera_agent::logfile=off,tiberius=off"));
-    let stderr = fmt::layer().with_writer(std::io::stderr).without_time().log_internal_errors(false);
+    let stderr = fmt::layer().with_writer(ErrorOutput).with_ansi(false).without_time().log_internal_errors(false);
     let file = log_config(common).map(|config| {
         let level = match config.level {
             LogLevel::Error => LevelFilter::ERROR,
@@ -46,7 +47,8 @@ pub fn logging(common: &Common) {
             .with_target("ribera", level)
             .with_target("tiberius", LevelFilter::OFF)
             .with_default(LevelFilter::WARN.min(level));
-        let layer = fmt::layer().with_writer(ToFile).with_ansi(false);
+        let json = matches!(config.format, LogFormat::Json);
+        let layer = fmt::layer().with_writer(ToFile { json }).with_ansi(false);
         match config.format {
             LogFormat::Json => layer
                 .json()

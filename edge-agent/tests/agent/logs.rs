@@ -163,3 +163,27 @@ fn no_secret_is_in_any_line_whatever_goes_wrong() {
     let leaked: Vec<&str> = told.lines().filter(|line| line.contains("S3cr3t")).collect();
     assert!(leaked.is_empty(), "{leaked:?}");
 }
+
+#[test]
+fn what_a_database_says_reaches_no_terminal_and_no_log_as_a_command_to_it() {
+    use ribera_storage::text::is_control;
+    for format in ["json", "text"] {
+        let place = place(&format!("[log]\nfile = \"agent.log\"\nformat = \"{format}\""), "");
+        let config = std::fs::read_to_string(place.path().join("agent.toml")).unwrap();
+        let hostile =
+            config.replace("from = \"lineas\"", r#"from = "[no\u001b[2J\u007f\u009b1m\u202e\u2066\u061c\r]""#);
+        assert_ne!(config, hostile);
+        std::fs::write(place.path().join("agent.toml"), hostile).unwrap();
+        for words in [&["once"][..], &["check"], &["once", "--json"], &["config", "check"]] {
+            let done = agent(place.path(), words);
+            for out in [done.stdout, done.stderr] {
+                let text = String::from_utf8(out).unwrap();
+                let bad: Vec<char> = text.chars().filter(|letter| is_control(*letter) && *letter != '\n').collect();
+                assert!(bad.is_empty(), "{words:?}: {bad:?} in {text:?}");
+            }
+        }
+        let log: String = logs(place.path()).into_iter().map(|(_, text)| text).collect();
+        assert!(log.contains("2J"), "the fault is there: {log}");
+        assert!(!log.chars().any(|letter| is_control(letter) && letter != '\n'), "{format}: {log:?}");
+    }
+}

@@ -29,6 +29,7 @@ mod mariadb;
 mod mariadb_server;
 mod matrix;
 mod old_servers;
+mod policy;
 mod postgres;
 mod postgres_server;
 mod procedures;

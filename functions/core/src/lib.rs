@@ -14,6 +14,7 @@
 pub mod coverage;
 #[cfg(test)]
 mod fixture;
+pub mod headers;
 pub mod ingest;
 pub mod lang;
 pub mod status;

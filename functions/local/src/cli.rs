@@ -1,6 +1,5 @@
 //! The command line: global flags, what every verb gets, how an answer or error is shown.
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -12,6 +11,7 @@ use serde::Serialize;
 
 use crate::commands::Verb;
 use crate::ports::SystemRandom;
+use crate::terminal;
 
 /// Ribera: ventas y existencias de muchas tiendas en un solo lago.
 /// / The sales and stock of many stores in one lake.
@@ -84,20 +84,12 @@ impl Context {
 
     /// Shows an answer: one JSON document with `--json`, else the text for people.
     pub fn answer<T: Serialize>(&self, value: &T, text: impl FnOnce(Lang) -> String) -> Result<()> {
-        let shown = if self.json {
-            serde_json::to_string(value).map_err(|error| Error::bug("answer does not serialise").with_source(error))?
-        } else {
-            text(self.lang)
-        };
-        print_line(&shown)
-    }
-}
-
-/// Writes one line to standard output. A reader that went away (such as `head`) is no error.
-pub fn print_line(text: &str) -> Result<()> {
-    match writeln!(std::io::stdout().lock(), "{}", text.trim_end_matches('\n')) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
+        if !self.json {
+            return terminal::print(&text(self.lang));
+        }
+        let document =
+            serde_json::to_string(value).map_err(|error| Error::bug("answer does not serialise").with_source(error))?;
+        terminal::print_json(&document)
     }
 }
 
@@ -126,9 +118,9 @@ fn show_error(context: &Context, error: &Error) -> ExitCode {
         let value = serde_json::json!({"error": {
             "kind": error.kind().as_str(), "message": error.message(), "hint": error.hint(),
         }});
-        eprintln!("{value}");
+        terminal::complain_json(&value.to_string());
     } else {
-        eprintln!("ribera: {error}");
+        terminal::complain(&format!("ribera: {error}"));
     }
     ExitCode::from(if error.kind() == ErrorKind::Config { 2 } else { 1 })
 }

@@ -1,14 +1,15 @@
 //! What most verbs need of a lake: its definitions, its snapshots, a DuckDB over its files.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use ribera_storage::control::{self, Settings};
 use ribera_storage::dataset::DatasetDefinition;
 use ribera_storage::delta::{Snapshot, Table};
 use ribera_storage::engine::{EngineOptions, StoreZones};
 use ribera_storage::object::FolderStore;
-use ribera_storage::ports::Ports;
+use ribera_storage::ports::{Ports, Random as _};
 use ribera_storage::store::StoreDefinition;
 use ribera_storage::{DatasetName, Error, Result, StoreId, TableName};
 
@@ -23,7 +24,12 @@ pub struct Lake {
     pub stores: Vec<StoreDefinition>,
     /// By name: the published and the shipped ones.
     pub datasets: Vec<DatasetDefinition>,
+    spill: OnceLock<PrivateFolder>,
 }
+
+/// A folder of a name that nobody can guess, closed to other users, and deleted at the end.
+#[derive(Debug)]
+struct PrivateFolder(PathBuf);
 
 /// The versions that a query asks for, by table; a table that is not named is read as it stands.
 #[derive(Debug, Clone, Default)]
@@ -42,7 +48,7 @@ impl Lake {
         let settings = control::load_settings(&objects).await?;
         let stores = control::load_stores(&objects).await?;
         let datasets = control::load_datasets(&objects).await?;
-        Ok(Self { objects, settings, stores, datasets })
+        Ok(Self { objects, settings, stores, datasets, spill: OnceLock::new() })
     }
 
     /// The named dataset; the error names those there are.
@@ -94,13 +100,45 @@ impl Lake {
     /// A DuckDB that may open lake files only.
     pub fn engine_options(&self) -> Result<EngineOptions> {
         let mut options = EngineOptions::new(vec![self.root()?.join("lake")]);
-        options.spill_folder = Some(std::env::temp_dir().join(format!("ribera-spill-{}", std::process::id())));
+        options.spill_folder = Some(self.spill_folder()?);
         Ok(options)
+    }
+
+    /// Where DuckDB puts what exceeds its memory: rows of the lake, which are for this user only.
+    fn spill_folder(&self) -> Result<PathBuf> {
+        if let Some(folder) = self.spill.get() {
+            return Ok(folder.0.clone());
+        }
+        let folder = PrivateFolder::new(&std::env::temp_dir())?;
+        Ok(self.spill.get_or_init(|| folder).0.clone())
     }
 
     /// The lake's folder with the clock and the randomness of this machine.
     pub fn ports(&self) -> Ports<'_, FolderStore> {
         Ports { objects: &self.objects, clock: &SystemClock, random: &SystemRandom }
+    }
+}
+
+impl PrivateFolder {
+    fn new(parent: &Path) -> Result<Self> {
+        let path = parent.join(format!("ribera-{}", SystemRandom.fresh_name()));
+        let mut builder = std::fs::DirBuilder::new();
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        // Fails where something has that name already.
+        builder.create(&path).map_err(|error| {
+            Error::config(format!("TMPDIR: must be a folder that can be written, got {}", parent.display()))
+                .with_source(error)
+                .with_hint("TMPDIR=/var/tmp ribera ...")
+        })?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for PrivateFolder {
+    fn drop(&mut self) {
+        // What is left is the system's to clean up.
+        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
@@ -139,5 +177,24 @@ impl Versions {
 
     pub fn of(&self, table: &TableName) -> Option<u64> {
         self.by_table.get(table).copied()
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn spilled_rows_are_for_this_user_only_and_gone_at_the_end() {
+        let parent = tempfile::tempdir().unwrap();
+        let folders = [PrivateFolder::new(parent.path()).unwrap(), PrivateFolder::new(parent.path()).unwrap()];
+        assert_ne!(folders[0].0, folders[1].0);
+        assert!(!folders[0].0.display().to_string().contains(&format!("-{}", std::process::id())));
+        assert_eq!(std::fs::metadata(&folders[0].0).unwrap().permissions().mode() & 0o777, 0o700);
+        std::fs::write(folders[0].0.join("spilled"), "rows").unwrap();
+        drop(folders);
+        assert_eq!(std::fs::read_dir(parent.path()).unwrap().count(), 0);
     }
 }

@@ -11,3 +11,4 @@ pub mod maintain;
 pub mod ports;
 pub mod progress;
 pub mod show;
+pub mod terminal;

@@ -9,10 +9,14 @@ mod fixture;
 
 #[path = "host/cache.rs"]
 mod cache;
+#[path = "host/http.rs"]
+mod http;
 #[path = "host/ingest.rs"]
 mod ingest;
 #[path = "host/limits.rs"]
 mod limits;
+#[path = "host/replay.rs"]
+mod replay;
 #[path = "host/rights.rs"]
 mod rights;
 #[path = "host/up.rs"]
@@ -21,15 +25,15 @@ mod up;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use axum::http;
+use axum::http::Request;
 use bytes::Bytes;
 use ribera::host::cache::ComponentFolders;
 use ribera::host::functions::Functions;
-use ribera::host::settings::{FunctionArgs, HostSettings};
+use ribera::host::settings::{ComponentArgs, HostSettings};
 
 /// Machine code is kept from one run of the tests to the next.
 fn cache_folder() -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join("components")
+    fixture::private_folder().join("components")
 }
 
 fn folders() -> ComponentFolders {
@@ -45,12 +49,12 @@ fn components_given() -> Option<PathBuf> {
 
 /// Every function over a lake, as `ribera up` has them.
 async fn functions(store_root: &Path, settings: &str) -> Functions {
-    let args = FunctionArgs { components: components_given(), cache: Some(cache_folder()), ..FunctionArgs::default() };
-    Functions::start(store_root, HostSettings::from_toml(settings).unwrap(), &args).await.unwrap()
+    let args = ComponentArgs { components: components_given(), cache: Some(cache_folder()), settings: None };
+    Functions::isolated(store_root, HostSettings::from_toml(settings).unwrap(), &args).await.unwrap()
 }
 
-fn post(path: &str, body: impl Into<Bytes>) -> http::Request<Bytes> {
-    http::Request::post(path).body(body.into()).unwrap()
+fn post(path: &str, body: impl Into<Bytes>) -> Request<Bytes> {
+    Request::post(path).body(body.into()).unwrap()
 }
 
 /// Looks again and again until `done`, for a minute at most.

@@ -14,6 +14,8 @@ mod days;
 mod definitions;
 #[path = "operator/export.rs"]
 mod export;
+#[path = "operator/hostile_text.rs"]
+mod hostile_text;
 #[path = "operator/maintain.rs"]
 mod maintain;
 #[path = "operator/quarantine.rs"]

@@ -10,7 +10,7 @@ use crate::decimal::ExactDecimal;
 use crate::delta::tags::is_column_name;
 use crate::error::{Error, Result};
 use crate::ids::{BatchId, Month, Position, Unit};
-use crate::text::{printable, quoted};
+use crate::text::{self, quoted};
 
 mod form;
 
@@ -124,8 +124,9 @@ impl Manifest {
                 bytes.len()
             )));
         }
+        // The message quotes names that the store chose.
         let manifest: Self = serde_json::from_slice(bytes)
-            .map_err(|error| Error::reject(format!("manifest: {}", printable(&error.to_string()))))?;
+            .map_err(|error| Error::reject(format!("manifest: {}", text::line(&error.to_string()))))?;
         manifest.validate()?;
         Ok(manifest)
     }

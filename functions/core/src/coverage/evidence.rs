@@ -403,7 +403,7 @@ impl<S: ObjectStore> Gatherer<'_, S> {
                     return Ok(serde_json::from_slice(&bytes).map_err(|error| {
                         format!(
                             "{path}: is not a list of differing units: {}",
-                            ribera_storage::text::printable(&error.to_string())
+                            ribera_storage::text::line(&error.to_string())
                         )
                     }));
                 }

@@ -192,23 +192,23 @@ fn a_dataset_that_cannot_be_computed_holds_up_no_other_and_its_kept_coverage_say
         assert_eq!(refreshed.summaries.iter().map(|one| one.dataset.as_str()).collect::<Vec<_>>(), ["inventario"]);
         assert_eq!(refreshed.failed[0].dataset.as_str(), "ventas");
         assert!(refreshed.failed[0].error.contains("missing"), "{refreshed:?}");
-        let get = |target: &str| {
+        let get = async |target: &str| {
             let asked = crate::status::Request { method: "GET".to_owned(), target: target.to_owned() };
-            block_on(crate::status::respond(world.ports(), &asked)).body
+            crate::status::respond(world.ports(), &asked).await.body
         };
-        let summary = get("/api/v1/summary?dataset=ventas");
+        let summary = get("/api/v1/summary?dataset=ventas").await;
         assert!(summary.contains("\"failed\":{") && summary.contains("\"is_old\":false"), "{summary}");
-        assert!(get("/?dataset=ventas").contains("falló"));
-        assert!(!get("/?dataset=inventario").contains("falló"));
+        assert!(get("/?dataset=ventas").await.contains("falló"));
+        assert!(!get("/?dataset=inventario").await.contains("falló"));
         world.clock.advance(i64::from(settings.old_after_seconds));
-        let summary = get("/api/v1/summary?dataset=ventas");
+        let summary = get("/api/v1/summary?dataset=ventas").await;
         assert!(summary.contains("\"is_old\":true") && summary.contains("\"lights\":{\"unknown\":2}"), "{summary}");
-        assert!(get("/api/v1/stores?dataset=ventas").contains("\"light\":\"unknown\""));
-        assert!(get("/?dataset=ventas").contains("Datos antiguos"));
-        assert!(get("/?dataset=ventas&lang=en").contains("Old data"));
+        assert!(get("/api/v1/stores?dataset=ventas").await.contains("\"light\":\"unknown\""));
+        assert!(get("/?dataset=ventas").await.contains("Datos antiguos"));
+        assert!(get("/?dataset=ventas&lang=en").await.contains("Old data"));
         world.objects.delete(&path).await.unwrap();
         refresh(world.ports(), &settings).await.unwrap();
-        let summary = get("/api/v1/summary?dataset=ventas");
+        let summary = get("/api/v1/summary?dataset=ventas").await;
         assert!(summary.contains("\"is_old\":false") && !summary.contains("\"failed\""), "{summary}");
     });
 }

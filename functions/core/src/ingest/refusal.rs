@@ -3,7 +3,7 @@
 use std::fmt;
 
 use ribera_storage::batch::QuarantineReason;
-use ribera_storage::text::printable;
+use ribera_storage::text;
 
 /// A typed reason and a detail that names field, rule and value got.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,10 +13,10 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// Long values are cut: a detail is for people, and what a store sent may be megabytes.
+    /// A detail is for people: control characters become escapes, and it is cut, because what a store sent
+    /// may be megabytes.
     pub fn new(reason: QuarantineReason, detail: impl Into<String>) -> Self {
-        // What a store sent may hold characters that a terminal acts on.
-        let mut detail = printable(&detail.into());
+        let mut detail = text::line(&detail.into()).into_owned();
         if detail.len() > DETAIL_BYTES_MAX {
             let mut end = DETAIL_BYTES_MAX;
             while !detail.is_char_boundary(end) {

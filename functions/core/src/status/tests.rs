@@ -153,3 +153,14 @@ fn the_page_reads_as_many_objects_at_a_thousand_stores_as_at_a_hundred() {
     assert!(page.body.len() < 120_000);
     assert!(started.elapsed().as_millis() < 500, "{:?}", started.elapsed());
 }
+
+#[test]
+fn the_policy_allows_the_style_of_the_page_and_nothing_else() {
+    use base64::Engine as _;
+    use sha2::Digest as _;
+    let hash = base64::engine::general_purpose::STANDARD.encode(sha2::Sha256::digest(page::STYLE));
+    let policy = crate::headers::CONTENT_SECURITY_POLICY;
+    assert!(policy.contains(&format!("style-src 'sha256-{hash}'")), "the style of the page has the hash {hash}");
+    assert!(policy.contains("default-src 'none'") && policy.contains("form-action 'self'"));
+    assert!(!policy.contains("unsafe") && !policy.contains("script-src"));
+}

@@ -207,12 +207,12 @@ fn text(lang: Lang, checked: &[Checked], summary: &Summary) -> String {
         });
         let took = one.reach.as_ref().and_then(|reach| reach.port_ms.or(reach.ping_ms));
         table.add_row(vec![
-            one.store.to_string().into(),
-            one.name.as_str().into(),
-            server.into(),
-            way(lang, one.way).into(),
+            show::cell(&one.store),
+            show::cell(&one.name),
+            show::cell(server),
+            show::cell(way(lang, one.way)),
             show::right(took.map_or("-".to_owned(), |took| took.to_string())),
-            one.heartbeat.map_or("-".to_owned(), |at| at.strftime("%Y-%m-%d %H:%MZ").to_string()).into(),
+            show::cell(one.heartbeat.map_or("-".to_owned(), |at| at.strftime("%Y-%m-%d %H:%MZ").to_string())),
         ]);
     }
     let mut lines = vec![show::table_text(&table)];

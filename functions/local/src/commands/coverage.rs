@@ -3,12 +3,13 @@
 use comfy_table::Cell;
 use jiff::civil::Date;
 use ribera_core::coverage::{self, Coverage, CoverageSettings, DayState, Light, Period, StoreCoverage, Summary, Totals};
-use ribera_storage::{DatasetName, Error, Result, StoreId};
+use ribera_storage::{DatasetName, Error, Result, StoreId, text};
 use serde_json::json;
 
 use crate::cli::{Context, Exit, Lang};
 use crate::lake::Lake;
 use crate::show::{self, calendar};
+use crate::terminal;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Ejemplos / Examples:
@@ -110,7 +111,7 @@ fn calendar_text(lang: Lang, coverage: &Coverage, summary: &Summary) -> String {
             let (light, _) = show::light(lang, line.light);
             format!("   {light}  {}", show::percent(lang, line.day_percent))
         });
-        blocks.push(format!("{} · {} · {}{share}", store.store, store.name, coverage.dataset));
+        blocks.push(format!("{} · {} · {}{share}", store.store, text::line(&store.name), coverage.dataset));
         blocks.push(calendar::months(lang, &days_of(store, summary.period)));
     } else {
         blocks.push(strips_text(lang, coverage, summary));
@@ -129,7 +130,7 @@ fn strips_text(lang: Lang, coverage: &Coverage, summary: &Summary) -> String {
         let line = summary.stores.iter().find(|line| line.store == store.store);
         let share = line.map_or(String::new(), |line| show::percent(lang, line.day_percent));
         let strip = calendar::strip(&days_of(store, summary.period), WIDTH);
-        table.add_row([Cell::new(&store.store), Cell::new(strip), show::right(share)]);
+        table.add_row([show::cell(&store.store), Cell::new(strip), show::right(share)]);
     }
     let period = summary.period.map_or(String::new(), |period| show::days(period.from, period.to));
     let scale = lang.pick(
@@ -148,18 +149,18 @@ fn summary_text(lang: Lang, summary: &Summary) -> String {
     let mut table = show::table(&header);
     for line in &summary.stores {
         let (light, colour) = show::light(lang, line.light);
-        let light = Cell::new(light);
+        let light = Cell::new(terminal::paint(&light, colour));
         let grey = line.light == Light::Grey;
         let share = |value: f64| show::right(if grey { "-".to_owned() } else { show::percent(lang, value) });
         table.add_row([
-            if show::colours() { light.fg(colour) } else { light },
-            Cell::new(&line.store),
-            Cell::new(if line.active { line.name.clone() } else { lang.pick(format!("{} (inactiva)", line.name), format!("{} (inactive)", line.name)) }),
+            light,
+            show::cell(&line.store),
+            show::cell(if line.active { line.name.clone() } else { lang.pick(format!("{} (inactiva)", line.name), format!("{} (inactive)", line.name)) }),
             show::right(show::number(lang, line.rows)),
             share(line.day_percent),
             share(line.month_percent),
-            Cell::new(show::month_names(lang, &line.missing_months, years)),
-            Cell::new(line.since.map(|since| since.to_string()).unwrap_or_default()),
+            show::cell(show::month_names(lang, &line.missing_months, years)),
+            show::cell(line.since.map(|since| since.to_string()).unwrap_or_default()),
         ]);
     }
     format!("{}\n{}", show::table_text(&table), totals_text(lang, summary))

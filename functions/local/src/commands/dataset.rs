@@ -172,7 +172,7 @@ fn list_text(lang: Lang, lines: &[Line]) -> String {
             line.schedule.clone(),
             line.lookback_days.to_string(),
             published.to_owned(),
-        ]);
+        ].map(show::cell));
     }
     show::table_text(&table)
 }

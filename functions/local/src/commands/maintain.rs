@@ -1,6 +1,5 @@
 //! `ribera maintain`: compaction, checkpoints, vacuum.
 
-use comfy_table::Cell;
 use ribera_storage::Result;
 use serde_json::json;
 
@@ -55,7 +54,7 @@ fn text(lang: Lang, done: &[TableMaintenance], dry_run: bool) -> String {
     let mut table = show::table(&header);
     for one in done {
         table.add_row([
-            Cell::new(&one.table),
+            show::cell(&one.table),
             show::right(show::number(lang, one.files_before)),
             show::right(show::number(lang, one.files_after)),
             show::right(show::number(lang, one.rows_merged)),

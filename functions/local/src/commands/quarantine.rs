@@ -1,15 +1,18 @@
 //! `ribera quarantine list|show|replay`: the batches that were refused, and why.
 
-use comfy_table::Cell;
 use jiff::civil::Date;
+use ribera_core::ingest::event::EVENT_MANIFESTS_MAX;
 use ribera_core::ingest::quarantine::{self, QuarantineEntry};
-use ribera_core::ingest::{IngestSettings, Outcome, ingest_event};
-use ribera_storage::{BatchId, DatasetName, Error, Result, StoreId, Unit};
+use ribera_core::ingest::{FailureCause, IngestReport, ManifestOutcome, Outcome};
+use ribera_storage::object::ObjectPath;
+use ribera_storage::{BatchId, DatasetName, Error, Result, StoreId, Unit, paths, text};
 use serde_json::json;
 
 use crate::cli::{Context, Exit, Lang};
+use crate::host::functions::Functions;
+use crate::host::settings::{ComponentArgs, HostSettings};
 use crate::lake::Lake;
-use crate::show;
+use crate::{logs, show};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -37,7 +40,7 @@ enum Action {
         /// TIENDA/CONJUNTO/ÉPOCA-NÚMERO. / STORE/DATASET/EPOCH-SEQUENCE.
         batch: BatchId,
     },
-    /// Vuelve a examinar lotes, por ejemplo tras corregir una definición. / Examines batches again, for instance after a definition was corrected.
+    /// Vuelve a examinar lotes, aislado y con los límites de `ribera up`, por ejemplo tras corregir una definición. / Examines batches again, isolated and within the limits of `ribera up`, for instance after a definition was corrected.
     #[command(after_help = "Ejemplos / Examples:
   ribera quarantine replay 367/ventas/000000-0000000003
   ribera quarantine replay --all --dataset ventas")]
@@ -52,6 +55,8 @@ enum Action {
         store: Option<StoreId>,
         #[arg(long, requires = "all")]
         dataset: Option<DatasetName>,
+        #[command(flatten)]
+        components: ComponentArgs,
     },
 }
 
@@ -66,7 +71,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit> {
             Ok(Exit::Ok)
         }
         Action::Show { batch } => show_batch(&lake, &batch, context).await,
-        Action::Replay { batch, all, store, dataset } => {
+        Action::Replay { batch, all, store, dataset, components } => {
             let batches = match all {
                 false => batch,
                 true => {
@@ -76,7 +81,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit> {
                     batches
                 }
             };
-            replay(&lake, &batches, context).await
+            replay(&lake, &batches, &components, context).await
         }
     }
 }
@@ -103,24 +108,55 @@ async fn show_batch(lake: &Lake, batch: &BatchId, context: &Context) -> Result<E
     Ok(Exit::Ok)
 }
 
-async fn replay(lake: &Lake, batches: &[BatchId], context: &Context) -> Result<Exit> {
-    let ports = lake.ports();
-    let mut paths = Vec::new();
+/// Puts the manifests back, then lets the component ingest them: the files in quarantine are those that broke
+/// a decoder, or an instance.
+async fn replay(lake: &Lake, batches: &[BatchId], args: &ComponentArgs, context: &Context) -> Result<Exit> {
+    logs::start(context.json);
+    // First what may fail without the quarantine being touched.
+    let settings = HostSettings::load(args.settings.as_deref())?;
+    let functions = Functions::isolated(&context.lake, settings, args).await?;
+    let mut manifests = Vec::new();
     for batch in batches {
-        paths.push(quarantine::replay(ports, batch).await?);
+        manifests.push(quarantine::replay(lake.ports(), batch).await?);
     }
-    let report = ingest_event(ports, &IngestSettings::default(), &paths).await?;
+    let report = IngestReport { outcomes: ingest(&functions, &manifests).await };
     let refused = |outcome: &Outcome| matches!(outcome, Outcome::Quarantined { .. } | Outcome::Failed { .. });
     let all_well = !report.outcomes.iter().any(|one| refused(&one.outcome));
     context.answer(&report, |lang| {
         let lines = report.outcomes.iter().map(|one| {
-            let name = one.batch.as_ref().map_or(one.path.clone(), ToString::to_string);
+            let name = one.batch.as_ref().map_or(text::line(&one.path).into_owned(), ToString::to_string);
             format!("{name}: {}", outcome_text(lang, &one.outcome))
         });
         let lines: Vec<String> = lines.collect();
         if lines.is_empty() { lang.pick("Nada en cuarentena.", "Nothing in quarantine.").to_owned() } else { lines.join("\n") }
     })?;
     Ok(if all_well { Exit::Ok } else { Exit::Findings })
+}
+
+/// All in one call. If that call dies, each manifest has one of its own.
+async fn ingest(functions: &Functions, manifests: &[ObjectPath]) -> Vec<ManifestOutcome> {
+    let mut outcomes = Vec::new();
+    for group in manifests.chunks(EVENT_MANIFESTS_MAX) {
+        match functions.ingest(group).await {
+            Ok(report) => outcomes.extend(report.outcomes),
+            Err(error) if group.len() == 1 => outcomes.extend(group.iter().map(|path| failed(path, &error))),
+            Err(_) => {
+                for path in group {
+                    match functions.ingest(std::slice::from_ref(path)).await {
+                        Ok(report) => outcomes.extend(report.outcomes),
+                        Err(error) => outcomes.push(failed(path, &error)),
+                    }
+                }
+            }
+        }
+    }
+    outcomes
+}
+
+/// The manifest lies in the inbox: sweeps try it again, and quarantine it when their calls die too.
+fn failed(path: &ObjectPath, error: &Error) -> ManifestOutcome {
+    let batch = paths::batch_of("inbox", path).ok();
+    ManifestOutcome { path: path.to_string(), batch, outcome: Outcome::Failed { message: error.message().to_owned(), cause: FailureCause::Retry } }
 }
 
 /// What became of a manifest, for people.
@@ -132,11 +168,13 @@ pub fn outcome_text(lang: Lang, outcome: &Outcome) -> String {
         }
         Outcome::Superseded => lang.pick("superado por uno más nuevo", "superseded by a newer one").to_owned(),
         Outcome::Quarantined { reason, detail } => {
-            lang.pick(format!("en cuarentena: {}: {detail}", reason.as_str()), format!("in quarantine: {}: {detail}", reason.as_str()))
+            format!("{}: {}: {}", lang.pick("en cuarentena", "in quarantine"), reason.as_str(), text::line(detail))
         }
         Outcome::AlreadyDone => lang.pick("ya estaba resuelto", "was settled already").to_owned(),
         Outcome::Waiting => lang.pick("espera su archivo", "waits for its file").to_owned(),
-        Outcome::Failed { message, .. } => lang.pick(format!("falló, se intentará de nuevo: {message}"), format!("failed, to be tried again: {message}")),
+        Outcome::Failed { message, .. } => {
+            format!("{}: {}", lang.pick("falló, se intentará de nuevo", "failed, to be tried again"), text::line(message))
+        }
     }
 }
 
@@ -149,11 +187,11 @@ fn list_text(lang: Lang, entries: &[QuarantineEntry], all: usize) -> String {
     for entry in entries {
         let record = &entry.record;
         table.add_row([
-            Cell::new(entry.batch.as_ref().map_or(record.manifest_path.clone(), ToString::to_string)),
-            Cell::new(show::moment(record.quarantined_at)),
-            Cell::new(record.reason.as_str()),
-            Cell::new(units_text(&record.units)),
-            Cell::new(&record.detail),
+            show::cell(entry.batch.as_ref().map_or(record.manifest_path.clone(), ToString::to_string)),
+            show::cell(show::moment(record.quarantined_at)),
+            show::cell(record.reason.as_str()),
+            show::cell(units_text(&record.units)),
+            show::cell(&record.detail),
         ]);
     }
     let mut text = show::table_text(&table);
@@ -173,16 +211,17 @@ fn units_text(units: &[Unit]) -> String {
 
 fn entry_text(lang: Lang, entry: &QuarantineEntry) -> String {
     let record = &entry.record;
+    // What is no JSON is quoted: nothing in it may look like a line of ours.
     let manifest = serde_json::from_str::<serde_json::Value>(&record.manifest)
         .and_then(|value| serde_json::to_string_pretty(&value))
-        .unwrap_or_else(|_| record.manifest.clone());
+        .unwrap_or_else(|_| format!("\"{}\"", text::line(&record.manifest)));
     let lines = [
         (lang.pick("Lote", "Batch"), entry.batch.as_ref().map_or("-".to_owned(), ToString::to_string)),
         (lang.pick("Motivo", "Reason"), record.reason.as_str().to_owned()),
-        (lang.pick("Detalle", "Detail"), record.detail.clone()),
+        (lang.pick("Detalle", "Detail"), text::line(&record.detail).into_owned()),
         (lang.pick("Desde", "Since"), show::moment(record.quarantined_at)),
         (lang.pick("Días", "Days"), units_text(&record.units)),
-        (lang.pick("Manifiesto", "Manifest"), format!("{}\n{manifest}", record.manifest_path)),
+        (lang.pick("Manifiesto", "Manifest"), format!("{}\n{manifest}", text::line(&record.manifest_path))),
     ];
     lines.map(|(title, text)| format!("{title}: {text}")).join("\n")
 }

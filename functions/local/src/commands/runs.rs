@@ -1,6 +1,5 @@
 //! `ribera runs`: the batches settled last, and what became of them.
 
-use comfy_table::Cell;
 use ribera_storage::batch::AckOutcome;
 use ribera_storage::ledger::{self, LedgerRecord};
 use ribera_storage::{DatasetName, Result, StoreId};
@@ -55,14 +54,14 @@ fn runs_text(lang: Lang, records: &[LedgerRecord]) -> String {
         let began = timings.received_at.unwrap_or(timings.started_at);
         let seconds = timings.settled_at.duration_since(began).as_secs_f64().max(0.0);
         table.add_row([
-            Cell::new(show::moment(timings.settled_at)),
-            Cell::new(&record.batch.store),
-            Cell::new(&record.batch.dataset),
-            Cell::new(record.batch.position),
+            show::cell(show::moment(timings.settled_at)),
+            show::cell(&record.batch.store),
+            show::cell(&record.batch.dataset),
+            show::cell(record.batch.position),
             show::right(show::number(lang, record.rows)),
             show::right(show::bytes(lang, record.bytes)),
             show::right(format!("{seconds:.2}")),
-            Cell::new(outcome_text(lang, &record.outcome)),
+            show::cell(outcome_text(lang, &record.outcome)),
         ]);
     }
     show::table_text(&table)

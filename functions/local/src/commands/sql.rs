@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write as _};
 
-use comfy_table::Cell;
 use ribera_core::coverage::{self, AnswerCoverage};
 use ribera_storage::delta::Snapshot;
 use ribera_storage::engine::{Answer, AnswerColumn, Engine, Planner, Scans, ViewFile, days_name, view_files};
@@ -11,9 +10,10 @@ use ribera_storage::{DatasetName, Error, Result, TableName};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::cli::{Context, Exit, Lang, print_line};
+use crate::cli::{Context, Exit, Lang};
 use crate::lake::{Lake, Versions};
-use crate::show;
+use crate::terminal::colour::{GREEN, YELLOW};
+use crate::{show, terminal};
 
 /// Rows that the table for people shows; `--csv` and `--json` give all.
 const TABLE_ROWS_MAX: usize = 1000;
@@ -64,23 +64,23 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit> {
     let engine = open_engine(&lake, &scans, &snapshots)?;
     let answer = engine.ask(&select)?;
     if context.json {
-        let mut out = std::io::stdout().lock();
+        let mut out = terminal::safe_json(std::io::stdout().lock());
         write_json_rows(&mut out, &answer)?;
         let behind = all_behind(&lake, &scans, &snapshots).await?;
         let coverage = serde_json::to_string(&behind).map_err(unserialisable)?;
         return finish(writeln!(out, "\"coverage\":{coverage}}}"), &args, &behind);
     }
     if args.csv {
-        write_csv(&mut std::io::stdout().lock(), &answer)?;
+        write_csv(&mut csv_output(), &answer)?;
     } else {
-        print_line(&table_text(context.lang, &answer)?)?;
+        terminal::print(&table_text(context.lang, &answer)?)?;
     }
     let behind = all_behind(&lake, &scans, &snapshots).await?;
     let notes: Vec<String> = behind.iter().map(|one| note(context, one)).collect();
     if args.csv {
-        notes.iter().for_each(|note| eprintln!("{note}"));
+        notes.iter().for_each(|note| terminal::complain(note));
     } else if !notes.is_empty() {
-        print_line(&format!("\n{}", notes.join("\n")))?;
+        terminal::print(&format!("\n{}", notes.join("\n")))?;
     }
     finish(Ok(()), &args, &behind)
 }
@@ -186,7 +186,7 @@ fn table_text(lang: Lang, answer: &Answer<'_>) -> Result<String> {
         if rows <= TABLE_ROWS_MAX {
             let cells = row.iter().zip(&answer.columns).map(|(cell, column)| {
                 let text = cell.unwrap_or("NULL");
-                if is_number(&column.sql_type) { show::right(text) } else { Cell::new(text) }
+                if is_number(&column.sql_type) { show::right(text) } else { show::cell(text) }
             });
             table.add_row(cells.collect::<Vec<_>>());
         }
@@ -227,6 +227,12 @@ fn write_json_rows(out: &mut impl std::io::Write, answer: &Answer<'_>) -> Result
         Ok(write!(out, "{comma}{}", Value::from(object))?)
     })?;
     Ok(write!(out, "],\"row_count\":{count},")?)
+}
+
+/// Files and pipes get the values as they are; a terminal gets no control characters.
+fn csv_output() -> Box<dyn std::io::Write> {
+    let out = std::io::stdout().lock();
+    if std::io::stdout().is_terminal() { Box::new(terminal::safe_text(out)) } else { Box::new(out) }
 }
 
 fn write_csv(out: &mut impl std::io::Write, answer: &Answer<'_>) -> Result<()> {
@@ -319,14 +325,14 @@ fn note(context: &Context, behind: &Behind) -> String {
                 format!("Coverage of {dataset}{scope}: all {due} store-days behind this answer are complete."),
             ),
         };
-        return show::paint(&text, 32);
+        return terminal::paint(&text, GREEN);
     }
     let what = gap_counts(lang, days.missing, days.partial);
     let head = lang.pick(
         format!("Cobertura de {dataset}{scope}: de {due} días-tienda detrás de esta respuesta, {what}:"),
         format!("Coverage of {dataset}{scope}: of {due} store-days behind this answer, {what}:"),
     );
-    let mut lines = vec![show::paint(&head, 33)];
+    let mut lines = vec![terminal::paint(&head, YELLOW)];
     for gap in gaps.iter().take(RUNS_MAX) {
         lines.push(format!("  {}  {}  {}", gap.store, show::days(gap.from, gap.to), gap_counts(lang, gap.missing.into(), gap.partial.into())));
     }

@@ -206,7 +206,7 @@ fn list_text(lang: Lang, stores: &[StoreDefinition]) -> String {
             date(store.opened),
             date(store.closed),
             state.join(", "),
-        ]);
+        ].map(show::cell));
     }
     let count = show::counted(lang, stores.len() as u64, ["tienda", "tiendas"], ["store", "stores"]);
     format!("{}\n{count}", show::table_text(&table))

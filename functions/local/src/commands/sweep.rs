@@ -2,7 +2,7 @@
 
 use comfy_table::{Table, presets};
 use ribera_core::ingest::{ManifestOutcome, Outcome};
-use ribera_storage::Result;
+use ribera_storage::{Result, text};
 use serde::Serialize;
 
 use crate::cli::{Context, Exit, Lang};
@@ -34,7 +34,7 @@ impl From<Tally> for Swept {
 pub async fn run(args: Args, context: &Context) -> Result<Exit> {
     logs::start(context.json);
     context.existing_store()?;
-    let settings = HostSettings::load(args.functions.settings.as_deref())?;
+    let settings = HostSettings::load(args.functions.component.settings.as_deref())?;
     let functions = Functions::start(&context.lake, settings, &args.functions).await?;
     let host = Host::start(functions, &context.lake);
     host.ingester.sweep_all().await?;
@@ -68,13 +68,13 @@ pub fn table(swept: &Swept, lang: Lang) -> String {
 }
 
 fn line(one: &ManifestOutcome, lang: Lang) -> String {
-    let path = &one.path;
+    let path = text::line(&one.path);
     match &one.outcome {
         Outcome::Quarantined { reason, detail } => {
             let hint = one.batch.as_ref().map(|batch| format!("  ribera quarantine show {batch}")).unwrap_or_default();
-            format!("{path}: {} {}: {detail}{hint}", lang.pick("cuarentena,", "quarantined,"), reason.as_str())
+            format!("{path}: {} {}: {}{hint}", lang.pick("cuarentena,", "quarantined,"), reason.as_str(), text::line(detail))
         }
-        Outcome::Failed { message, .. } => format!("{path}: {} {message}", lang.pick("falló:", "failed:")),
+        Outcome::Failed { message, .. } => format!("{path}: {} {}", lang.pick("falló:", "failed:"), text::line(message)),
         _ => format!("{path}: {}", lang.pick("espera su archivo", "waits for its file")),
     }
 }

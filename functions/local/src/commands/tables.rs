@@ -96,8 +96,8 @@ fn lines_text(lang: Lang, lines: &[TableLine]) -> String {
     let mut table = show::table(&header);
     for line in lines {
         table.add_row([
-            comfy_table::Cell::new(&line.table),
-            comfy_table::Cell::new(lang.pick(&line.title_es, &line.title_en)),
+            show::cell(&line.table),
+            show::cell(lang.pick(&line.title_es, &line.title_en)),
             show::right(line.version.map_or("-".to_owned(), |version| version.to_string())),
             show::right(show::number(lang, line.rows)),
             show::right(show::number(lang, line.files)),
@@ -128,7 +128,7 @@ fn columns_text(lang: Lang, lines: &[TableLine]) -> String {
 fn column_table(lang: Lang, columns: &[ColumnLine]) -> String {
     let mut table = show::table(&lang.pick(["Columna", "Tipo", "Qué es"], ["Column", "Type", "What it is"]));
     for column in columns {
-        table.add_row([&column.name, &column.sql_type, lang.pick(&column.title_es, &column.title_en)]);
+        table.add_row([&column.name, &column.sql_type, lang.pick(&column.title_es, &column.title_en)].map(show::cell));
     }
     show::table_text(&table)
 }

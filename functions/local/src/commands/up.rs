@@ -8,11 +8,11 @@ use ribera_storage::Result;
 use serde_json::json;
 
 use super::sweep::{self, Swept};
-use crate::cli::{Context, Exit, print_line};
+use crate::cli::{Context, Exit};
 use crate::host::functions::Functions;
 use crate::host::serve::{Host, told_to_stop};
 use crate::host::settings::{FunctionArgs, HostSettings};
-use crate::logs;
+use crate::{logs, terminal};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -31,7 +31,7 @@ pub struct Args {
 
 pub async fn run(args: Args, context: &Context) -> Result<Exit> {
     logs::start(context.json);
-    let settings = HostSettings::load(args.functions.settings.as_deref())?;
+    let settings = HostSettings::load(args.functions.component.settings.as_deref())?;
     let functions = Functions::start(&context.lake, settings, &args.functions).await?;
     let mut host = Host::start(functions, &context.lake);
     if !args.once {
@@ -55,9 +55,9 @@ fn announce(context: &Context, address: SocketAddr) -> Result<()> {
     let page = format!("http://{address}/");
     let lake = context.lake.display();
     if context.json {
-        return print_line(&json!({"page": page, "lake": lake.to_string()}).to_string());
+        return terminal::print_json(&json!({"page": page, "lake": lake.to_string()}).to_string());
     }
-    print_line(&match context.lang {
+    terminal::print(&match context.lang {
         crate::cli::Lang::Es => format!("Ribera atiende. Página: {page}  Lago: {lake}  (Ctrl-C termina)"),
         crate::cli::Lang::En => format!("Ribera is serving. Page: {page}  Lake: {lake}  (Ctrl-C ends it)"),
     })

@@ -1,14 +1,14 @@
 //! `ribera verify`: proves the lake from its files.
 
-use comfy_table::Cell;
 use ribera_storage::engine::{Engine, VerifyReport, verify};
-use ribera_storage::{DatasetName, Result};
+use ribera_storage::{DatasetName, Result, text};
 use serde_json::json;
 
 use crate::cli::{Context, Exit, Lang};
 use crate::lake::{Lake, Versions};
 use crate::progress::Progress;
-use crate::show;
+use crate::terminal::colour::{GREEN, RED};
+use crate::{show, terminal};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Revisa que cada archivo exista, sea el que se escribió, se lea entero con dos lectores
@@ -59,7 +59,7 @@ fn text(lang: Lang, reports: &[VerifyReport]) -> String {
     let mut table = show::table(&header);
     for report in reports {
         table.add_row([
-            Cell::new(&report.table),
+            show::cell(&report.table),
             show::right(report.version),
             show::right(show::number(lang, report.files)),
             show::right(show::bytes(lang, report.bytes)),
@@ -71,10 +71,11 @@ fn text(lang: Lang, reports: &[VerifyReport]) -> String {
     let findings: Vec<_> = reports.iter().flat_map(|report| &report.findings).collect();
     let mut lines = vec![show::table_text(&table)];
     for finding in findings.iter().take(FINDINGS_MAX) {
-        lines.push(format!("{}  {}  {}", show::paint(finding.kind.as_str(), 31), finding.path, finding.detail));
+        let kind = terminal::paint(finding.kind.as_str(), RED);
+        lines.push(format!("{kind}  {}  {}", text::line(&finding.path), text::line(&finding.detail)));
     }
     lines.push(match findings.len() {
-        0 => show::paint(lang.pick("Todo en orden.", "All is well."), 32),
+        0 => terminal::paint(lang.pick("Todo en orden.", "All is well."), GREEN),
         count if count > FINDINGS_MAX => {
             let rest = count - FINDINGS_MAX;
             lang.pick(format!("… y {rest} hallazgos más: --json"), format!("… and {rest} more findings: --json"))

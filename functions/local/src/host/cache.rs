@@ -2,13 +2,14 @@
 //!
 //! A cached file is named by what it was made from (the component's bytes, the engine's version
 //! and settings) and by what it holds (its own SHA-256). A stale or damaged file never matches,
-//! so it is never loaded.
+//! so it is never loaded. The name proves nothing about who wrote the file: that nobody else can write
+//! the folder does ([`PrivateFolder`]). Where there is no such folder, components are compiled in memory.
 
 use std::hash::{Hash, Hasher};
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
-use std::{env, fs};
+use std::time::{Duration, Instant};
+use std::{env, fs, io};
 
 use ribera_storage::hex::{hex, sha256_hex};
 use ribera_storage::ports::Random as _;
@@ -17,6 +18,7 @@ use sha2::{Digest, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
+use super::private::PrivateFolder;
 use super::rights::Function;
 use crate::ports::SystemRandom;
 
@@ -31,14 +33,16 @@ pub const KEPT_MAX: usize = 4;
 #[derive(Debug, Clone)]
 pub struct ComponentFolders {
     pub components: PathBuf,
-    pub cache: PathBuf,
+    /// `None`: nothing is kept, and every start compiles.
+    pub cache: Option<PathBuf>,
 }
 
 impl ComponentFolders {
     /// `components`: as given, else `components/` or the folder itself beside this program, else
-    /// cargo's output folder. `cache`: as given, else the user's cache folder.
+    /// cargo's output folder. `cache`: as given, else the user's cache folder, if the environment names one.
     pub fn find(components: Option<PathBuf>, cache: Option<PathBuf>) -> Result<Self> {
-        Ok(Self { components: components_folder(components)?, cache: cache.unwrap_or_else(default_cache) })
+        let cache = cache.or_else(|| default_cache(|name| env::var_os(name).map(PathBuf::from)));
+        Ok(Self { components: components_folder(components)?, cache })
     }
 }
 
@@ -55,7 +59,8 @@ pub fn load(engine: &Engine, folders: &ComponentFolders, function: Function) -> 
     let started = Instant::now();
     let wasm = read_component(&folders.components.join(function.component_file()))?;
     let key = key(engine, &wasm);
-    if let Some(component) = load_cached(engine, &folders.cache, &key) {
+    let cache = folders.cache.as_deref().and_then(open_cache);
+    if let Some(component) = cache.as_ref().and_then(|cache| load_cached(engine, cache, &key)) {
         return Ok(Loaded { component, from_cache: true, took: started.elapsed() });
     }
     tracing::info!(function = function.name(), "compiling the component, once; it may take a minute");
@@ -63,7 +68,7 @@ pub fn load(engine: &Engine, folders: &ComponentFolders, function: Function) -> 
         .precompile_component(&wasm)
         .map_err(|error| Error::config(format!("component {}: {error:#}", function.name())))?;
     // A cache that cannot be written costs time at the next start and nothing else.
-    if let Err(error) = keep(&folders.cache, function, &key, &code) {
+    if let Some(Err(error)) = cache.map(|cache| keep(&cache, function, &key, &code)) {
         tracing::warn!(function = function.name(), %error, "compiled component not kept");
     }
     let component = deserialize(engine, &code)
@@ -94,13 +99,24 @@ fn components_folder(given: Option<PathBuf>) -> Result<PathBuf> {
     })
 }
 
-fn default_cache() -> PathBuf {
-    env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .or_else(|| env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))
-        .unwrap_or_else(env::temp_dir)
-        .join("ribera")
-        .join("components")
+/// Relative paths count as absent, as the XDG specification says. Without both there is no folder that is
+/// surely ours.
+fn default_cache(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
+    let absolute = |name| variable(name).filter(|path| path.is_absolute());
+    let cache = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
+    Some(cache.join("ribera").join("components"))
+}
+
+fn open_cache(path: &Path) -> Option<PrivateFolder> {
+    let opened = PrivateFolder::make(path);
+    if let Err(error) = &opened {
+        tracing::warn!(
+            cache = %path.display(), %error,
+            "the cache folder cannot be trusted or made: components are compiled at every start; try: \
+             install -d -m 700 ~/.cache/ribera/components, or --cache with a folder of your own"
+        );
+    }
+    opened.ok()
 }
 
 fn read_component(path: &Path) -> Result<Vec<u8>> {
@@ -121,74 +137,68 @@ fn key(engine: &Engine, wasm: &[u8]) -> String {
     hex(&hasher.finalize())[..32].to_owned()
 }
 
-fn load_cached(engine: &Engine, cache: &Path, key: &str) -> Option<Component> {
-    for entry in fs::read_dir(cache).ok()?.flatten() {
-        let name = entry.file_name();
-        let name = name.to_str().and_then(|name| name.strip_suffix(".cwasm"));
-        let kept_hash = name.and_then(|name| name.split_once(key)?.1.strip_prefix('-'));
-        let Some(kept_hash) = kept_hash else { continue };
-        if hash_of(&entry.path()).ok()? == kept_hash {
-            return map(engine, &entry.path());
+fn load_cached(engine: &Engine, cache: &PrivateFolder, key: &str) -> Option<Component> {
+    for name in cache.names().ok()? {
+        let stem = name.strip_suffix(".cwasm");
+        let Some(kept_hash) = stem.and_then(|stem| stem.split_once(key)?.1.strip_prefix('-')) else { continue };
+        match read_code(cache, &name) {
+            Ok(code) if sha256_hex(&code) == kept_hash => return deserialize(engine, &code),
+            Ok(_) => tracing::warn!(file = name, "damaged machine code ignored"),
+            Err(error) => tracing::warn!(file = name, %error, "machine code ignored"),
         }
-        tracing::warn!(file = %entry.path().display(), "damaged machine code ignored");
     }
     None
 }
 
-fn hash_of(path: &Path) -> std::io::Result<String> {
-    let mut file = fs::File::open(path)?;
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 256 << 10];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(hex(&hasher.finalize())),
-            count => hasher.update(&buffer[..count]),
-        }
-    }
+/// The very bytes that are checked and then run.
+fn read_code(cache: &PrivateFolder, name: &str) -> io::Result<Vec<u8>> {
+    let mut code = Vec::new();
+    cache.file(name)?.read_to_end(&mut code)?;
+    Ok(code)
 }
 
-/// Writes whole or not at all, and removes what was kept longest beyond [`KEPT_MAX`].
-fn keep(cache: &Path, function: Function, key: &str, code: &[u8]) -> Result<()> {
-    make_private_folder(cache)?;
+/// Writes the file complete or not at all, and removes the oldest ones beyond [`KEPT_MAX`].
+fn keep(cache: &PrivateFolder, function: Function, key: &str, code: &[u8]) -> Result<()> {
     let prefix = format!("{}-", function.name());
-    let mut kept: Vec<(SystemTime, PathBuf)> = fs::read_dir(cache)?
-        .flatten()
-        .filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix))
-        .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
+    let mut kept: Vec<((i64, i64), String)> = cache
+        .names()?
+        .into_iter()
+        .filter(|name| name.starts_with(&prefix))
+        .filter_map(|name| Some((cache.modified(&name).ok()?, name)))
         .collect();
     kept.sort();
-    for (_, path) in kept.iter().take((kept.len() + 1).saturating_sub(KEPT_MAX)) {
+    let target = format!("{prefix}{key}-{}.cwasm", sha256_hex(code));
+    for (_, name) in kept.iter().take((kept.len() + 1).saturating_sub(KEPT_MAX)) {
         // Another host may have removed it first.
-        let _ = fs::remove_file(path);
+        let _ = cache.remove(name);
     }
-    let temporary = cache.join(format!(".{}", SystemRandom.fresh_name()));
-    let mut file = fs::File::create_new(&temporary)?;
+    let temporary = format!(".{}", SystemRandom.fresh_name());
+    let mut file = cache.new_file(&temporary)?;
     file.write_all(code)?;
     file.sync_all()?;
-    fs::rename(&temporary, cache.join(format!("{prefix}{key}-{}.cwasm", sha256_hex(code))))?;
-    Ok(())
-}
-
-/// Machine code is trusted when loaded: nobody else may write here.
-fn make_private_folder(folder: &Path) -> Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    Ok(builder.create(folder)?)
-}
-
-/// Maps machine code into memory: pages are read when they are first run.
-#[allow(unsafe_code)]
-fn map(engine: &Engine, path: &Path) -> Option<Component> {
-    // SAFETY: the file lies in a folder that only this user can write, holds what its name says,
-    // and is never written over (only replaced or removed). The engine checks its own version and
-    // settings.
-    unsafe { Component::deserialize_file(engine, path) }.ok()
+    Ok(cache.rename(&temporary, &target)?)
 }
 
 #[allow(unsafe_code)]
 fn deserialize(engine: &Engine, code: &[u8]) -> Option<Component> {
-    // SAFETY: the bytes were made by `precompile_component` just now.
+    // SAFETY: `precompile_component` made these bytes: just now, or earlier as this user, since nobody else
+    // can write the folder they were read from. The engine checks its own version and settings.
     unsafe { Component::deserialize(engine, code) }.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_cache_folder_or_a_home_nothing_is_kept() {
+        let with = |pairs: &'static [(&str, &str)]| {
+            default_cache(|name| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| PathBuf::from(value)))
+        };
+        assert_eq!(with(&[]), None);
+        assert_eq!(with(&[("HOME", "")]), None);
+        assert_eq!(with(&[("XDG_CACHE_HOME", "cache"), ("HOME", "home")]), None);
+        assert_eq!(with(&[("HOME", "/h")]), Some("/h/.cache/ribera/components".into()));
+        assert_eq!(with(&[("XDG_CACHE_HOME", "/c"), ("HOME", "/h")]), Some("/c/ribera/components".into()));
+    }
 }

@@ -40,6 +40,16 @@ pub struct CallCost {
     pub memory_bytes_peak: usize,
 }
 
+/// Who calls. Each has permits of its own, so that the host's work never waits behind callers outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Caller {
+    Host,
+    Outside,
+}
+
+/// Calls at once for callers outside: a sweep and an event.
+pub const OUTSIDE_CALLS_MAX: usize = 2;
+
 /// Why there is no reply.
 #[derive(Debug)]
 pub enum CallError {
@@ -89,10 +99,11 @@ struct Inner {
     settings: String,
     limits: CallLimits,
     permits: Semaphore,
+    outside: Semaphore,
 }
 
 impl Callable {
-    /// `calls_max`: how many calls may run at once; more wait.
+    /// `calls_max`: how many calls of the host may run at once; more wait.
     #[allow(clippy::too_many_arguments)]
     pub fn new(
         name: &str,
@@ -119,14 +130,24 @@ impl Callable {
             settings,
             limits,
             permits: Semaphore::new(calls_max.max(1)),
+            outside: Semaphore::new(OUTSIDE_CALLS_MAX),
         })))
     }
 
     /// Calls the component in a fresh instance. The guest runs on a thread of its own, so that
     /// neither its work nor its disk waits hold up anything else.
     pub async fn call(&self, request: http::Request<Bytes>) -> Result<Reply, CallError> {
+        self.call_for(Caller::Host, request).await
+    }
+
+    /// As [`Callable::call`], with the permits of `caller`.
+    pub async fn call_for(&self, caller: Caller, request: http::Request<Bytes>) -> Result<Reply, CallError> {
         let host = |detail: String| CallError::Host { detail };
-        let _permit = self.0.permits.acquire().await.map_err(|error| host(error.to_string()))?;
+        let permits = match caller {
+            Caller::Host => &self.0.permits,
+            Caller::Outside => &self.0.outside,
+        };
+        let _permit = permits.acquire().await.map_err(|error| host(error.to_string()))?;
         let inner = self.0.clone();
         let runtime = Handle::current();
         tokio::task::spawn_blocking(move || runtime.block_on(inner.run(request)))

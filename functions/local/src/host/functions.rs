@@ -19,10 +19,10 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::cache::{self, ComponentFolders};
-use super::call::{CallCost, Callable};
+use super::call::{CallCost, Callable, Caller};
 use super::engine;
 use super::rights::{self, Function};
-use super::settings::{FunctionArgs, HostSettings};
+use super::settings::{ComponentArgs, FunctionArgs, HostSettings};
 use crate::ports::{SystemClock, SystemRandom};
 
 type NativeHost = Host<FolderStore, SystemClock, SystemRandom>;
@@ -32,6 +32,7 @@ type NativeHost = Host<FolderStore, SystemClock, SystemRandom>;
 pub struct Functions {
     settings: Arc<HostSettings>,
     how: How,
+    caller: Caller,
 }
 
 #[derive(Clone)]
@@ -54,20 +55,29 @@ pub struct HttpAnswer {
 const STATUS_CALLS_MAX: usize = 8;
 
 impl Functions {
-    /// Probes the store, makes its folders, loads the components (compiling them once).
+    /// The functions as `args` ask for them: as components, or natively.
     pub async fn start(store_root: &Path, settings: HostSettings, args: &FunctionArgs) -> Result<Self> {
-        let store = FolderStore::open(store_root, SystemRandom.fresh_name())?;
-        store.probe().await?;
-        rights::make_folders(store_root)?;
-        let how = if args.native {
-            How::Native(Arc::new(Host::new(store, SystemClock, SystemRandom)))
-        } else {
-            let folders = ComponentFolders::find(args.components.clone(), args.cache.clone())?;
-            let (root, wanted) = (store_root.to_owned(), settings.clone());
-            let loading = tokio::task::spawn_blocking(move || load(&root, &wanted, &folders));
-            How::Wasm(Arc::new(loading.await.map_err(|error| Error::bug("loading components").with_source(error))??))
-        };
-        Ok(Self { settings: Arc::new(settings), how })
+        if !args.native {
+            return Self::isolated(store_root, settings, &args.component).await;
+        }
+        let how = How::Native(Arc::new(Host::new(prepared(store_root).await?, SystemClock, SystemRandom)));
+        Ok(Self { settings: Arc::new(settings), how, caller: Caller::Host })
+    }
+
+    /// The functions as WASM components, which are compiled once: nothing that a store sent is decoded in
+    /// this process.
+    pub async fn isolated(store_root: &Path, settings: HostSettings, args: &ComponentArgs) -> Result<Self> {
+        prepared(store_root).await?;
+        let folders = ComponentFolders::find(args.components.clone(), args.cache.clone())?;
+        let (root, wanted) = (store_root.to_owned(), settings.clone());
+        let loading = tokio::task::spawn_blocking(move || load(&root, &wanted, &folders));
+        let callables = loading.await.map_err(|error| Error::bug("loading components").with_source(error))??;
+        Ok(Self { settings: Arc::new(settings), how: How::Wasm(Arc::new(callables)), caller: Caller::Host })
+    }
+
+    /// The same functions for callers outside, whose calls never hold up the host's own.
+    pub fn for_callers(&self) -> Self {
+        Self { caller: Caller::Outside, ..self.clone() }
     }
 
     pub fn settings(&self) -> &HostSettings {
@@ -83,7 +93,7 @@ impl Functions {
     /// Ingests the manifests that an event body names.
     pub async fn ingest_event(&self, body: Bytes) -> Result<IngestReport> {
         match &self.how {
-            How::Wasm(callables) => post(callables, Function::Ingest, "/ingest", body).await,
+            How::Wasm(callables) => post(callables, self.caller, Function::Ingest, "/ingest", body).await,
             How::Native(host) => {
                 let (host, settings) = (host.clone(), self.settings.clone());
                 natively(async move || {
@@ -100,7 +110,7 @@ impl Functions {
             How::Wasm(callables) => {
                 let body = serde_json::to_vec(budget)
                     .map_err(|error| Error::bug("sweep budget does not serialise").with_source(error))?;
-                post(callables, Function::Ingest, "/sweep", body.into()).await
+                post(callables, self.caller, Function::Ingest, "/sweep", body.into()).await
             }
             How::Native(host) => {
                 let (host, settings, budget) = (host.clone(), self.settings.clone(), budget.clone());
@@ -112,7 +122,7 @@ impl Functions {
     /// Computes coverage of whatever changed.
     pub async fn coverage(&self) -> Result<Refreshed> {
         match &self.how {
-            How::Wasm(callables) => post(callables, Function::Coverage, "/coverage", Bytes::new()).await,
+            How::Wasm(callables) => post(callables, self.caller, Function::Coverage, "/coverage", Bytes::new()).await,
             How::Native(host) => {
                 let (host, settings) = (host.clone(), self.settings.clone());
                 natively(async move || coverage::refresh(host.ports(), &settings.coverage).await).await
@@ -146,6 +156,14 @@ impl Functions {
             }
         }
     }
+}
+
+/// The store, probed, with every folder that a function is given.
+async fn prepared(store_root: &Path) -> Result<FolderStore> {
+    let store = FolderStore::open(store_root, SystemRandom.fresh_name())?;
+    store.probe().await?;
+    rights::make_folders(store_root)?;
+    Ok(store)
 }
 
 fn load(root: &Path, settings: &HostSettings, folders: &ComponentFolders) -> Result<BTreeMap<Function, Callable>> {
@@ -195,17 +213,19 @@ fn request(method: &str, target: &str, body: Bytes) -> Result<http::Request<Byte
 
 async fn post<T: DeserializeOwned>(
     callables: &BTreeMap<Function, Callable>,
+    caller: Caller,
     function: Function,
     path: &str,
     body: Bytes,
 ) -> Result<T> {
     let name = function.name();
     let reply = callable(callables, function)?
-        .call(request("POST", path, body)?)
+        .call_for(caller, request("POST", path, body)?)
         .await
         .map_err(|error| Error::from(error).context(name))?;
     tracing::debug!(
         function = name,
+        ?caller,
         start_ms = millis(reply.cost.start),
         total_ms = millis(reply.cost.total),
         memory_mib = reply.cost.memory_bytes_peak >> 20,

@@ -1,58 +1,163 @@
-//! HTTP: readers get the `status` function; event bodies go to `ingest`.
+//! HTTP: readers get the `status` function; callers wake `ingest`, `sweep` and `coverage`, each kind in a
+//! lane of its own.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::body::Body;
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::body::{self, Body};
+use axum::extract::Request;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::{Router, body};
-use ribera_core::ingest::SweepBudget;
-use ribera_core::ingest::event::EVENT_BYTES_MAX;
-use ribera_storage::{Error, ErrorKind, Result};
+use ribera_core::coverage::Refreshed;
+use ribera_core::headers::SECURITY_HEADERS;
+use ribera_core::ingest::event::{self, EVENT_BYTES_MAX, EVENT_MANIFESTS_MAX};
+use ribera_core::ingest::{IngestReport, SweepReport};
+use ribera_storage::object::ObjectPath;
+use ribera_storage::{Error, ErrorKind, Result, text};
 use serde::Serialize;
 use serde_json::json;
 
 use super::ingester::Ingester;
+use super::lane::{Answer, Busy, Lane, LaneLimits};
+use super::settings::HttpSettings;
+
+/// Callers of one kind that wait at once.
+const CALLERS_MAX: usize = 64;
+
+/// Sweeps and coverage cost the same whoever asks: callers get a part of the machine only.
+const WHOLE_RUN: LaneLimits =
+    LaneLimits { callers_max: CALLERS_MAX, items_max: 0, pause_min: Duration::from_secs(5), pause_factor: 3 };
+
+/// An event costs what it names.
+const EVENT_RUN: LaneLimits =
+    LaneLimits { callers_max: CALLERS_MAX, items_max: EVENT_MANIFESTS_MAX, pause_min: Duration::ZERO, pause_factor: 0 };
 
 /// The routes of `infra/spin.toml`, on one machine.
-pub fn router(ingester: Arc<Ingester>, listen: SocketAddr) -> Router {
-    Router::new().fallback(answer).with_state(Served { ingester, listen })
-}
-
-#[derive(Clone)]
-struct Served {
+pub struct Routes {
     ingester: Arc<Ingester>,
-    listen: SocketAddr,
+    guard: Guard,
+    body_time_max: Duration,
+    events: Lane<ObjectPath, IngestReport>,
+    sweeps: Lane<(), SweepReport>,
+    coverage: Lane<(), Refreshed>,
 }
 
-async fn answer(State(served): State<Served>, request: Request) -> Response {
-    if !names_this_host(request.headers(), served.listen) || !is_same_origin(request.headers()) {
-        return failure(StatusCode::FORBIDDEN, "forbidden", "host or origin: must be this server");
+impl Routes {
+    pub fn new(ingester: Arc<Ingester>, listen: SocketAddr, settings: &HttpSettings) -> Self {
+        Self {
+            ingester,
+            guard: Guard::new(listen, settings, own_name()),
+            body_time_max: settings.request_time_max(),
+            events: Lane::new(EVENT_RUN),
+            sweeps: Lane::new(WHOLE_RUN),
+            coverage: Lane::new(WHOLE_RUN),
+        }
     }
-    let path = request.uri().path().to_owned();
-    let target = request.uri().path_and_query().map_or("/", |target| target.as_str()).to_owned();
-    let method = request.method().clone();
-    let outcome = match (&method, path.as_str()) {
-        (&Method::POST, "/ingest" | "/sweep" | "/coverage") => act(&served.ingester, &path, request.into_body()).await,
-        (&Method::GET | &Method::HEAD, _) => show(&served.ingester, &method, &target).await,
-        _ => return failure(StatusCode::METHOD_NOT_ALLOWED, "method", "method: must be GET, or POST of a function"),
-    };
-    outcome.unwrap_or_else(|error| {
-        tracing::error!(path, %error, "request failed");
-        failure(status_of(error.kind()), error.kind().as_str(), error.message())
-    })
+
+    /// Answers a request. Every answer carries the security headers.
+    pub async fn answer(&self, request: Request) -> Response {
+        let path = request.uri().path().to_owned();
+        let mut response = match self.route(request, &path).await {
+            Ok(response) => response,
+            Err(Failure::Refused(response)) => response,
+            Err(Failure::Error(error)) => {
+                tracing::error!(path, %error, "request failed");
+                failure(status_of(error.kind()), error.kind().as_str(), error.message())
+            }
+        };
+        for (name, value) in SECURITY_HEADERS {
+            response.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        response
+    }
+
+    async fn route(&self, request: Request, path: &str) -> Result<Response, Failure> {
+        self.guard.check(request.headers())?;
+        match (request.method(), path) {
+            (&Method::POST, "/ingest" | "/sweep" | "/coverage") => {
+                let body = self.read(request.into_body()).await?;
+                self.act(path, &body).await
+            }
+            (&Method::GET | &Method::HEAD, _) => {
+                let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+                Ok(show(&self.ingester, request.method(), target).await?)
+            }
+            _ => {
+                let message = "method: must be GET, or POST of a function";
+                Err(Failure::Refused(failure(StatusCode::METHOD_NOT_ALLOWED, "method", message)))
+            }
+        }
+    }
+
+    async fn read(&self, body: Body) -> Result<body::Bytes, Failure> {
+        match tokio::time::timeout(self.body_time_max, body::to_bytes(body, EVENT_BYTES_MAX)).await {
+            Ok(Ok(body)) => Ok(body),
+            Ok(Err(error)) => Err(Failure::Error(
+                Error::reject(format!("body: must arrive complete within {EVENT_BYTES_MAX} bytes")).with_source(error),
+            )),
+            Err(_) => {
+                let message = format!("body: must arrive within {:?}", self.body_time_max);
+                Err(Failure::Refused(closing(failure(StatusCode::REQUEST_TIMEOUT, "timeout", &message))))
+            }
+        }
+    }
+
+    async fn act(&self, path: &str, body: &[u8]) -> Result<Response, Failure> {
+        let ingester = self.ingester.clone();
+        match path {
+            "/ingest" => self.event(event::manifest_paths(body)?).await,
+            "/sweep" => {
+                let sweep = move |_| {
+                    let ingester = ingester.clone();
+                    async move { ingester.sweep_for_callers().await }
+                };
+                reply(self.sweeps.join(Vec::new(), sweep).await?)
+            }
+            _ => {
+                let compute = move |_| {
+                    let ingester = ingester.clone();
+                    async move { ingester.functions().for_callers().coverage().await }
+                };
+                reply(self.coverage.join(Vec::new(), compute).await?)
+            }
+        }
+    }
+
+    /// Several callers share a call; each gets the outcomes of its own manifests.
+    async fn event(&self, manifests: Vec<ObjectPath>) -> Result<Response, Failure> {
+        let ingester = self.ingester.clone();
+        let ingest = move |manifests: Vec<ObjectPath>| {
+            let ingester = ingester.clone();
+            async move { ingester.ingest_for_callers(&manifests).await }
+        };
+        let answer = self.events.join(manifests.clone(), ingest).await?;
+        let report = answer.as_ref().as_ref().map_err(again)?;
+        let named = |path: &str| manifests.iter().any(|manifest| manifest.as_str() == path);
+        let outcomes = report.outcomes.iter().filter(|one| named(&one.path)).cloned().collect();
+        Ok(json_reply(&IngestReport { outcomes })?)
+    }
 }
 
-async fn act(ingester: &Ingester, path: &str, body: Body) -> Result<Response> {
-    let body = body::to_bytes(body, EVENT_BYTES_MAX).await.map_err(|error| {
-        Error::reject(format!("body: must arrive whole within {EVENT_BYTES_MAX} bytes")).with_source(error)
-    })?;
-    match path {
-        "/ingest" => json_reply(&ingester.event(body).await?),
-        "/sweep" => json_reply(&ingester.functions().sweep(&SweepBudget::default()).await?),
-        _ => json_reply(&ingester.functions().coverage().await?),
+/// Why a request has no answer of a function.
+enum Failure {
+    Refused(Response),
+    Error(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl From<Busy> for Failure {
+    fn from(busy: Busy) -> Self {
+        let seconds = busy.retry_after.as_secs() + 1;
+        let message = format!("too many callers wait for this function; try again in {seconds} s");
+        let mut response = failure(StatusCode::TOO_MANY_REQUESTS, "busy", &message);
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        Self::Refused(closing(response))
     }
 }
 
@@ -62,6 +167,15 @@ async fn show(ingester: &Ingester, method: &Method, target: &str) -> Result<Resp
     *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_GATEWAY);
     *response.headers_mut() = answer.headers;
     Ok(response)
+}
+
+fn reply<T: Serialize>(answer: Answer<T>) -> Result<Response, Failure> {
+    Ok(json_reply(answer.as_ref().as_ref().map_err(again)?)?)
+}
+
+/// The error of a run, for one of its callers.
+fn again(error: &Error) -> Error {
+    Error::new(error.kind(), error.message())
 }
 
 fn json_reply<T: Serialize>(value: &T) -> Result<Response> {
@@ -74,6 +188,12 @@ fn failure(status: StatusCode, code: &str, message: &str) -> Response {
     (status, [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()
 }
 
+/// The client is not to hold the connection any longer.
+fn closing(mut response: Response) -> Response {
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
 fn status_of(kind: ErrorKind) -> StatusCode {
     match kind {
         ErrorKind::Reject => StatusCode::BAD_REQUEST,
@@ -83,18 +203,46 @@ fn status_of(kind: ErrorKind) -> StatusCode {
     }
 }
 
-/// A server of this machine answers to an address or `localhost` only: a page elsewhere whose name
-/// was made to point here is not let in.
-fn names_this_host(headers: &HeaderMap, listen: SocketAddr) -> bool {
-    if !listen.ip().is_loopback() {
-        return true;
+/// Keeps out pages of other servers: those that send here, and those whose name was made to point here.
+struct Guard {
+    /// Names beside `localhost` and addresses, in lower case.
+    names: Vec<String>,
+}
+
+impl Guard {
+    /// A server for this machine only needs no name. One for others has its own beside those allowed.
+    fn new(listen: SocketAddr, settings: &HttpSettings, own_name: Option<String>) -> Self {
+        let own_name = own_name.filter(|_| !listen.ip().is_loopback());
+        let names = settings.allowed_hosts.iter().cloned().chain(own_name);
+        Self { names: names.map(|name| name.to_ascii_lowercase()).collect() }
     }
-    let Some(host) = headers.get(header::HOST).and_then(|host| host.to_str().ok()) else { return true };
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => host,
-    };
-    name.eq_ignore_ascii_case("localhost") || name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
+
+    fn check(&self, headers: &HeaderMap) -> Result<(), Failure> {
+        let refused =
+            |message: &str| Err(Failure::Refused(closing(failure(StatusCode::FORBIDDEN, "forbidden", message))));
+        if !is_same_origin(headers) {
+            return refused("origin: must be this server");
+        }
+        let mut hosts = headers.get_all(header::HOST).iter();
+        match (hosts.next().map(HeaderValue::to_str), hosts.next()) {
+            (None, _) => Ok(()),
+            (Some(Ok(host)), None) if self.allows(host) => Ok(()),
+            (Some(Ok(host)), None) => refused(&format!(
+                "host: must be an address, localhost or a name in http.allowed_hosts of the settings, got {}",
+                text::quoted(host)
+            )),
+            _ => refused("host: must be one name"),
+        }
+    }
+
+    fn allows(&self, host: &str) -> bool {
+        let name = match host.rsplit_once(':') {
+            Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+            _ => host,
+        };
+        let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+        name == "localhost" || name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() || self.names.contains(&name)
+    }
 }
 
 /// A browser that sends for another page says so.
@@ -102,8 +250,14 @@ fn is_same_origin(headers: &HeaderMap) -> bool {
     let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     match (text(header::ORIGIN), text(header::HOST)) {
         (Some(origin), Some(host)) => origin.split_once("://").is_some_and(|(_, authority)| authority == host),
-        (origin, _) => origin.is_none(),
+        (origin, _) => origin.is_none() && !headers.contains_key(header::ORIGIN),
     }
+}
+
+/// The name of this machine.
+fn own_name() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
 }
 
 #[cfg(test)]
@@ -114,20 +268,49 @@ mod tests {
         pairs.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value))).collect()
     }
 
+    fn guard(listen: &str, allowed: &[&str]) -> Guard {
+        let allowed_hosts = allowed.iter().map(|&name| name.to_owned()).collect();
+        let settings = HttpSettings { allowed_hosts, ..HttpSettings::default() };
+        Guard::new(listen.parse().unwrap(), &settings, Some("Central".to_owned()))
+    }
+
+    fn lets_in(guard: &Guard, pairs: &[(&'static str, &'static str)]) -> bool {
+        guard.check(&headers(pairs)).is_ok()
+    }
+
     #[test]
-    fn a_foreign_name_that_points_here_is_not_let_in() {
-        let listen = "127.0.0.1:8480".parse().unwrap();
-        for host in ["127.0.0.1:8480", "localhost:8480", "[::1]:8480", "LOCALHOST"] {
-            assert!(names_this_host(&headers(&[("host", host)]), listen), "{host}");
+    fn a_foreign_name_that_points_here_is_not_let_in_on_any_address() {
+        for listen in ["127.0.0.1:8480", "[::1]:8480", "0.0.0.0:8480", "192.168.1.20:8480"] {
+            let guard = guard(listen, &["lago.example.com"]);
+            for host in [
+                "127.0.0.1:8480",
+                "localhost:8480",
+                "[::1]:8480",
+                "LOCALHOST",
+                "192.168.1.20",
+                "Lago.Example.com:8480",
+                "lago.example.com.",
+            ] {
+                assert!(guard.allows(host), "{listen}: {host}");
+            }
+            for host in
+                ["evil.example:8480", "lago.example.com.evil.example", "127.0.0.1.evil.example", "", "localhost:80:80"]
+            {
+                assert!(!guard.allows(host), "{listen}: {host}");
+            }
         }
-        assert!(!names_this_host(&headers(&[("host", "evil.example:8480")]), listen));
+        assert!(guard("0.0.0.0:8480", &[]).allows("central:8480"), "the machine's own name");
+        assert!(!guard("127.0.0.1:8480", &[]).allows("central:8480"));
+        let guard = guard("127.0.0.1:8480", &[]);
+        assert!(!lets_in(&guard, &[("host", "localhost"), ("host", "evil.example")]));
     }
 
     #[test]
     fn a_page_of_another_origin_cannot_send() {
-        assert!(is_same_origin(&headers(&[("host", "localhost:1")])));
-        assert!(is_same_origin(&headers(&[("host", "localhost:1"), ("origin", "http://localhost:1")])));
-        assert!(!is_same_origin(&headers(&[("host", "localhost:1"), ("origin", "https://evil.example")])));
-        assert!(!is_same_origin(&headers(&[("host", "localhost:1"), ("origin", "null")])));
+        let guard = guard("127.0.0.1:8480", &[]);
+        assert!(lets_in(&guard, &[("host", "localhost:1")]));
+        assert!(lets_in(&guard, &[("host", "localhost:1"), ("origin", "http://localhost:1")]));
+        assert!(!lets_in(&guard, &[("host", "localhost:1"), ("origin", "https://evil.example")]));
+        assert!(!lets_in(&guard, &[("host", "localhost:1"), ("origin", "null")]));
     }
 }

@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use ribera_core::ingest::{IngestReport, SweepBudget};
+use ribera_core::ingest::{IngestReport, SweepBudget, SweepReport};
 use ribera_storage::batch::MANIFEST_BYTES_MAX;
 use ribera_storage::object::{FolderStore, ObjectPath, list_all};
 use ribera_storage::{Error, Result};
@@ -114,11 +113,18 @@ impl Ingester {
         }
     }
 
-    /// Ingests the manifests that an event body names, at once.
-    pub async fn event(&self, body: Bytes) -> Result<IngestReport> {
-        let report = self.functions.ingest_event(body).await?;
+    /// Ingests the manifests that callers outside name, beside the workers.
+    pub async fn ingest_for_callers(&self, manifests: &[ObjectPath]) -> Result<IngestReport> {
+        let report = self.functions.for_callers().ingest(manifests).await?;
         self.note(&report);
         Ok(report)
+    }
+
+    /// Sweeps once for callers outside.
+    pub async fn sweep_for_callers(&self) -> Result<SweepReport> {
+        let swept = self.functions.for_callers().sweep(&SweepBudget::default()).await?;
+        self.note(&swept.report);
+        Ok(swept)
     }
 
     async fn work(self: Arc<Self>, mut stop: watch::Receiver<bool>) {

@@ -13,8 +13,9 @@ use tokio::signal;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::connections;
 use super::functions::{Functions, millis};
-use super::http;
+use super::http::Routes;
 use super::ingester::Ingester;
 use super::watch::{Heard, Watch};
 use crate::lake::Lake;
@@ -57,16 +58,9 @@ impl Host {
             .await
             .map_err(|error| Error::config(format!("--listen: {listen}: cannot be listened on")).with_source(error))?;
         let address = listener.local_addr()?;
-        let router = http::router(self.ingester.clone(), address);
-        let mut stopped = self.stop.subscribe();
-        self.tasks.spawn(async move {
-            let until = async move {
-                let _ = stopped.wait_for(|stop| *stop).await;
-            };
-            if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(until).await {
-                tracing::error!(%error, "HTTP ended");
-            }
-        });
+        let settings = self.ingester.functions().settings().http.clone();
+        let routes = Arc::new(Routes::new(self.ingester.clone(), address, &settings));
+        self.tasks.spawn(connections::serve(listener, routes, settings, self.stop.subscribe()));
         let events = match Watch::start(store_root) {
             Ok((watch, heard)) => {
                 self.hear(heard);

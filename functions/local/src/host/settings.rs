@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ribera_core::coverage::CoverageSettings;
 use ribera_core::ingest::IngestSettings;
-use ribera_storage::{Error, Result};
+use ribera_storage::{Error, Result, text};
 use serde::{Deserialize, Serialize};
 
 use super::engine::CallLimits;
@@ -18,13 +18,15 @@ pub struct HostSettings {
     pub coverage: CoverageSettings,
     pub call: CallSettings,
     pub schedule: ScheduleSettings,
+    pub http: HttpSettings,
 }
 
 /// What one call may cost.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CallSettings {
-    /// Memory of one call. More: larger batches fit; the machine needs it for each call at once.
+    /// Memory of one call. More: larger batches fit; the machine needs it for each call at once, of
+    /// which callers over HTTP add three at most.
     pub memory_mib_max: u32,
     /// Wall time of one call. More: larger batches fit; a stuck call is noticed later. Calls are
     /// taken for dead after ten minutes, so never more than 540.
@@ -58,6 +60,50 @@ pub struct ScheduleSettings {
 impl Default for ScheduleSettings {
     fn default() -> Self {
         Self { sweep_seconds: 120, coverage_seconds: 900, maintain_seconds: 3600, gather_ms: 15 }
+    }
+}
+
+/// Who may ask over HTTP, and for how long.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HttpSettings {
+    /// Names by which browsers may reach the host, without port. Addresses, `localhost` and, where the host
+    /// listens for other machines, its own name are allowed anyway. Any other name is refused: a page
+    /// elsewhere could make it point here.
+    pub allowed_hosts: Vec<String>,
+    /// Connections at once; further clients wait. More: more slow clients beside quick ones.
+    pub connections_max: u32,
+    /// Until a request's headers have arrived, and until its body has. More: poorer lines; less: a client
+    /// that sends nothing holds a connection for less.
+    pub request_seconds_max: u32,
+}
+
+impl Default for HttpSettings {
+    fn default() -> Self {
+        Self { allowed_hosts: Vec::new(), connections_max: 256, request_seconds_max: 10 }
+    }
+}
+
+impl HttpSettings {
+    pub fn request_time_max(&self) -> Duration {
+        Duration::from_secs(self.request_seconds_max.into())
+    }
+
+    fn validate(&self) -> Result<()> {
+        let Self { allowed_hosts, connections_max, request_seconds_max } = self;
+        let is_name = |name: &&String| {
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+            !name.is_empty() && name.bytes().all(plain)
+        };
+        if let Some(bad) = allowed_hosts.iter().find(|name| !is_name(name)) {
+            return Err(Error::config(format!(
+                "settings: http.allowed_hosts: must be names without scheme and port, got {}",
+                text::quoted(bad)
+            ))
+            .with_hint("allowed_hosts = [\"lago.example.com\"]"));
+        }
+        within("http.connections_max", *connections_max, 1, 65_536)?;
+        within("http.request_seconds_max", *request_seconds_max, 1, 300)
     }
 }
 
@@ -106,13 +152,14 @@ impl HostSettings {
         within("schedule.sweep_seconds", sweep_seconds, 1, 86_400)?;
         within("schedule.coverage_seconds", coverage_seconds, 1, 86_400)?;
         within("schedule.maintain_seconds", maintain_seconds, 1, 86_400)?;
-        within("schedule.gather_ms", gather_ms, 0, 10_000)
+        within("schedule.gather_ms", gather_ms, 0, 10_000)?;
+        self.http.validate()
     }
 }
 
-/// What every verb that runs functions takes.
+/// What every verb that runs the functions takes.
 #[derive(Debug, Clone, Default, clap::Args)]
-pub struct FunctionArgs {
+pub struct ComponentArgs {
     /// Carpeta de los componentes WASM. / Folder of the WASM components.
     #[arg(long, value_name = "DIR", env = "RIBERA_COMPONENTS")]
     pub components: Option<PathBuf>,
@@ -122,6 +169,13 @@ pub struct FunctionArgs {
     /// Ajustes (TOML). / Settings (TOML).
     #[arg(long, value_name = "FILE", env = "RIBERA_SETTINGS_FILE")]
     pub settings: Option<PathBuf>,
+}
+
+/// What a verb takes that may also run them without WASM.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct FunctionArgs {
+    #[command(flatten)]
+    pub component: ComponentArgs,
     /// Sin WASM, solo para medir y depurar: sin aislamiento. / Without WASM, to measure and debug only: no isolation.
     #[arg(long)]
     pub native: bool,
@@ -144,6 +198,8 @@ mod tests {
         assert!(error.message().contains("call.seconds_max: must be 1 to 540, got 3600"), "{error}");
         let error = HostSettings::from_toml("[schedule]\nsweep_minutes = 1").unwrap_err();
         assert!(error.message().contains("sweep_minutes"), "{error}");
+        let error = HostSettings::from_toml("[http]\nallowed_hosts = [\"https://lago.example.com\"]").unwrap_err();
+        assert!(error.message().contains("http.allowed_hosts: must be names"), "{error}");
     }
 
     #[test]

@@ -6,17 +6,18 @@ use jiff::civil::Date;
 use ribera_core::coverage::DayState;
 use ribera_storage::Month;
 
-use super::paint;
 use crate::cli::Lang;
+use crate::terminal::colour::{GREEN, GREY, RED, YELLOW};
+use crate::terminal::paint;
 
 /// The mark of a state and its ANSI colour.
 fn mark(state: DayState) -> (char, u8) {
     match state {
-        DayState::Complete => ('■', 32),
-        DayState::Partial => ('◧', 33),
-        DayState::Missing => ('×', 31),
-        DayState::Pending => ('○', 90),
-        DayState::NotExpected => ('·', 90),
+        DayState::Complete => ('■', GREEN),
+        DayState::Partial => ('◧', YELLOW),
+        DayState::Missing => ('×', RED),
+        DayState::Pending => ('○', GREY),
+        DayState::NotExpected => ('·', GREY),
     }
 }
 

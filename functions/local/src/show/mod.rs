@@ -2,13 +2,14 @@
 
 use std::io::IsTerminal;
 
-use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, LineStyle, Table, TableStyle};
+use comfy_table::{Cell, CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use ribera_core::coverage::{DayState, Light};
-use ribera_storage::Month;
+use ribera_storage::{Month, text};
 
 use crate::cli::Lang;
+use crate::terminal::colour::{GREEN, GREY, RED, YELLOW};
 
 pub mod calendar;
 
@@ -18,7 +19,7 @@ pub fn table(header: &[&str]) -> Table {
     let line = LineStyle::none().fill('─').junction('─');
     table.load_style(TableStyle::new().header_separator(line).bottom_border(line));
     table.set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(header.iter().map(Cell::new));
+    table.set_header(header.iter().map(cell));
     if !std::io::stdout().is_terminal() {
         // Files and pipes get whole lines.
         table.set_content_arrangement(ContentArrangement::Disabled);
@@ -31,8 +32,13 @@ pub fn table_text(table: &Table) -> String {
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 
+/// A cell of one line, whatever its text holds.
+pub fn cell(text: impl ToString) -> Cell {
+    Cell::new(text::line(&text.to_string()))
+}
+
 pub fn right(text: impl ToString) -> Cell {
-    Cell::new(text).set_alignment(CellAlignment::Right)
+    cell(text).set_alignment(CellAlignment::Right)
 }
 
 /// A whole number with its thousands apart: `1.469.307` in Spanish, `1,469,307` in English.
@@ -117,13 +123,13 @@ pub fn core_lang(lang: Lang) -> ribera_core::Lang {
 }
 
 /// A light as a mark that also tells without colour, and its colour.
-pub fn light(lang: Lang, light: Light) -> (String, Color) {
+pub fn light(lang: Lang, light: Light) -> (String, u8) {
     match light {
-        Light::Green => (format!("● {}", lang.pick("verde", "green")), Color::Green),
-        Light::Yellow => (format!("◐ {}", lang.pick("amarillo", "yellow")), Color::Yellow),
-        Light::Red => (format!("○ {}", lang.pick("rojo", "red")), Color::Red),
-        Light::Unknown => (format!("? {}", lang.pick("se desconoce", "unknown")), Color::DarkGrey),
-        Light::Grey => (format!("· {}", lang.pick("gris", "grey")), Color::DarkGrey),
+        Light::Green => (format!("● {}", lang.pick("verde", "green")), GREEN),
+        Light::Yellow => (format!("◐ {}", lang.pick("amarillo", "yellow")), YELLOW),
+        Light::Red => (format!("○ {}", lang.pick("rojo", "red")), RED),
+        Light::Grey => (format!("· {}", lang.pick("gris", "grey")), GREY),
+        Light::Unknown => (format!("? {}", lang.pick("se desconoce", "unknown")), GREY),
     }
 }
 
@@ -136,16 +142,6 @@ pub fn state_name(lang: Lang, state: DayState) -> &'static str {
         DayState::Pending => lang.pick("aún no exigible", "not due yet"),
         DayState::NotExpected => lang.pick("no se espera", "not expected"),
     }
-}
-
-/// `text` in an ANSI colour, if standard output is a terminal.
-pub fn paint(text: &str, code: u8) -> String {
-    if colours() { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
-}
-
-/// Colours are for terminals only, and not for those who set `NO_COLOR`.
-pub fn colours() -> bool {
-    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
 
 #[cfg(test)]

@@ -70,10 +70,10 @@ async fn wasm_and_native_come_to_the_same_coverage() {
     let (lake, _) = block_in_place(|| lake_with_batches(&["s1", "s2"]));
     let wasm = functions(&lake.root(), "").await;
     wasm.sweep(&Default::default()).await.unwrap();
-    let through_wasm = wasm.coverage().await.unwrap();
+    let through_wasm = wasm.coverage().await.unwrap().summaries;
     let args = ribera::host::settings::FunctionArgs { native: true, ..Default::default() };
     let native = ribera::host::functions::Functions::start(&lake.root(), Default::default(), &args).await.unwrap();
-    let mut natively = native.coverage().await.unwrap();
+    let mut natively = native.coverage().await.unwrap().summaries;
     assert_eq!(through_wasm.len(), 1);
     assert_eq!(through_wasm[0].totals.rows, 2 * 15 * 10);
     assert_eq!(through_wasm[0].totals.days.complete, 2 * 15);

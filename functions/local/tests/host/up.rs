@@ -1,7 +1,9 @@
 //! `ribera up` as the real program.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use serde_json::Value;
@@ -9,17 +11,24 @@ use serde_json::Value;
 use crate::fixture::{Lake, january, ventas};
 use crate::{cache_folder, components_given, until};
 
-struct Up {
+pub struct Up {
     child: Child,
     out: BufReader<ChildStdout>,
-    address: String,
+    pub address: String,
+    log: PathBuf,
 }
 
 impl Up {
-    fn start(lake: &Lake, words: &[&str]) -> Self {
-        let mut child = command(lake, &[&["up", "--json", "--listen", "127.0.0.1:0"], words].concat())
+    pub fn start(lake: &Lake, words: &[&str]) -> Self {
+        Self::start_on(lake, "127.0.0.1:0", words)
+    }
+
+    pub fn start_on(lake: &Lake, listen: &str, words: &[&str]) -> Self {
+        let log = lake.path("up.log");
+        let mut child = command(lake, &[&["up", "--json", "--listen", listen], words].concat())
+            .env("RIBERA_LOG", "warn,ribera=debug")
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(File::create(&log).unwrap())
             .spawn()
             .unwrap();
         let mut out = BufReader::new(child.stdout.take().unwrap());
@@ -27,21 +36,21 @@ impl Up {
         out.read_line(&mut line).unwrap();
         let page = serde_json::from_str::<Value>(&line).unwrap()["page"].as_str().unwrap().to_owned();
         let address = page.trim_start_matches("http://").trim_end_matches('/').to_owned();
-        Self { child, out, address }
+        let address = address.replace("0.0.0.0", "127.0.0.1");
+        Self { child, out, address, log }
     }
 
-    fn ask(&self, method: &str, target: &str, more: &str, body: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(&self.address).unwrap();
-        let length = body.len();
-        write!(
-            stream,
-            "{method} {target} HTTP/1.1\r\nconnection: close\r\ncontent-length: {length}\r\n{more}\r\n{body}"
-        )
-        .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
-        (status, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
+    pub fn ask(&self, method: &str, target: &str, more: &str, body: &str) -> (u16, String) {
+        ask(&self.address, method, target, more, body)
+    }
+
+    /// Calls of a function so far that `caller` asked for, as the log says.
+    pub fn calls(&self, function: &str, caller: &str) -> usize {
+        let log = std::fs::read_to_string(&self.log).unwrap();
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines
+            .filter(|line| line["message"] == "called" && line["function"] == function && line["caller"] == caller)
+            .count()
     }
 
     fn signal(&self, name: &str) {
@@ -55,6 +64,23 @@ impl Drop for Up {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Status and body.
+pub fn ask(address: &str, method: &str, target: &str, more: &str, body: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let length = body.len();
+    // A server that refuses a long body may end the connection before all of it is sent.
+    let _ = write!(
+        stream,
+        "{method} {target} HTTP/1.1\r\nconnection: close\r\ncontent-length: {length}\r\n{more}\r\n{body}"
+    );
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let status = status.unwrap_or_else(|| panic!("{method} {target}: {answer:?}"));
+    (status, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
 }
 
 fn command(lake: &Lake, words: &[&str]) -> Command {

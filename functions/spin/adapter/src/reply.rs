@@ -1,6 +1,7 @@
 //! Answers and errors as HTTP.
 
 use http_body_util::{BodyExt, Limited};
+use ribera_core::headers::SECURITY_HEADERS;
 use ribera_core::status;
 use ribera_storage::{Error, ErrorKind, Result};
 use serde::Serialize;
@@ -9,10 +10,6 @@ use spin_sdk::http::{Request, Response};
 
 /// What a component hands to its host.
 pub type HttpReply = Response<String>;
-
-/// Scripts and styles stand in the page itself; nothing else may be loaded or asked.
-const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
-     img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 pub struct Reply {
     status: u16,
@@ -42,12 +39,10 @@ impl Reply {
     }
 
     pub fn into_http(self) -> HttpReply {
-        Response::<()>::builder()
-            .status(self.status)
-            .header("content-type", self.content_type)
-            .header("cache-control", "no-store")
-            .header("x-content-type-options", "nosniff")
-            .header("content-security-policy", CONTENT_SECURITY_POLICY)
+        let response = Response::<()>::builder().status(self.status).header("content-type", self.content_type);
+        SECURITY_HEADERS
+            .into_iter()
+            .fold(response, |response, (name, value)| response.header(name, value))
             .body(self.body)
             .unwrap_or_else(|error| Response::new(error.to_string()))
     }
