@@ -449,7 +449,7 @@ impl World {
 
     /// The rows of a manifest's file, which must have the hash it says.
     pub fn rows(&self, manifest: &Manifest) -> Vec<RecordBatch> {
-        let file = manifest.file;
+        let file = &manifest.file;
         let bytes = self.object(&file.path).expect("the data file came before its manifest");
         let hash: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!((hash, bytes.len() as u64), (file.sha256.clone(), file.bytes));
