@@ -1,7 +1,7 @@
 //! `ribera verify`: proves the lake from its files.
 
 use comfy_table::Cell;
-use ribera_storage::engine::{Engine, VerifyReport, verify};
+use ribera_storage::engine::{Engine, FindingKind, VerifyReport, verify};
 use ribera_storage::{DatasetName, Result};
 use serde_json::json;
 
@@ -71,7 +71,17 @@ fn text(lang: Lang, reports: &[VerifyReport]) -> String {
     let findings: Vec<_> = reports.iter().flat_map(|report| &report.findings).collect();
     let mut lines = vec![show::table_text(&table)];
     for finding in findings.iter().take(FINDINGS_MAX) {
-        lines.push(format!("{}  {}  {}", show::paint(finding.kind.as_str(), 31), finding.path, finding.detail));
+        let kind = show::paint(finding.kind.as_str(), 31);
+        lines.push(format!("{kind}  {}  {}", finding.path.escape_debug(), finding.detail));
+    }
+    for report in reports.iter().filter(|report| report.findings.iter().any(|one| one.kind == FindingKind::ForeignFile)) {
+        // A table is its dataset, or `dataset.shard`.
+        let name = report.table.as_str();
+        let repair = format!("ribera repair {}", name.split_once('.').map_or(name, |(dataset, _)| dataset));
+        lines.push(lang.pick(
+            format!("Otro programa escribió en {name}: {repair}"),
+            format!("Another program wrote to {name}: {repair}"),
+        ));
     }
     lines.push(match findings.len() {
         0 => show::paint(lang.pick("Todo en orden.", "All is well."), 32),
@@ -82,7 +92,7 @@ fn text(lang: Lang, reports: &[VerifyReport]) -> String {
         _ => lang
             .pick(
                 "Los días dañados se recuperan extrayéndolos de nuevo: ribera-agent extract --force",
-                "Damaged days are recovered by extracting them anew: ribera-agent extract --force",
+                "Damaged days are recovered by extracting them again: ribera-agent extract --force",
             )
             .to_owned(),
     });
