@@ -32,7 +32,7 @@ pub struct DatasetTables {
     pub doubtful: Vec<DoubtfulFile>,
 }
 
-/// The versions that a query asks for, by table; a table that is not named is read as it stands.
+/// The versions that a query asks for, by table; a table that is not named is read in its newest version.
 #[derive(Debug, Clone, Default)]
 pub struct Versions {
     by_table: BTreeMap<TableName, u64>,

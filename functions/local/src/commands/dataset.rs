@@ -89,7 +89,7 @@ async fn check(file: &std::path::Path, context: &Context) -> Result<Exit> {
             "none" => lang.pick("igual a la vigente", "the same as the one in force"),
             "settings" => lang.pick("cambia ajustes, no columnas", "it changes settings, no columns"),
             "columns" => lang.pick("agrega o ensancha columnas; los archivos quedan como están", "it adds or widens columns; files stay as they are"),
-            _ => lang.pick("ensancha columnas; `ribera maintain` reescribe los archivos", "it widens columns; `ribera maintain` writes the files anew"),
+            _ => lang.pick("ensancha columnas; `ribera maintain` reescribe los archivos", "it widens columns; `ribera maintain` rewrites the files"),
         };
         let (name, count) = (&dataset.name, dataset.columns.len());
         lang.pick(

@@ -162,7 +162,7 @@ impl Put {
 }
 
 /// Rows and days of `dataset`, as `sql` answers, are those that were put.
-fn check_sql(lake: &Lake, dataset: &DatasetDefinition, put: &Put, measure: &str, told: &str) {
+fn check_sql(lake: &Lake, dataset: &DatasetDefinition, put: &Put, measure: &str, context: &str) {
     let (name, date) = (&dataset.name, dataset.business_date.as_ref().unwrap());
     let expected = put.by_day(measure);
     let rows = format!(
@@ -176,8 +176,8 @@ fn check_sql(lake: &Lake, dataset: &DatasetDefinition, put: &Put, measure: &str,
     );
     for sql in [rows, days] {
         let (answer, code) = lake.json(&["sql", &sql]);
-        assert_eq!(code, 0, "{told}: {answer}");
-        assert_eq!(answer["rows"], json!(expected), "{told}: {sql}");
+        assert_eq!(code, 0, "{context}: {answer}");
+        assert_eq!(answer["rows"], json!(expected), "{context}: {sql}");
     }
     let store = dataset.store_column.as_ref().unwrap();
     let filters = [
@@ -187,7 +187,7 @@ fn check_sql(lake: &Lake, dataset: &DatasetDefinition, put: &Put, measure: &str,
         format!("\"{date}\" IN ('2026-02-01', '2026-02-02')"),
         format!("date_trunc('month', \"{date}\") = '2026-02-01'"),
     ];
-    assert_eq!(counts(lake, name.as_str(), &filters), vec![6; 5], "{told}: {filters:?}");
+    assert_eq!(counts(lake, name.as_str(), &filters), vec![6; 5], "{context}: {filters:?}");
 }
 
 /// The rows that each filter leaves, in one query.
@@ -201,11 +201,11 @@ fn counts(lake: &Lake, table: &str, filters: &[String]) -> Vec<i64> {
 }
 
 /// `verify` finds nothing, `export` has the rows.
-fn check_files(lake: &Lake, told: &str) -> Connection {
+fn check_files(lake: &Lake, context: &str) -> Connection {
     let (report, code) = lake.json(&["verify"]);
-    assert_eq!((code, &report["sound"]), (0, &json!(true)), "{told}: {report}");
+    assert_eq!((code, &report["sound"]), (0, &json!(true)), "{context}: {report}");
     let (answer, code) = lake.json(&["export", "duckdb", "out.duckdb"]);
-    assert_eq!(code, 0, "{told}: {answer}");
+    assert_eq!(code, 0, "{context}: {answer}");
     Connection::open(lake.path("out.duckdb")).unwrap()
 }
 
