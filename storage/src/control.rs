@@ -80,10 +80,15 @@ pub async fn load_stores<S: ObjectStore>(objects: &S) -> Result<Vec<StoreDefinit
 }
 
 /// Publishes a dataset definition; writes nothing when it stands already. A change that the
-/// tables cannot take (see [`evolution`]) is refused with the column and its types.
+/// tables cannot take (see [`evolution`]) is refused with the column and its types; a new dataset
+/// whose name another table has in SQL is refused with the name.
 pub async fn publish_dataset<S: ObjectStore>(objects: &S, dataset: &DatasetDefinition) -> Result<Published> {
     dataset.validate()?;
-    if let Some(latest) = load_published(objects, &dataset.name).await? {
+    let latest = load_published(objects, &dataset.name).await?;
+    if latest.is_none() {
+        dataset.check_new_name()?;
+    }
+    if let Some(latest) = latest {
         if latest == *dataset {
             let number = numbered::latest(objects, &paths::dataset_definitions(&dataset.name)).await?;
             return Ok(Published { number: number.map_or(0, |latest| latest.number), changed: false });

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use duckdb::Connection;
 use jiff::civil::date;
-use ribera_storage::dataset::shipped;
+use ribera_storage::dataset::{DatasetDefinition, shipped};
 use ribera_storage::engine::{Engine, EngineOptions, Planner, Scans, StoreZones, ViewFile, quote_text, view_columns};
 
 const COLUMNS: &str = "date '2017-01-02' + i::INTEGER AS fecha, 's1' AS ubicacion_id, 't' || i AS ticket_id, \
@@ -43,17 +43,45 @@ impl Lake {
             path,
             partition: BTreeMap::from([("store_id".into(), store.into()), ("month".into(), "2017-01".into())]),
             columns: Some(Arc::new(present)),
-            bounds: BTreeMap::new(),
+            dates: Some((date(2017, 1, 1), date(2017, 1, 31))),
+            one_store: false,
             written: 0,
+            unreadable: None,
         }
     }
 
     fn engine(&self, files: &[ViewFile], zones: &StoreZones) -> Engine {
+        self.engine_with(files, zones, false)
+    }
+
+    fn engine_with(&self, files: &[ViewFile], zones: &StoreZones, state_dates: bool) -> Engine {
         let engine = Engine::open(&EngineOptions::new(vec![self.folder.path().to_owned()])).unwrap();
-        engine.define(&shipped("ventas").unwrap().unwrap(), files, zones).unwrap();
+        let ventas = ventas();
+        engine.define(&ventas, files, zones, state_dates).unwrap();
+        engine.define_other_names([&ventas]).unwrap();
         engine.lock().unwrap();
         engine
     }
+
+    /// A file of another month that no reader can read, beside one that can be read.
+    fn broken(&self, store: &str) -> [ViewFile; 2] {
+        let other_month = |name: &str, written: i64| {
+            let mut file = self.file(store, name, 1, true);
+            let path = file.path.replace("month=2017-01", "month=2016-05");
+            std::fs::create_dir_all(std::path::Path::new(&path).parent().unwrap()).unwrap();
+            std::fs::rename(&file.path, &path).unwrap();
+            file.partition.insert("month".into(), "2016-05".into());
+            ViewFile { path, dates: Some((date(2016, 5, 1), date(2016, 5, 31))), written, ..file }
+        };
+        // DuckDB takes names and types from the newest file: it must be readable.
+        let files = [other_month("readable.parquet", 1), other_month("broken.parquet", 0)];
+        std::fs::write(&files[1].path, "no Parquet").unwrap();
+        files
+    }
+}
+
+fn ventas() -> DatasetDefinition {
+    shipped("ventas").unwrap().unwrap()
 }
 
 fn zones() -> StoreZones {
@@ -199,4 +227,84 @@ fn an_unknown_table_is_an_error_that_names_it() {
     let planner = planner();
     let error = planner.scans("SELECT * FROM venta").unwrap_err();
     assert!(error.message().contains("venta"), "{error}");
+}
+
+#[test]
+fn a_filter_on_store_month_or_date_opens_no_file_that_it_excludes() {
+    let lake = Lake::new();
+    let files = [&lake.broken("s2")[..], &[lake.file("s1", "a.parquet", 9, true)]].concat();
+    for filter in [
+        "store_id = 's1'",
+        "month = '2017-01'",
+        "month > '2016-12'",
+        "fecha = '2017-01-05'",
+        "fecha >= '2017-01-01'",
+        "fecha > date '2017-02-01' - interval 31 day",
+        "fecha BETWEEN '2017-01-02' AND '2017-01-20'",
+        "date_trunc('month', fecha) = '2017-01-01'",
+    ] {
+        let sql = format!("SELECT count(*) > 0 FROM ventas WHERE {filter}");
+        assert_eq!(texts(&answer(&lake.engine_with(&files, &zones(), true), &sql)[0]), ["true"], "{filter}");
+    }
+    let all = lake.engine_with(&files, &zones(), true);
+    assert!(all.ask("SELECT sum(total) FROM ventas").unwrap().each_row(|_| Ok(())).is_err(), "it is really broken");
+}
+
+#[test]
+fn what_is_thought_of_the_filters_changes_no_answer() {
+    let lake = Lake::new();
+    let files = [
+        lake.file("s1", "a.parquet", 9, true),
+        ViewFile { dates: None, ..lake.file("s1", "b.parquet", 40, true) },
+        lake.file("s2", "c.parquet", 3, false),
+    ];
+    let (plain, stated) = (lake.engine_with(&files, &zones(), false), lake.engine_with(&files, &zones(), true));
+    for sql in [
+        "SELECT store_id, month, fecha, count(*), sum(total) FROM ventas GROUP BY ALL ORDER BY ALL",
+        "SELECT count(*) FROM ventas WHERE fecha IN ('2017-01-03', '2017-02-05', '2018-01-01')",
+        "SELECT count(*) FROM ventas WHERE NOT fecha = '2017-01-03'",
+        "SELECT count(*) FROM ventas WHERE fecha = '2017-01-03' OR store_id = 's2' OR month IS NULL",
+        "SELECT count(*) FROM ventas a JOIN ventas b USING (fecha) WHERE a.store_id < b.store_id",
+        "SELECT max(fecha) FROM ventas WHERE fecha < (SELECT max(fecha) FROM ventas)",
+    ] {
+        assert_eq!(answer(&plain, sql), answer(&stated, sql), "{sql}");
+    }
+}
+
+#[test]
+fn a_table_that_the_plan_forgot_fails_when_it_is_read() {
+    let engine = Engine::open(&EngineOptions::new(Vec::new())).unwrap();
+    let ventas = ventas();
+    engine.define_unread(&ventas).unwrap();
+    engine.define_unread_days(&ventas).unwrap();
+    engine.define_other_names([&ventas]).unwrap();
+    for sql in [
+        "SELECT count(*) FROM ventas",
+        "SELECT sum(total) FROM ventas_raw WHERE store_id = 's1'",
+        "SELECT 1 WHERE EXISTS (FROM ventas_days)",
+        "SELECT max(fecha) FROM ventas_days",
+        "SELECT i, (SELECT count(*) FROM ventas WHERE linea = i) FROM range(3) r(i)",
+        "FROM ventas LIMIT 1",
+        "SELECT count(*) FROM ventas WHERE cliente_id IS NULL AND total > 5 AND month IN ('2017-01', '2017-02')",
+    ] {
+        let error = engine.ask(sql).and_then(|answer| answer.each_row(|_| Ok(()))).unwrap_err();
+        assert!(error.message().contains("was not loaded"), "{sql}: {error}");
+    }
+    let described = engine.rows("SELECT column_name FROM (DESCRIBE ventas)").unwrap();
+    assert_eq!(described.len(), view_columns(&ventas).len());
+}
+
+#[test]
+fn files_outside_the_folder_of_their_partition_are_read_with_the_values_of_the_log() {
+    let lake = Lake::new();
+    let mut moved = lake.file("s1", "a.parquet", 2, true);
+    let path = lake.folder.path().join("ventas/elsewhere.parquet").display().to_string();
+    std::fs::rename(&moved.path, &path).unwrap();
+    moved.path = path;
+    let mut homeless = lake.file("s9", "b.parquet", 1, true);
+    homeless.partition.clear();
+    let engine = lake.engine(&[moved, homeless], &zones());
+    let rows = answer(&engine, "SELECT store_id, month, count(*) FROM ventas GROUP BY ALL ORDER BY 3");
+    assert_eq!(texts(&rows[0]), ["NULL", "NULL", "1"]);
+    assert_eq!(texts(&rows[1]), ["s1", "2017-01", "2"]);
 }

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use ribera_storage::control::{self, Settings};
 use ribera_storage::dataset::DatasetDefinition;
 use ribera_storage::delta::{Snapshot, Table};
-use ribera_storage::engine::{EngineOptions, StoreZones};
+use ribera_storage::engine::{DoubtfulFile, EngineOptions, StoreZones, doubtful_files};
 use ribera_storage::object::FolderStore;
 use ribera_storage::ports::{Ports, Random as _};
 use ribera_storage::store::StoreDefinition;
@@ -31,7 +31,14 @@ pub struct Lake {
 #[derive(Debug)]
 struct PrivateFolder(PathBuf);
 
-/// The versions that a query asks for, by table; a table that is not named is read as it stands.
+/// A dataset's tables as a command read them.
+pub struct DatasetTables {
+    /// One for each table that was ever written.
+    pub snapshots: Vec<Snapshot>,
+    pub doubtful: Vec<DoubtfulFile>,
+}
+
+/// The versions that a query asks for, by table; a table that is not named is read in its newest version.
 #[derive(Debug, Clone, Default)]
 pub struct Versions {
     by_table: BTreeMap<TableName, u64>,
@@ -90,6 +97,22 @@ impl Lake {
             zones.add(store.id.clone(), &store.time_zone);
         }
         zones
+    }
+
+    /// The snapshots of every dataset that `is_wanted`, with the files whose log record cannot be
+    /// trusted.
+    pub async fn tables_of(
+        &self,
+        is_wanted: impl Fn(&DatasetDefinition) -> bool,
+        versions: &Versions,
+    ) -> Result<BTreeMap<DatasetName, DatasetTables>> {
+        let mut tables = BTreeMap::new();
+        for dataset in self.datasets.iter().filter(|dataset| is_wanted(dataset)) {
+            let snapshots = self.snapshots(&dataset.name, versions).await?;
+            let doubtful = snapshots.iter().flat_map(|snapshot| doubtful_files(snapshot, dataset)).collect();
+            tables.insert(dataset.name.clone(), DatasetTables { snapshots, doubtful });
+        }
+        Ok(tables)
     }
 
     /// The folder of the object store, absolute.

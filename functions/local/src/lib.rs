@@ -4,6 +4,7 @@
 
 pub mod cli;
 pub mod commands;
+mod evidence;
 pub mod host;
 pub mod lake;
 pub mod logs;

@@ -1,16 +1,13 @@
-//! Maintenance of the lake: compaction proved by DuckDB, checkpoints, vacuum. What `ribera
-//! maintain` and the schedule of `ribera up` call.
-
-use std::path::Path;
+//! Maintenance of the lake: compaction, checkpoints, vacuum. `ribera maintain` and the schedule of
+//! `ribera up` call it.
 
 use jiff::SignedDuration;
 use jiff::tz::TimeZone;
 use ribera_storage::dataset::DatasetDefinition;
-use ribera_storage::delta::{CompactionGroup, Snapshot, Table, VACUUM_RETENTION, compaction_plan};
-use ribera_storage::engine::{Engine, merge};
+use ribera_storage::delta::{Snapshot, Table, VACUUM_RETENTION, compaction_plan};
 use ribera_storage::object::{FolderStore, store_now};
 use ribera_storage::ports::{Clock, Random};
-use ribera_storage::{Error, Result, TableName, ledger};
+use ribera_storage::{Error, ErrorKind, Result, TableName, ledger, retention};
 use serde::Serialize;
 
 use crate::lake::Lake;
@@ -32,12 +29,34 @@ pub struct TableMaintenance {
     pub files_before: u64,
     pub files_after: u64,
     pub rows_merged: u64,
-    /// Store-days whose rows, sums and values were proved.
+    /// Store-days whose rows and sums were proved.
     pub units_proved: u64,
-    /// The version a checkpoint was written of.
+    /// Why partitions were left alone: their files are not what the log says.
+    pub failures: Vec<String>,
+    /// The version that a checkpoint was written for.
     pub checkpoint: Option<u64>,
     pub files_deleted: u64,
     pub bytes_deleted: u64,
+}
+
+impl TableMaintenance {
+    /// Nothing is done yet.
+    fn of(table: TableName) -> Self {
+        Self {
+            table,
+            migrated: false,
+            groups: 0,
+            groups_overtaken: 0,
+            files_before: 0,
+            files_after: 0,
+            rows_merged: 0,
+            units_proved: 0,
+            failures: Vec::new(),
+            checkpoint: None,
+            files_deleted: 0,
+            bytes_deleted: 0,
+        }
+    }
 }
 
 /// Maintains every table of `lake`, one dataset after another. `progress` hears the table, the
@@ -50,9 +69,16 @@ pub async fn maintain(
     let mut all = Vec::new();
     for dataset in &lake.datasets {
         for name in lake.settings.tables(&dataset.name)? {
-            let table = lake.table(&name);
-            if let Some(snapshot) = table.load().await? {
-                all.push(maintain_table(lake, &table, dataset, snapshot, dry_run, &mut progress).await?);
+            let mut done = TableMaintenance::of(name);
+            match maintain_table(lake, dataset, dry_run, &mut done, &mut progress).await {
+                Ok(true) => all.push(done),
+                Ok(false) => {}
+                // What one table holds does not keep the next one from its turn.
+                Err(error) if error.kind() == ErrorKind::Data => {
+                    done.failures.push(failure(error));
+                    all.push(done);
+                }
+                Err(error) => return Err(error),
             }
         }
     }
@@ -60,53 +86,30 @@ pub async fn maintain(
         let horizon =
             SystemClock.now().checked_sub(RUNS_KEPT).map_err(|error| Error::bug("horizon").with_source(error))?;
         ledger::prune_runs(&lake.objects, horizon).await?;
+        let now = store_now(&lake.objects, &SystemRandom.fresh_name()).await?;
+        retention::delete(&lake.objects, &retention::plan(&lake.objects, now).await?).await?;
     }
     Ok(all)
 }
 
+/// False when the table was never written.
 async fn maintain_table(
     lake: &Lake,
-    table: &Table<'_, FolderStore>,
     dataset: &DatasetDefinition,
-    mut snapshot: Snapshot,
     dry_run: bool,
+    done: &mut TableMaintenance,
     progress: &mut impl FnMut(&TableName, u64, u64),
-) -> Result<TableMaintenance> {
-    let mut done = TableMaintenance {
-        table: table.name().clone(),
-        migrated: false,
-        groups: 0,
-        groups_overtaken: 0,
-        files_before: snapshot.file_count() as u64,
-        files_after: 0,
-        rows_merged: 0,
-        units_proved: 0,
-        checkpoint: None,
-        files_deleted: 0,
-        bytes_deleted: 0,
-    };
+) -> Result<bool> {
+    let table = lake.table(&done.table);
+    let Some(mut snapshot) = table.load().await? else { return Ok(false) };
+    done.files_before = snapshot.file_count() as u64;
     if !dry_run && table.migrate(lake.ports(), dataset).await? {
         done.migrated = true;
         table.refresh(&mut snapshot).await?;
     }
-    let today = SystemClock.now().to_zoned(TimeZone::UTC).date();
-    let groups = compaction_plan(&snapshot, today)?;
-    let scratch = Scratch::new()?;
-    for (index, group) in groups.iter().enumerate() {
-        let merged = dry_run || compact(lake, table, dataset, &snapshot, group, &scratch.0).await?;
-        if merged {
-            done.groups += 1;
-            done.rows_merged += group.rows;
-            done.units_proved += group.units.len() as u64;
-        } else {
-            done.groups_overtaken += 1;
-        }
-        progress(table.name(), index as u64 + 1, groups.len() as u64);
-    }
-    if dry_run {
-        let merged: u64 = groups.iter().map(|group| group.files.len() as u64 - 1).sum();
-        done.files_after = done.files_before.saturating_sub(merged);
-    } else {
+    done.files_after = done.files_before;
+    compact_all(lake, &table, dataset, &snapshot, dry_run, done, progress).await?;
+    if !dry_run {
         table.refresh(&mut snapshot).await?;
         done.files_after = snapshot.file_count() as u64;
         done.checkpoint = table.checkpoint(lake.ports()).await?;
@@ -119,48 +122,51 @@ async fn maintain_table(
             table.delete_objects(&plan).await?;
         }
     }
-    Ok(done)
+    Ok(true)
 }
 
-/// False when a batch came first.
-async fn compact(
+/// Merges the small files of each partition. A file that is not what the log says leaves its partition
+/// alone, not the table.
+async fn compact_all(
     lake: &Lake,
     table: &Table<'_, FolderStore>,
     dataset: &DatasetDefinition,
     snapshot: &Snapshot,
-    group: &CompactionGroup,
-    scratch: &Path,
-) -> Result<bool> {
-    let folder = scratch.join(SystemRandom.fresh_name());
-    std::fs::create_dir_all(&folder)?;
-    let mut options = lake.engine_options()?;
-    options.folders.push(folder.clone());
-    let merged = {
-        let engine = Engine::open(&options)?;
-        merge(&engine, snapshot, dataset, group, &lake.root()?, &folder)
+    dry_run: bool,
+    done: &mut TableMaintenance,
+    progress: &mut impl FnMut(&TableName, u64, u64),
+) -> Result<()> {
+    let today = SystemClock.now().to_zoned(TimeZone::UTC).date();
+    let groups = match compaction_plan(snapshot, today) {
+        Err(error) if error.kind() == ErrorKind::Data => {
+            done.failures.push(failure(error));
+            Vec::new()
+        }
+        groups => groups?,
     };
-    std::fs::remove_dir_all(&folder)?;
-    let mut files = Vec::new();
-    for file in merged? {
-        files.push(table.put_file(lake.ports(), &group.partition, &file).await?);
+    for (index, group) in groups.iter().enumerate() {
+        let merged = if dry_run { Ok(true) } else { table.compact(lake.ports(), dataset, group).await };
+        match merged {
+            Ok(true) => {
+                done.groups += 1;
+                done.files_after = done.files_after.saturating_sub(group.files.len() as u64 - 1);
+                done.rows_merged += group.rows;
+                done.units_proved += group.units.len() as u64;
+            }
+            Ok(false) => done.groups_overtaken += 1,
+            Err(error) if error.kind() == ErrorKind::Data => done.failures.push(failure(error)),
+            Err(error) => return Err(error),
+        }
+        progress(table.name(), index as u64 + 1, groups.len() as u64);
     }
-    table.commit_compaction(lake.ports(), group, files).await
+    for failure in &done.failures {
+        tracing::warn!(table = %table.name(), %failure, "a partition was left alone");
+    }
+    Ok(())
 }
 
-/// A folder of this process that goes when it is dropped.
-struct Scratch(std::path::PathBuf);
-
-impl Scratch {
-    fn new() -> Result<Self> {
-        let folder = std::env::temp_dir().join(format!("ribera-maintain-{}", SystemRandom.fresh_name()));
-        std::fs::create_dir_all(&folder)?;
-        Ok(Self(folder))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // What is left in a temporary folder does no harm.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+/// What an operator reads about a failure, with the command that says more.
+fn failure(error: Error) -> String {
+    let error = if error.hint().is_none() { error.with_hint("ribera verify") } else { error };
+    error.to_string()
 }

@@ -12,12 +12,16 @@ mod coverage;
 mod days;
 #[path = "operator/definitions.rs"]
 mod definitions;
+#[path = "operator/doubt.rs"]
+mod doubt;
 #[path = "operator/export.rs"]
 mod export;
 #[path = "operator/hostile_text.rs"]
 mod hostile_text;
 #[path = "operator/maintain.rs"]
 mod maintain;
+#[path = "operator/names.rs"]
+mod names;
 #[path = "operator/quarantine.rs"]
 mod quarantine;
 #[path = "operator/sql.rs"]

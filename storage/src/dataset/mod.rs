@@ -10,6 +10,7 @@ use crate::ids::DatasetName;
 mod check;
 mod column;
 pub mod evolution;
+mod names;
 mod schema;
 mod shipped;
 mod validate;

@@ -136,7 +136,7 @@ impl DatasetDefinition {
         }
     }
 
-    fn bad<T>(&self, field: &str, rule: &str, got: &str) -> Result<T> {
+    pub(super) fn bad<T>(&self, field: &str, rule: &str, got: &str) -> Result<T> {
         Err(Error::config(format!("dataset {}: {field}: {rule}, got {got:?}", self.name)))
     }
 }

@@ -1,21 +1,23 @@
-//! The days of a dataset: a small table beside its rows, made of what the log itself says of each
+//! The days of a dataset: a small table beside its rows, made of what the log says about each
 //! store-day (rows, and the exact sum of each audited column). No data file is opened for it.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
+use duckdb::appender_params_from_iter;
 use duckdb::types::Value;
-use duckdb::{Appender, appender_params_from_iter};
 use jiff::civil::{Date, date};
 
-use super::predicate::{Bounds, Literal};
 use super::resolve::{fill_columns, view_file};
-use super::view::{Purpose, ViewColumn, ViewFile, files_sql, partition_column, quote_name, quote_text, view_columns};
+use super::view::{
+    Purpose, ViewColumn, ViewFile, files_sql, partition_column, quote_name, quote_text, unread_sql, view_columns,
+};
 use super::{Engine, engine_error};
 use crate::batch::Facts;
 use crate::dataset::{ColumnType, DAYS_SUFFIX, DatasetDefinition, DatasetKind};
 use crate::decimal::ExactDecimal;
 use crate::delta::{Snapshot, UnitTag};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ids::Unit;
 
 const EPOCH: Date = date(1970, 1, 1);
@@ -34,12 +36,12 @@ pub fn days_columns(dataset: &DatasetDefinition) -> Vec<ViewColumn> {
     let mut columns: Vec<ViewColumn> = dataset.partition_columns().into_iter().map(partition_column).collect();
     columns.extend(dataset.business_date.as_deref().and_then(titled));
     columns.push(ViewColumn {
-        name: count_name(dataset).to_owned(),
+        name: count_name(dataset),
         sql_type: "BIGINT".to_owned(),
         title_es: "Filas".to_owned(),
         title_en: "Rows".to_owned(),
     });
-    for name in &dataset.audit_sums {
+    for name in measures(dataset) {
         let sum = titled(name).map(|column| ViewColumn {
             sql_type: sum_type(dataset, name),
             title_es: format!("Suma de {}", lower_first(&column.title_es)),
@@ -60,55 +62,73 @@ pub(super) fn days_table_sql(dataset: &DatasetDefinition) -> Option<String> {
 }
 
 impl Engine {
-    /// Makes the dataset's table of days, if it has one, from the live files of `snapshots` that
-    /// `wanted` says yes to. Days whose sums the log lacks (a measure that is summed only since a
-    /// later version of the definition, a file of another writer) are counted from their rows.
-    pub fn define_days(
-        &self,
-        dataset: &DatasetDefinition,
-        snapshots: &[Snapshot],
-        root: &Path,
-        wanted: impl Fn(&ViewFile) -> bool,
-    ) -> Result<()> {
+    /// Makes the dataset's table of days, if it has one, from the live files of `snapshots`. Days
+    /// that the log does not tell are counted from their rows: a measure that is summed only since a
+    /// later version of the definition, a file of another program, a tag that cannot be read.
+    pub fn define_days(&self, dataset: &DatasetDefinition, snapshots: &[Snapshot], root: &Path) -> Result<()> {
         let (Some(name), Some(create)) = (days_name(dataset), days_table_sql(dataset)) else { return Ok(()) };
         self.execute(&create)?;
         if snapshots.is_empty() {
             return Ok(());
         }
         self.execute(&staging_sql(dataset))?;
-        let root = std::path::absolute(root)?;
-        let mut uncounted = Vec::new();
-        let mut appender = self
-            .connection
-            .appender_to_catalog_and_db(STAGING, "temp", "main")
-            .map_err(|error| engine_error("days", error))?;
-        for snapshot in snapshots {
-            for add in snapshot.files() {
-                let mut file = view_file(add, &add.object_path(snapshot.table())?, dataset, &root)?;
-                let units = add.units()?;
-                file.bounds.extend(day_bounds(dataset, &units));
-                if !wanted(&file) {
-                    continue;
-                }
-                let counted = !units.is_empty() && units.iter().all(|tag| is_counted(dataset, &tag.facts));
-                for tag in units.iter().filter(|tag| counted || tag.facts.rows == 0) {
-                    append(&mut appender, dataset, &file, tag)?;
-                }
-                if !counted {
-                    uncounted.push(file);
-                }
-            }
-        }
-        appender.flush().map_err(|error| engine_error("days", error))?;
-        drop(appender);
+        let mut uncounted = self.stage_days(dataset, snapshots, &std::path::absolute(root)?)?;
         let insert = |select: &str| self.execute(&format!("INSERT INTO {} {select}", quote_name(&name)));
         insert(&staged_sql(dataset))?;
         self.execute(&format!("DROP TABLE temp.{STAGING}"))?;
         if uncounted.is_empty() {
             return Ok(());
         }
-        fill_columns(dataset, &mut uncounted)?;
+        fill_columns(dataset, &mut uncounted);
         insert(&counting_sql(dataset, &uncounted))
+    }
+
+    /// Stands for the table of days of a query that is thought not to read it.
+    pub fn define_unread_days(&self, dataset: &DatasetDefinition) -> Result<()> {
+        let Some(name) = days_name(dataset) else { return Ok(()) };
+        self.execute(&format!("CREATE VIEW {} AS {}", quote_name(&name), unread_sql(&name, &days_columns(dataset))))
+    }
+
+    /// Appends what the log tells to the staging table. Returns the files whose rows must be
+    /// counted.
+    fn stage_days(&self, dataset: &DatasetDefinition, snapshots: &[Snapshot], root: &Path) -> Result<Vec<ViewFile>> {
+        let failed = |error| engine_error("days", error);
+        let mut uncounted = Vec::new();
+        let mut appender = self.connection.appender_to_catalog_and_db(STAGING, "temp", "main").map_err(failed)?;
+        for snapshot in snapshots {
+            for add in snapshot.files() {
+                let Some(file) = view_file(add, snapshot.table(), dataset, root)? else { continue };
+                let known = known_days(dataset, &file, &add.units().unwrap_or_default());
+                for cells in known.rows {
+                    appender
+                        .append_row(appender_params_from_iter(cells))
+                        .map_err(|error| failed(error).context(&file.path))?;
+                }
+                if !known.all {
+                    uncounted.push(file);
+                }
+            }
+        }
+        appender.flush().map_err(failed)?;
+        Ok(uncounted)
+    }
+}
+
+/// What the tags of a file tell of its days.
+struct KnownDays {
+    /// Cells of the staging table.
+    rows: Vec<Vec<Value>>,
+    /// Every day with rows is among them.
+    all: bool,
+}
+
+fn known_days(dataset: &DatasetDefinition, file: &ViewFile, units: &[UnitTag]) -> KnownDays {
+    let counted = !units.is_empty() && units.iter().all(|tag| is_counted(dataset, &tag.facts));
+    // A day without rows cannot be counted from rows.
+    let kept = units.iter().filter(|tag| counted || tag.facts.rows == 0);
+    match kept.map(|tag| cells(dataset, file, tag)).collect() {
+        Some(rows) => KnownDays { rows, all: counted },
+        None => KnownDays { rows: Vec::new(), all: false },
     }
 }
 
@@ -116,10 +136,14 @@ impl Engine {
 /// decimals from text.
 const STAGING: &str = "ribera_days_staging";
 
+/// Columns of the staging table. No column of a dataset has these names: they contain a blank.
+const DAY: &str = "\"business day\"";
+const ROWS: &str = "\"row count\"";
+
 fn staging_sql(dataset: &DatasetDefinition) -> String {
     let partitions = dataset.partition_columns().into_iter().map(|name| format!("{} VARCHAR", quote_name(&name)));
-    let sums = dataset.audit_sums.iter().map(|name| format!("{} HUGEINT", quote_name(name)));
-    let columns = partitions.chain(["\"Day\" DATE".to_owned(), "\"Rows\" BIGINT".to_owned()]).chain(sums);
+    let sums = measures(dataset).into_iter().map(|name| format!("{} HUGEINT", quote_name(name)));
+    let columns = partitions.chain([format!("{DAY} DATE"), format!("{ROWS} BIGINT")]).chain(sums);
     format!("CREATE TEMP TABLE {STAGING} ({})", columns.collect::<Vec<_>>().join(", "))
 }
 
@@ -127,27 +151,15 @@ fn staging_sql(dataset: &DatasetDefinition) -> String {
 /// whole number 1 inside, is the same digits with the point in its place.
 fn staged_sql(dataset: &DatasetDefinition) -> String {
     let partitions = dataset.partition_columns().into_iter().map(|name| quote_name(&name));
-    let sums = dataset.audit_sums.iter().map(|name| {
+    let sums = measures(dataset).into_iter().map(|name| {
         let whole = format!("CAST({} AS DECIMAL(38,0))", quote_name(name));
         match usize::from(sum_scale(dataset, name)) {
             0 => whole,
             scale => format!("{whole} * CAST('0.{:0>scale$}' AS DECIMAL({scale},{scale}))", 1),
         }
     });
-    let columns = partitions.chain(["\"Day\"".to_owned(), "\"Rows\"".to_owned()]).chain(sums);
+    let columns = partitions.chain([DAY.to_owned(), ROWS.to_owned()]).chain(sums);
     format!("SELECT {} FROM temp.{STAGING}", columns.collect::<Vec<_>>().join(", "))
-}
-
-/// Of the business date, over all units: days without rows are not in the file's statistics.
-fn day_bounds(dataset: &DatasetDefinition, units: &[UnitTag]) -> Option<(String, Bounds)> {
-    let days = || {
-        units.iter().filter_map(|tag| match tag.unit {
-            Unit::Day(day) => Some(day),
-            _ => None,
-        })
-    };
-    let bounds = (Literal::Date(days().min()?), Literal::Date(days().max()?));
-    Some((dataset.business_date.clone()?, bounds))
 }
 
 /// Whether the facts have every measure. Without rows every sum is 0.
@@ -155,41 +167,36 @@ fn is_counted(dataset: &DatasetDefinition, facts: &Facts) -> bool {
     facts.rows == 0 || dataset.audit_sums.iter().all(|name| facts.sums.contains_key(name))
 }
 
-fn append(appender: &mut Appender<'_>, dataset: &DatasetDefinition, file: &ViewFile, tag: &UnitTag) -> Result<()> {
-    let Unit::Day(day) = tag.unit else {
-        return Err(Error::data(format!("{}: its units must be days, got {}", file.path, tag.unit)));
-    };
+/// A row of the staging table; `None` when a value of the tag does not fit it.
+fn cells(dataset: &DatasetDefinition, file: &ViewFile, tag: &UnitTag) -> Option<Vec<Value>> {
+    let Unit::Day(day) = tag.unit else { return None };
     let partition = dataset.partition_columns().into_iter().map(|name| match file.partition.get(&name) {
         Some(value) => Value::Text(value.clone()),
         None => Value::Null,
     });
-    let number = i32::try_from(day.duration_since(EPOCH).as_hours() / 24);
-    let number = number.map_err(|_| Error::data(format!("{}: {day}: out of range", file.path)))?;
-    let rows = i64::try_from(tag.facts.rows)
-        .map_err(|_| Error::data(format!("{}: {day}: has {} rows", file.path, tag.facts.rows)))?;
-    let sums = dataset.audit_sums.iter().map(|name| {
+    let number = i32::try_from(day.duration_since(EPOCH).as_hours() / 24).ok()?;
+    let rows = i64::try_from(tag.facts.rows).ok()?;
+    let mut cells: Vec<Value> = partition.chain([Value::Date32(number), Value::BigInt(rows)]).collect();
+    for name in measures(dataset) {
         let sum = tag.facts.sums.get(name).copied().unwrap_or(ExactDecimal::ZERO);
-        let scale = sum_scale(dataset, name);
-        let whole = sum.rescale(scale).ok_or_else(|| {
-            Error::data(format!("{}: {day}: sum of {name}: must have {scale} fraction digits, got {sum}", file.path))
-        })?;
-        Ok(Value::HugeInt(whole.unscaled()))
-    });
-    let known = partition.chain([Value::Date32(number), Value::BigInt(rows)]).map(Ok);
-    let cells = known.chain(sums).collect::<Result<Vec<_>>>()?;
-    appender
-        .append_row(appender_params_from_iter(cells))
-        .map_err(|error| engine_error("days", error).context(&file.path))
+        cells.push(Value::HugeInt(sum.rescale(sum_scale(dataset, name))?.unscaled()));
+    }
+    Some(cells)
 }
 
-/// The same columns, counted from rows; NULL adds nothing to a sum.
+/// The audited columns, each once.
+fn measures(dataset: &DatasetDefinition) -> Vec<&str> {
+    let mut seen = BTreeSet::new();
+    dataset.audit_sums.iter().map(String::as_str).filter(|name| seen.insert(*name)).collect()
+}
+
+/// The columns of the table of days, counted from rows; NULL adds nothing to a sum.
 fn counting_sql(dataset: &DatasetDefinition, files: &[ViewFile]) -> String {
     let partitions = dataset.partition_columns();
     let keys: Vec<String> =
         partitions.iter().map(String::as_str).chain(dataset.business_date.as_deref()).map(quote_name).collect();
-    let sums = dataset
-        .audit_sums
-        .iter()
+    let sums = measures(dataset)
+        .into_iter()
         .map(|name| format!("CAST(coalesce(sum({}), 0) AS {})", quote_name(name), sum_type(dataset, name)));
     let columns: Vec<String> = keys.iter().cloned().chain(["count(*)".to_owned()]).chain(sums).collect();
     format!(
@@ -200,9 +207,14 @@ fn counting_sql(dataset: &DatasetDefinition, files: &[ViewFile]) -> String {
     )
 }
 
-/// `rows`, unless a measure has that name.
-fn count_name(dataset: &DatasetDefinition) -> &'static str {
-    if dataset.audit_sums.iter().any(|name| name == "rows") { "row_count" } else { "rows" }
+/// `rows`, unless another column of the table of days has that name.
+fn count_name(dataset: &DatasetDefinition) -> String {
+    let taken = |name: &str| {
+        dataset.business_date.as_deref() == Some(name) || dataset.audit_sums.iter().any(|column| column == name)
+    };
+    let numbered = (2..).map(|number| format!("row_count_{number}"));
+    let mut names = ["rows".to_owned(), "row_count".to_owned()].into_iter().chain(numbered);
+    names.find(|name| !taken(name)).unwrap_or_default()
 }
 
 /// The type that a sum of the column has in SQL as well.

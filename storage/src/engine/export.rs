@@ -4,8 +4,9 @@
 use std::path::Path;
 
 use super::days::{days_columns, days_comment_sql, days_name};
+use super::resolve::utf8;
 use super::view::{StoreZones, ViewColumn, ViewFile, quote_name, quote_text, select_sql, view_columns};
-use super::{Engine, EngineOptions, other_name};
+use super::{Engine, EngineOptions, other_names};
 use crate::dataset::DatasetDefinition;
 use crate::delta::Snapshot;
 use crate::error::{Error, Result};
@@ -74,10 +75,13 @@ fn write(
     progress: &mut impl FnMut(&str, u64),
 ) -> Result<()> {
     let engine = Engine::open(options)?;
-    engine.execute(&format!("ATTACH {} AS lake_export; USE lake_export;", quote_text(&file.display().to_string())))?;
+    engine.execute(&format!("ATTACH {} AS lake_export; USE lake_export;", quote_text(&utf8(file)?)))?;
     for one in datasets {
         write_rows(&engine, one, zones, progress)?;
         write_days(&engine, one, root, progress)?;
+    }
+    for (other, name) in other_names(datasets.iter().map(|one| one.dataset)) {
+        engine.execute(&format!("CREATE VIEW {} AS SELECT * FROM {}", quote_name(other), quote_name(name)))?;
     }
     for table in tables {
         write_table(&engine, table)?;
@@ -92,13 +96,10 @@ fn write_rows(
     progress: &mut impl FnMut(&str, u64),
 ) -> Result<()> {
     let name = dataset.name.as_str();
-    engine.execute(&format!("CREATE TABLE {} AS {}", quote_name(name), select_sql(dataset, files, zones)))?;
+    engine.execute(&format!("CREATE TABLE {} AS {}", quote_name(name), select_sql(dataset, files, zones, false)))?;
     comment_columns(engine, name, view_columns(dataset))?;
     let title = format!("{} / {}", dataset.titles.es, dataset.titles.en);
     engine.execute(&format!("COMMENT ON TABLE {} IS {}", quote_name(name), quote_text(&title)))?;
-    if let Some(other) = other_name(name) {
-        engine.execute(&format!("CREATE VIEW {} AS SELECT * FROM {}", quote_name(other), quote_name(name)))?;
-    }
     progress(name, row_count(engine, name)?);
     Ok(())
 }
@@ -110,7 +111,7 @@ fn write_days(
     progress: &mut impl FnMut(&str, u64),
 ) -> Result<()> {
     let (Some(name), Some(comment)) = (days_name(dataset), days_comment_sql(dataset)) else { return Ok(()) };
-    engine.define_days(dataset, snapshots, root, |_| true)?;
+    engine.define_days(dataset, snapshots, root)?;
     comment_columns(engine, &name, days_columns(dataset))?;
     engine.execute(&comment)?;
     progress(&name, row_count(engine, &name)?);

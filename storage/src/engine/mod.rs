@@ -12,7 +12,6 @@ use duckdb::{Config, Connection};
 use crate::dataset::DatasetDefinition;
 use crate::error::{Error, Result};
 
-mod compact;
 mod days;
 mod export;
 mod predicate;
@@ -22,15 +21,16 @@ mod scans;
 mod verify;
 mod view;
 
-pub use compact::merge;
 pub use days::{days_columns, days_name};
 pub use export::{ExportDataset, ExportTable, export};
-pub use predicate::{Bounds, Literal};
 pub use query::{Answer, AnswerColumn, Planner};
-pub use resolve::view_files;
+pub use resolve::{Doubt, DoubtfulFile, doubtful_files, view_files};
 pub use scans::{Scan, Scans};
 pub use verify::{Finding, FindingKind, VerifyReport, verify};
 pub use view::{StoreZones, ViewColumn, ViewFile, quote_name, quote_text, select_sql, sql_type, view_columns};
+
+use resolve::utf8;
+use view::{quote_path, unread_sql};
 
 /// What the engine may use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,8 +68,12 @@ impl Engine {
         let connection = Connection::open_in_memory_with_flags(config).map_err(|error| engine_error("open", error))?;
         let engine = Self { connection };
         let spill = options.spill_folder.as_ref().map(|folder| folder.display().to_string()).unwrap_or_default();
-        let folders: Vec<String> =
-            options.folders.iter().map(|folder| quote_text(&format!("{}/", folder.display()))).collect();
+        let mut folders = Vec::new();
+        for folder in &options.folders {
+            let folder = format!("{}/", utf8(folder)?);
+            // Files are named by patterns that match one file: both forms must be allowed.
+            folders.extend([quote_text(&folder), quote_path(&folder)]);
+        }
         engine.execute(&format!(
             "SET TimeZone = 'UTC'; SET temp_directory = {}; SET allowed_directories = [{}]; \
              SET enable_external_access = false;",
@@ -84,14 +88,32 @@ impl Engine {
         self.execute("SET lock_configuration = true")
     }
 
-    /// Shows `dataset` as a view over `files`. `ventas_raw` is another name of `ventas`.
-    pub fn define(&self, dataset: &DatasetDefinition, files: &[ViewFile], zones: &StoreZones) -> Result<()> {
+    /// Shows the rows of `dataset` as a view over `files`. `state_dates`: see [`select_sql`].
+    pub fn define(
+        &self,
+        dataset: &DatasetDefinition,
+        files: &[ViewFile],
+        zones: &StoreZones,
+        state_dates: bool,
+    ) -> Result<()> {
+        let select = select_sql(dataset, files, zones, state_dates);
+        self.execute(&format!("CREATE VIEW {} AS {select}", quote_name(dataset.name.as_str())))
+    }
+
+    /// Stands for the rows of a dataset that a query is thought not to read: it can be described, and
+    /// fails when it is read after all.
+    pub fn define_unread(&self, dataset: &DatasetDefinition) -> Result<()> {
         let name = dataset.name.as_str();
-        self.execute(&format!("CREATE VIEW {} AS {}", quote_name(name), select_sql(dataset, files, zones)))?;
-        match other_name(name) {
-            Some(other) => self.execute(&format!("CREATE VIEW {} AS FROM {}", quote_name(other), quote_name(name))),
-            None => Ok(()),
+        self.execute(&format!("CREATE VIEW {} AS {}", quote_name(name), unread_sql(name, &view_columns(dataset))))
+    }
+
+    /// Gives the datasets, once they are defined, the second names that they have: `ventas_raw` for
+    /// `ventas`.
+    pub fn define_other_names<'a>(&self, datasets: impl IntoIterator<Item = &'a DatasetDefinition>) -> Result<()> {
+        for (other, name) in other_names(datasets) {
+            self.execute(&format!("CREATE VIEW {} AS FROM {}", quote_name(other), quote_name(name)))?;
         }
+        Ok(())
     }
 
     /// Runs statements of our own.
@@ -133,9 +155,14 @@ impl Engine {
     }
 }
 
-/// A second name that a dataset is known by.
-pub fn other_name(dataset: &str) -> Option<&'static str> {
-    (dataset == "ventas").then_some("ventas_raw")
+/// Second names and their datasets. A dataset that has a second name as its own keeps it.
+pub(crate) fn other_names<'a>(
+    datasets: impl IntoIterator<Item = &'a DatasetDefinition>,
+) -> Vec<(&'static str, &'a str)> {
+    let datasets: Vec<&DatasetDefinition> = datasets.into_iter().collect();
+    let taken = |name: &str| datasets.iter().any(|dataset| dataset.name.as_str() == name);
+    let named = datasets.iter().filter_map(|dataset| Some((dataset.other_name()?, dataset.name.as_str())));
+    named.filter(|(other, _)| !taken(other)).collect()
 }
 
 pub(crate) fn engine_error(doing: &str, error: duckdb::Error) -> Error {

@@ -1,7 +1,7 @@
 //! Filters as DuckDB prints them in EXPLAIN, read back as far as they are understood.
 //!
-//! Whatever is not understood holds for everything: a narrowing that is too wide shows a gap too
-//! many, one that is too narrow would hide one.
+//! They narrow the note about coverage and nothing else. What is not understood counts as true for
+//! every day: a note that is too wide shows one gap too many, a note that is too narrow hides one.
 
 use jiff::civil::{Date, DateTime, Time};
 
@@ -421,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_cut_inside_a_string_is_told_apart() {
+    fn a_filter_cut_inside_a_string_is_recognised() {
         assert_eq!(Predicate::parse("store_id='a"), Err(Unterminated));
         assert_eq!(Predicate::parse("b' ~ store_id='x'"), Err(Unterminated));
     }

@@ -1,18 +1,22 @@
 //! Queries of people: read-only, planned first to know what they touch.
 
+use std::collections::BTreeMap;
+
 use duckdb::{Config, Connection};
 use serde_json::Value;
 
-use super::days::days_table_sql;
+use super::days::{days_name, days_table_sql};
 use super::scans::Scans;
 use super::view::{planning_table_sql, quote_name, quote_text};
-use super::{Engine, engine_error, other_name};
+use super::{Engine, engine_error, other_names};
 use crate::dataset::DatasetDefinition;
 use crate::error::{Error, Result};
 
 /// Plans queries over empty tables of the datasets' shapes: no file is opened.
 pub struct Planner {
     connection: Connection,
+    /// Every name of a table in SQL, and the table.
+    names: BTreeMap<String, String>,
 }
 
 /// A column of an answer.
@@ -43,22 +47,23 @@ impl Planner {
         let mut sql = "SET TimeZone = 'UTC'; \
             SET disabled_optimizers = 'statistics_propagation,empty_result_pullup';"
             .to_owned();
-        for dataset in datasets {
+        let datasets: Vec<&DatasetDefinition> = datasets.into_iter().collect();
+        let mut names = BTreeMap::new();
+        for dataset in &datasets {
             for table in std::iter::once(planning_table_sql(dataset)).chain(days_table_sql(dataset)) {
                 sql.push_str(&table);
                 sql.push(';');
             }
-            if let Some(other) = other_name(dataset.name.as_str()) {
-                sql.push_str(&format!(
-                    "CREATE VIEW {} AS FROM {};",
-                    quote_name(other),
-                    quote_name(dataset.name.as_str())
-                ));
-            }
+            let tables = std::iter::once(dataset.name.to_string()).chain(days_name(dataset));
+            names.extend(tables.map(|name| (name.clone(), name)));
+        }
+        for (other, name) in other_names(datasets) {
+            sql.push_str(&format!("CREATE VIEW {} AS FROM {};", quote_name(other), quote_name(name)));
+            names.insert(other.to_owned(), name.to_owned());
         }
         sql.push_str("SET lock_configuration = true;");
         connection.execute_batch(&sql).map_err(failed)?;
-        Ok(Self { connection })
+        Ok(Self { connection, names })
     }
 
     /// The text as one SELECT, without what follows it; an error for whatever is not one.
@@ -90,12 +95,12 @@ impl Planner {
         self.text(&format!("SELECT json_deserialize_sql(json_serialize_sql({}::VARCHAR))", quote_text(sql)))
     }
 
-    /// What `select` (as [`Self::read_only`] gave it) touches.
+    /// What `select` (as [`Self::read_only`] gave it) reads.
     pub fn scans(&self, select: &str) -> Result<Scans> {
         let failed = |error| engine_error("sql", error);
         let mut statement = self.connection.prepare(&format!("EXPLAIN (FORMAT JSON) {select}")).map_err(failed)?;
         let plan: String = statement.query_row([], |row| row.get(1)).map_err(failed)?;
-        Scans::from_explain(&plan)
+        Ok(Scans::of_plan(&plan, select, &self.names))
     }
 
     fn text(&self, sql: &str) -> Result<String> {

@@ -5,16 +5,48 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
+use jiff::civil::{Date, date};
+use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::predicate::{Bounds, Literal};
 use super::view::ViewFile;
-use crate::dataset::{ColumnType, DatasetDefinition, STORE_COLUMN};
+use crate::dataset::{DatasetDefinition, STORE_COLUMN};
+use crate::delta::tags::UNITS_TAG;
 use crate::delta::{AddFile, Snapshot};
 use crate::error::{Error, Result};
-use crate::object::ObjectPath;
+use crate::ids::{Month, TableName};
+
+/// Columns beyond this have no statistics.
+const STATISTICS_COLUMNS_MAX: usize = 32;
+
+/// A lake file whose log record cannot be trusted. Its rows are read all the same, if it has a path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DoubtfulFile {
+    pub table: TableName,
+    /// The store of its partition, where the log names one.
+    pub store: Option<String>,
+    /// As the log has it, relative to the table.
+    pub path: String,
+    pub doubt: Doubt,
+}
+
+/// Why a lake file is doubtful.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Doubt {
+    /// It has no units tag: another program wrote it, or wrote a checkpoint without our tags.
+    ForeignFile,
+    /// Its units tag cannot be read: nobody knows which days it proves.
+    UnitsUnreadable,
+    /// Its statistics are not JSON.
+    StatisticsUnreadable,
+    /// It has no value of a partition column.
+    PartitionUnreadable,
+    /// Its path is none within the table: it is never opened, its rows are missing.
+    PathUnreadable,
+}
 
 /// The statistics of an `add` as far as a query needs them.
 #[derive(Debug, Default, Deserialize)]
@@ -25,99 +57,147 @@ struct Stats {
     null_count: BTreeMap<String, Value>,
 }
 
-/// The snapshot's files that `wanted` says yes to, as they lie below `root`, the folder of the
-/// object store.
-pub fn view_files(
-    snapshot: &Snapshot,
-    dataset: &DatasetDefinition,
-    root: &Path,
-    wanted: impl Fn(&ViewFile) -> bool,
-) -> Result<Vec<ViewFile>> {
+/// The files of `snapshot` as they lie below `root`, the folder of the object store. A file whose
+/// statistics or tags cannot be read is among them: see [`doubtful_files`].
+///
+/// # Errors
+/// `Config` when `root` is not UTF-8.
+pub fn view_files(snapshot: &Snapshot, dataset: &DatasetDefinition, root: &Path) -> Result<Vec<ViewFile>> {
     let root = std::path::absolute(root)?;
-    let mut files = Vec::new();
+    let mut files = Vec::with_capacity(snapshot.file_count());
     for add in snapshot.files() {
-        let object = add.object_path(snapshot.table())?;
-        let file = view_file(add, &object, dataset, &root)?;
-        if wanted(&file) {
-            files.push(file);
-        }
+        files.extend(view_file(add, snapshot.table(), dataset, &root)?);
     }
-    fill_columns(dataset, &mut files)?;
+    files.iter_mut().filter(|file| !Path::new(&file.path).is_file()).for_each(|file| {
+        file.unreadable = Some(unreadable(&file.path, "it is not there"));
+    });
+    fill_columns(dataset, &mut files);
     Ok(files)
 }
 
+/// The files of `snapshot` whose log record cannot be trusted.
+pub fn doubtful_files(snapshot: &Snapshot, dataset: &DatasetDefinition) -> Vec<DoubtfulFile> {
+    let doubtful = |add: &AddFile| {
+        Some(DoubtfulFile {
+            table: snapshot.table().clone(),
+            store: add.partition_values.get(STORE_COLUMN).cloned().flatten(),
+            path: add.path.clone(),
+            doubt: doubt_of(add, snapshot.table(), dataset)?,
+        })
+    };
+    snapshot.files().filter_map(doubtful).collect()
+}
+
+impl Doubt {
+    /// The stable text form, such as `foreign_file`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ForeignFile => "foreign_file",
+            Self::UnitsUnreadable => "units_unreadable",
+            Self::StatisticsUnreadable => "statistics_unreadable",
+            Self::PartitionUnreadable => "partition_unreadable",
+            Self::PathUnreadable => "path_unreadable",
+        }
+    }
+}
+
+fn doubt_of(add: &AddFile, table: &TableName, dataset: &DatasetDefinition) -> Option<Doubt> {
+    let has_partition =
+        dataset.partition_columns().iter().all(|name| add.partition_values.get(name).is_some_and(Option::is_some));
+    if add.object_path(table).is_err() {
+        return Some(Doubt::PathUnreadable);
+    }
+    if !has_partition {
+        return Some(Doubt::PartitionUnreadable);
+    }
+    if !has_units(add) {
+        return Some(Doubt::ForeignFile);
+    }
+    if add.each_proof(|_| ()).is_err() {
+        return Some(Doubt::UnitsUnreadable);
+    }
+    stats_of(add).is_none().then_some(Doubt::StatisticsUnreadable)
+}
+
+/// False for a file that another program wrote.
+pub(super) fn has_units(add: &AddFile) -> bool {
+    let tag = add.tags.as_ref().and_then(|tags| tags.get(UNITS_TAG)).and_then(Option::as_deref);
+    tag.is_some_and(|text| !text.is_empty())
+}
+
+/// `None` when the path in the log leaves the table: such a file is never opened.
 pub(super) fn view_file(
     add: &AddFile,
-    object: &ObjectPath,
+    table: &TableName,
     dataset: &DatasetDefinition,
     root: &Path,
-) -> Result<ViewFile> {
-    let stats: Stats = match &add.stats {
-        Some(text) => serde_json::from_str(text)
-            .map_err(|error| Error::data(format!("{}: its statistics are not JSON", add.path)).with_source(error))?,
-        None => Stats::default(),
-    };
-    let partition = dataset
+) -> Result<Option<ViewFile>> {
+    let Ok(object) = add.object_path(table) else { return Ok(None) };
+    let stats = stats_of(add).unwrap_or_default();
+    let partition: BTreeMap<String, String> = dataset
         .partition_columns()
         .into_iter()
-        .map(|name| match add.partition_values.get(&name) {
-            Some(Some(value)) if object.as_str().split('/').any(|part| part == format!("{name}={value}")) => {
-                Ok((name, value.clone()))
-            }
-            other => {
-                Err(Error::data(format!("{}: partition value {name}: must be its folder's, got {other:?}", add.path)))
-            }
-        })
-        .collect::<Result<BTreeMap<_, _>>>()?;
-    let mut bounds: BTreeMap<String, Bounds> =
-        dataset.columns.iter().filter_map(|column| bounds(&stats, &column.name, column.column_type)).collect();
-    bounds.extend(store_bounds(&stats, dataset, &partition));
+        .filter_map(|name| add.partition_values.get(&name).cloned().flatten().map(|value| (name, value)))
+        .collect();
+    // Whose statistics are complete for these columns: our own writer's alone.
+    let is_ours = has_units(add);
     let has_all = dataset.columns.iter().all(|column| stats.null_count.contains_key(&column.name));
-    Ok(ViewFile {
-        path: root.join(object.as_str()).display().to_string(),
+    let known: BTreeSet<String> = if is_ours { stats.null_count.keys().cloned().collect() } else { BTreeSet::new() };
+    Ok(Some(ViewFile {
+        path: utf8(&root.join(object.as_str()))?,
+        columns: (!has_all).then(|| Arc::new(known)),
+        dates: if is_ours { partition_dates(&partition) } else { None },
+        one_store: is_ours && names_one_store(&stats, dataset, &partition),
         partition,
-        columns: (!has_all).then(|| Arc::new(stats.null_count.keys().cloned().collect())),
-        bounds,
         written: add.modification_time,
-    })
+        unreadable: None,
+    }))
 }
 
-/// Dates and times alone: filters on them decide which files are opened.
-fn bounds(stats: &Stats, column: &str, column_type: ColumnType) -> Option<(String, Bounds)> {
-    let literal = |values: &BTreeMap<String, Value>| {
-        let text = values.get(column)?.as_str()?;
-        match column_type {
-            ColumnType::Date => text.parse().ok().map(Literal::Date),
-            _ => None,
-        }
-    };
-    Some((column.to_owned(), (literal(&stats.min_values)?, literal(&stats.max_values)?)))
+/// The path as text: DuckDB takes no other.
+pub(super) fn utf8(path: &Path) -> Result<String> {
+    path.to_str()
+        .map(str::to_owned)
+        .ok_or_else(|| Error::config(format!("--lake: must be a path in UTF-8, got {}", path.display())))
 }
 
-/// Of the column that names the store, where statistics prove that all rows name the partition's.
-fn store_bounds(
-    stats: &Stats,
-    dataset: &DatasetDefinition,
-    partition: &BTreeMap<String, String>,
-) -> Option<(String, Bounds)> {
-    let (column, store) = (dataset.store_column.as_ref()?, partition.get(STORE_COLUMN)?);
+/// `None` when they are not JSON.
+fn stats_of(add: &AddFile) -> Option<Stats> {
+    add.stats.as_ref().map_or_else(|| Some(Stats::default()), |text| serde_json::from_str(text).ok())
+}
+
+/// The business dates of a partition: ingest takes no row outside them.
+fn partition_dates(partition: &BTreeMap<String, String>) -> Option<(Date, Date)> {
+    if let Some(month) = partition.get("month") {
+        let month: Month = month.parse().ok()?;
+        return Some((month.first_day(), month.last_day()));
+    }
+    let year: i16 = partition.get("year")?.parse().ok()?;
+    (1..=9999).contains(&year).then(|| (date(year, 1, 1), date(year, 12, 31)))
+}
+
+/// Whether statistics prove that every row names the store of its partition.
+fn names_one_store(stats: &Stats, dataset: &DatasetDefinition, partition: &BTreeMap<String, String>) -> bool {
+    let (Some(column), Some(store)) = (&dataset.store_column, partition.get(STORE_COLUMN)) else { return false };
     let is_store = |values: &BTreeMap<String, Value>| values.get(column).and_then(Value::as_str) == Some(store);
-    let same = is_store(&stats.min_values) && is_store(&stats.max_values);
     let never_null = stats.null_count.get(column).and_then(Value::as_u64) == Some(0);
-    let literal = Literal::Text(store.clone());
-    (same && never_null).then(|| (column.clone(), (literal.clone(), literal)))
+    is_store(&stats.min_values) && is_store(&stats.max_values) && never_null
 }
 
-/// Statistics name the columns of a file, except when there are too many of them or none: then
-/// the file's own footer does.
-pub(super) fn fill_columns(dataset: &DatasetDefinition, files: &mut [ViewFile]) -> Result<()> {
-    /// Columns beyond this have no statistics.
-    const STATISTICS_COLUMNS_MAX: usize = 32;
+/// Our statistics name the columns of a file, except when there are too many of them or none: then
+/// the file's own footer does. A footer that cannot be read makes the file unreadable.
+pub(super) fn fill_columns(dataset: &DatasetDefinition, files: &mut [ViewFile]) {
     let mut known: BTreeSet<Arc<BTreeSet<String>>> = BTreeSet::new();
-    for file in files {
+    for file in files.iter_mut().filter(|file| file.unreadable.is_none()) {
         let Some(columns) = &mut file.columns else { continue };
         if columns.is_empty() || columns.len() >= STATISTICS_COLUMNS_MAX {
-            *columns = Arc::new(footer_columns(&file.path)?);
+            match footer_columns(&file.path) {
+                Ok(found) => *columns = Arc::new(found),
+                Err(error) => {
+                    file.unreadable = Some(unreadable(&file.path, &error.to_string()));
+                    continue;
+                }
+            }
         }
         match known.get(columns) {
             Some(same) => *columns = same.clone(),
@@ -127,14 +207,14 @@ pub(super) fn fill_columns(dataset: &DatasetDefinition, files: &mut [ViewFile]) 
             file.columns = None;
         }
     }
-    Ok(())
 }
 
-fn footer_columns(path: &str) -> Result<BTreeSet<String>> {
-    let unreadable = |error| Error::data(format!("{path}: lake file cannot be read")).with_source(error);
-    let file = File::open(path)
-        .map_err(|error| Error::data(format!("{path}: lake file cannot be opened")).with_source(error))?;
-    let reader = SerializedFileReader::new(file).map_err(unreadable)?;
+fn unreadable(path: &str, why: &str) -> String {
+    format!("lake file {path} cannot be read: {why}; try: ribera verify")
+}
+
+fn footer_columns(path: &str) -> std::result::Result<BTreeSet<String>, ParquetError> {
+    let reader = SerializedFileReader::new(File::open(path)?)?;
     let schema = reader.metadata().file_metadata().schema_descr().root_schema().get_fields();
     Ok(schema.iter().map(|field| field.name().to_owned()).collect())
 }

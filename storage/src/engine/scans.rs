@@ -1,4 +1,9 @@
-//! What a query touches: the scans of its plan and the filters pushed into them.
+//! Which tables a query reads, and how far its filters narrow them.
+//!
+//! The plan that DuckDB prints has no documented form. So it never chooses rows: it says which
+//! tables to load (a table that it forgets fails when it is read, see `unread_sql`), and it narrows
+//! the note about coverage. A plan of a form that is not known here is answered by the text of the
+//! query: every table that it names is read, and nothing is narrowed.
 
 use std::collections::BTreeMap;
 
@@ -7,8 +12,23 @@ use serde_json::Value;
 
 use super::predicate::{Bounds, Literal, Predicate, Unterminated};
 use crate::dataset::{DAYS_SUFFIX, DatasetDefinition, STORE_COLUMN};
-use crate::error::{Error, Result};
 use crate::ids::{Month, StoreId};
+
+/// Operators that read no table of the lake, although nothing is below them in a plan.
+const OTHER_LEAVES: [&str; 9] = [
+    "COLUMN_DATA_SCAN",
+    "CTE_SCAN",
+    "DELIM_SCAN",
+    "DUMMY_SCAN",
+    "EMPTY_RESULT",
+    "GENERATE_SERIES",
+    "HASH_GROUP_BY",
+    "RANGE",
+    "REC_CTE_SCAN",
+];
+
+/// Functions that describe the tables instead of reading them, such as `DUCKDB_TABLES`.
+const CATALOGUE_LEAVES: &str = "DUCKDB_";
 
 /// The scans of each table that a query reads, by name: a dataset's rows, or its table of days. A
 /// dataset of which neither is here is not behind the answer.
@@ -17,20 +37,19 @@ pub struct Scans {
     by_table: BTreeMap<String, Vec<Scan>>,
 }
 
-/// One reading of a dataset with the filters pushed into it.
+/// One scan of a table, with the filters pushed into it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scan {
     predicate: Predicate,
 }
 
 impl Scans {
-    /// Reads the text that `EXPLAIN (FORMAT JSON)` answers over tables named after the datasets.
-    pub fn from_explain(text: &str) -> Result<Self> {
-        let plan: Value =
-            serde_json::from_str(text).map_err(|error| Error::bug("the query plan is not JSON").with_source(error))?;
+    /// Reads what `EXPLAIN (FORMAT JSON)` prints for `select`. `names` has every name of a table in
+    /// SQL, and the table.
+    pub fn of_plan(plan: &str, select: &str, names: &BTreeMap<String, String>) -> Self {
         let mut scans = Self::default();
-        scans.collect(&plan);
-        Ok(scans)
+        let understood = serde_json::from_str(plan).is_ok_and(|plan: Value| scans.collect(&plan, names));
+        if understood { scans } else { Self::of_text(select, names) }
     }
 
     pub fn tables(&self) -> impl Iterator<Item = &str> {
@@ -47,16 +66,10 @@ impl Scans {
         self.behind(dataset).next().is_some()
     }
 
-    /// Whether rows of `store` on `date` can be behind the answer (`None`: rows without a date).
+    /// Whether rows of `store` on `date` can be behind the answer (`None`: rows of any date).
     pub fn touch(&self, dataset: &DatasetDefinition, store: &StoreId, date: Option<Date>) -> bool {
         let bounds = |column: &str| day_bounds(dataset, store, date, column);
         self.behind(dataset.name.as_str()).any(|scan| scan.predicate.may_hold(&bounds))
-    }
-
-    /// Whether what `table` shows of a file whose columns lie within `bounds` can be behind the
-    /// answer.
-    pub fn may_need(&self, table: &str, bounds: &impl Fn(&str) -> Option<Bounds>) -> bool {
-        self.of(table).iter().any(|scan| scan.predicate.may_hold(bounds))
     }
 
     /// Whether some filter narrows the dataset.
@@ -73,25 +86,42 @@ impl Scans {
         self.of(dataset).iter().chain(self.of(&format!("{dataset}{DAYS_SUFFIX}")))
     }
 
-    fn collect(&mut self, node: &Value) {
-        if let Some(nodes) = node.as_array() {
-            nodes.iter().for_each(|one| self.collect(one));
-            return;
+    /// Every table that `select` names, without filters.
+    fn of_text(select: &str, names: &BTreeMap<String, String>) -> Self {
+        let is_part = |character: char| character.is_alphanumeric() || character == '_';
+        let mut scans = Self::default();
+        for word in select.split(|character| !is_part(character)).map(str::to_lowercase) {
+            if let Some(table) = names.get(&word) {
+                scans.by_table.insert(table.clone(), vec![Scan { predicate: Predicate::Any }]);
+            }
         }
+        scans
+    }
+
+    /// False when the plan has a form that is not known here.
+    fn collect(&mut self, node: &Value, names: &BTreeMap<String, String>) -> bool {
+        if let Some(nodes) = node.as_array() {
+            return nodes.iter().all(|one| self.collect(one, names));
+        }
+        let children = node.get("children").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         let info = node.get("extra_info");
         if let Some(table) = info.and_then(|info| info.get("Table")).and_then(Value::as_str) {
             let name = table.rsplit('.').next().unwrap_or(table).trim_matches('"');
             let predicate = pushed_filters(info.and_then(|info| info.get("Filters")));
             self.by_table.entry(name.to_owned()).or_default().push(Scan { predicate });
+            return names.contains_key(name) && children.is_empty();
         }
-        if let Some(children) = node.get("children") {
-            self.collect(children);
-        }
+        let is_known_leaf = node
+            .get("name")
+            .and_then(Value::as_str)
+            .map(str::trim)
+            .is_some_and(|name| OTHER_LEAVES.contains(&name) || name.starts_with(CATALOGUE_LEAVES));
+        (is_known_leaf || !children.is_empty()) && children.iter().all(|child| self.collect(child, names))
     }
 }
 
 /// All filters of a scan hold together. A string that holds a line break is printed as two
-/// filters: then nothing of the scan's filters is taken for understood.
+/// filters: then none of the scan's filters is believed.
 fn pushed_filters(filters: Option<&Value>) -> Predicate {
     let texts: Vec<&str> = match filters {
         Some(Value::String(text)) => vec![text.as_str()],
@@ -130,6 +160,17 @@ mod tests {
 
     use super::*;
 
+    fn names() -> BTreeMap<String, String> {
+        let named = |(name, table): (&str, &str)| (name.to_owned(), table.to_owned());
+        [("ventas", "ventas"), ("ventas_raw", "ventas"), ("ventas_days", "ventas_days"), ("inventario", "inventario")]
+            .map(named)
+            .into()
+    }
+
+    fn ventas() -> DatasetDefinition {
+        crate::dataset::shipped("ventas").unwrap().unwrap()
+    }
+
     #[test]
     fn a_plan_with_two_scans_touches_what_either_needs() {
         let plan = r#"[{"name": "HASH_JOIN", "extra_info": {}, "children": [
@@ -137,13 +178,12 @@ mod tests {
                 {"Table": "memory.main.ventas", "Filters": ["fecha='2017-01-02'::DATE", "ubicacion_id='s1'"]}},
             {"name": "SEQ_SCAN", "children": [], "extra_info":
                 {"Table": "memory.main.ventas", "Filters": "month='2017-03'"}}]}]"#;
-        let scans = Scans::from_explain(plan).unwrap();
-        let ventas = crate::dataset::shipped("ventas").unwrap().unwrap();
+        let scans = Scans::of_plan(plan, "", &names());
         let (s1, s2): (StoreId, StoreId) = ("s1".parse().unwrap(), "s2".parse().unwrap());
-        assert!(scans.touch(&ventas, &s1, Some(date(2017, 1, 2))));
-        assert!(!scans.touch(&ventas, &s2, Some(date(2017, 1, 2))));
-        assert!(scans.touch(&ventas, &s2, Some(date(2017, 3, 9))));
-        assert!(!scans.touch(&ventas, &s2, Some(date(2017, 4, 9))));
+        assert!(scans.touch(&ventas(), &s1, Some(date(2017, 1, 2))));
+        assert!(!scans.touch(&ventas(), &s2, Some(date(2017, 1, 2))));
+        assert!(scans.touch(&ventas(), &s2, Some(date(2017, 3, 9))));
+        assert!(!scans.touch(&ventas(), &s2, Some(date(2017, 4, 9))));
         let inventario = crate::dataset::shipped("inventario").unwrap().unwrap();
         assert!(!scans.touch(&inventario, &s1, Some(date(2017, 1, 2))), "not read at all");
     }
@@ -152,7 +192,44 @@ mod tests {
     fn a_string_with_a_line_break_cannot_smuggle_in_a_narrower_filter() {
         let plan = r#"[{"name": "SEQ_SCAN", "children": [], "extra_info":
             {"Table": "memory.main.ventas", "Filters": ["vendedor='a", "month='2017-01'", "b'"]}}]"#;
-        let scans = Scans::from_explain(plan).unwrap();
-        assert!(!scans.narrow("ventas"));
+        assert!(!Scans::of_plan(plan, "", &names()).narrow("ventas"));
+    }
+
+    #[test]
+    fn a_plan_of_an_unknown_form_reads_every_table_that_the_query_names_and_narrows_nothing() {
+        let scan = |info: &str| format!(r#"[{{"name": "SEQ_SCAN", "children": [], "extra_info": {info}}}]"#);
+        let plans = [
+            String::new(),
+            "not JSON".to_owned(),
+            "[{}]".to_owned(),
+            r#"{"plan": []}"#.to_owned(),
+            scan(r#"{"Relation": "ventas", "Filters": "month='2017-03'"}"#),
+            scan(r#"{"Table": ["ventas"], "Filters": "month='2017-03'"}"#),
+            scan(r#"{"Table": "memory.main.ventas@2", "Filters": "month='2017-03'"}"#),
+            r#"[{"name": "LAKE_SCAN", "children": []}]"#.to_owned(),
+            // One of two scans is known.
+            r#"[{"name": "UNION", "children": [
+                {"name": "SEQ_SCAN", "extra_info": {"Table": "memory.main.ventas", "Filters": "month='2017-03'"}},
+                {"name": "SCAN", "extra_info": {"source": "ventas"}}]}]"#
+                .to_owned(),
+        ];
+        for plan in &plans {
+            let select = "SELECT * FROM \"Ventas_Raw\" WHERE month = '2017-03' -- inventarios";
+            let scans = Scans::of_plan(plan, select, &names());
+            assert_eq!(scans.tables().collect::<Vec<_>>(), ["ventas"], "{plan}");
+            assert!(!scans.narrow("ventas"), "{plan}");
+            assert!(scans.touch(&ventas(), &"s1".parse().unwrap(), Some(date(2017, 1, 1))), "{plan}");
+        }
+    }
+
+    #[test]
+    fn filters_of_an_unknown_form_narrow_nothing() {
+        for filters in [r#"{"month": "2017-03"}"#, r#"[{"column": "month"}]"#, r#""month ≈ '2017-03'""#, "7"] {
+            let plan = format!(
+                r#"[{{"name": "SEQ_SCAN", "extra_info": {{"Table": "memory.main.ventas", "Filters": {filters}}}}}]"#
+            );
+            let scans = Scans::of_plan(&plan, "", &names());
+            assert!(scans.reads("ventas") && !scans.narrow("ventas"), "{filters}");
+        }
     }
 }

@@ -2,14 +2,15 @@
 //! statistics and facts say. Two readers look, and neither is the writer: DuckDB and the parquet
 //! crate.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::Engine;
+use super::resolve::{fill_columns, has_units, view_file};
 use super::view::{FILE_COLUMN, ViewFile, quote_name, quote_text, rows_sql};
-use super::{Engine, view_files};
 use crate::batch::Facts;
 use crate::dataset::{Column, ColumnType, DatasetDefinition};
 use crate::decimal::ExactDecimal;
@@ -17,7 +18,7 @@ use crate::delta::{AddFile, Snapshot, UnitCounter, UnitTag, read_rows};
 use crate::error::{Error, Result};
 use crate::hex::sha256_hex;
 use crate::ids::{StoreId, TableName, Unit};
-use crate::object::ObjectStore;
+use crate::object::{ObjectPath, ObjectStore};
 
 /// What was looked at, and what is wrong.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -27,7 +28,7 @@ pub struct VerifyReport {
     pub files: u64,
     pub bytes: u64,
     pub rows: u64,
-    /// Units (store-days) whose facts were counted anew.
+    /// Units (store-days) whose facts were counted again.
     pub units: u64,
     pub findings: Vec<Finding>,
 }
@@ -56,9 +57,31 @@ pub enum FindingKind {
     RowMisplaced,
     /// A unit of a store lies in two files.
     UnitTwice,
+    /// Another program wrote the file, or wrote a checkpoint without its units tag.
+    ForeignFile,
+    /// The units tag cannot be read.
+    UnitsUnreadable,
+    /// The statistics are not JSON.
+    StatisticsUnreadable,
+    /// The log names no store for the file.
+    PartitionUnreadable,
+    /// The log names a path outside the table.
+    PathUnreadable,
 }
 
 impl FindingKind {
+    /// Whether the bytes themselves are wrong, or what the log says about them.
+    fn is_about_bytes(self) -> bool {
+        !matches!(
+            self,
+            Self::UnitTwice
+                | Self::ForeignFile
+                | Self::UnitsUnreadable
+                | Self::StatisticsUnreadable
+                | Self::PartitionUnreadable
+        )
+    }
+
     /// The stable text form, such as `hash_differs`.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -71,6 +94,11 @@ impl FindingKind {
             Self::FactsDiffer => "facts_differ",
             Self::RowMisplaced => "row_misplaced",
             Self::UnitTwice => "unit_twice",
+            Self::ForeignFile => "foreign_file",
+            Self::UnitsUnreadable => "units_unreadable",
+            Self::StatisticsUnreadable => "statistics_unreadable",
+            Self::PartitionUnreadable => "partition_unreadable",
+            Self::PathUnreadable => "path_unreadable",
         }
     }
 }
@@ -97,37 +125,22 @@ pub async fn verify<S: ObjectStore>(
         units: 0,
         findings: Vec::new(),
     };
+    let root = std::path::absolute(root)?;
     let mut seen: BTreeMap<(StoreId, Unit), String> = BTreeMap::new();
     let mut sound = Vec::new();
     for (index, add) in snapshot.files().enumerate() {
-        let mut file = FileCheck::new(add, snapshot, dataset)?;
-        for tag in &file.units {
-            if let Some(other) = seen.insert((file.store.clone(), tag.unit), file.object.clone()) {
-                let detail = format!("{}: must lie in one file, got {other} too", tag.unit);
-                file.findings.push(Finding { kind: FindingKind::UnitTwice, path: file.object.clone(), detail });
-            }
-        }
-        if file.check_bytes(objects, &mut report).await? {
+        let mut file = FileCheck::new(add, snapshot, dataset);
+        file.check_units_once(&mut seen);
+        if file.check_bytes(objects, &mut report).await? && file.resolve(snapshot.table(), &root) {
             sound.push(file);
         } else {
             report.findings.append(&mut file.findings);
         }
         progress(index as u64 + 1);
     }
-    // Statistics of a file that DuckDB cannot read are not asked for: the others' answer must come.
-    let wanted: BTreeSet<&str> = sound.iter().map(|file| file.object.as_str()).collect();
-    let root = std::path::absolute(root)?;
-    let object = |view: &ViewFile| object_of(&root, &view.path).map(str::to_owned);
-    let views = if wanted.is_empty() {
-        Vec::new()
-    } else {
-        view_files(snapshot, dataset, &root, |view| {
-            object(view).is_some_and(|object| wanted.contains(object.as_str()))
-        })?
-    };
-    let views: BTreeMap<String, ViewFile> = views.into_iter().filter_map(|view| Some((object(&view)?, view))).collect();
+    // Only files that the parquet crate could read are asked of DuckDB: the others' answer must come.
     for chunk in sound.chunks_mut(FILES_PER_QUERY) {
-        check_with_duckdb(engine, dataset, chunk, &views)?;
+        check_with_duckdb(engine, dataset, chunk);
     }
     report.findings.extend(sound.into_iter().flat_map(|file| file.findings));
     report.findings.sort_by(|left, right| left.path.cmp(&right.path).then(left.kind.cmp(&right.kind)));
@@ -137,31 +150,86 @@ pub async fn verify<S: ObjectStore>(
 struct FileCheck<'a> {
     add: &'a AddFile,
     dataset: &'a DatasetDefinition,
+    /// Its path in the object store; as the log has it when that is no path of the table.
     object: String,
-    store: StoreId,
+    store: Option<StoreId>,
     units: Vec<UnitTag>,
+    stats: Option<Stats>,
+    /// As DuckDB opens it.
+    view: Option<ViewFile>,
     findings: Vec<Finding>,
 }
 
 impl<'a> FileCheck<'a> {
-    fn new(add: &'a AddFile, snapshot: &Snapshot, dataset: &'a DatasetDefinition) -> Result<Self> {
-        Ok(Self {
+    /// Reads what the log says about the file; what cannot be read is a finding.
+    fn new(add: &'a AddFile, snapshot: &Snapshot, dataset: &'a DatasetDefinition) -> Self {
+        let object = add.object_path(snapshot.table());
+        let mut check = Self {
             add,
             dataset,
-            object: add.object_path(snapshot.table())?.to_string(),
-            store: add.store()?,
-            units: add.units()?,
+            object: object.as_ref().map_or_else(|_| add.path.clone(), ToString::to_string),
+            store: None,
+            units: Vec::new(),
+            stats: None,
+            view: None,
             findings: Vec::new(),
-        })
+        };
+        if let Err(error) = object {
+            check.find(FindingKind::PathUnreadable, error.to_string());
+        }
+        match add.store() {
+            Ok(store) => check.store = Some(store),
+            Err(error) => check.find(FindingKind::PartitionUnreadable, error.to_string()),
+        }
+        match add.units() {
+            Ok(units) => check.units = units,
+            Err(error) => check.find(FindingKind::UnitsUnreadable, error.to_string()),
+        }
+        if !has_units(add) {
+            check.find(FindingKind::ForeignFile, "must have a units tag, got none: another program wrote it".into());
+        }
+        match add.stats.as_deref().map(serde_json::from_str) {
+            Some(Ok(stats)) => check.stats = Some(stats),
+            Some(Err(error)) => check.find(FindingKind::StatisticsUnreadable, format!("must be JSON, got {error}")),
+            None => {}
+        }
+        check
+    }
+
+    /// A unit of a store must lie in one file.
+    fn check_units_once(&mut self, seen: &mut BTreeMap<(StoreId, Unit), String>) {
+        let Some(store) = self.store.clone() else { return };
+        for unit in self.units.iter().map(|tag| tag.unit).collect::<Vec<_>>() {
+            if let Some(other) = seen.insert((store.clone(), unit), self.object.clone()) {
+                self.find(FindingKind::UnitTwice, format!("{unit}: must lie in one file, got {other} too"));
+            }
+        }
+    }
+
+    /// Finds out how DuckDB opens the file. False when it cannot.
+    fn resolve(&mut self, table: &TableName, root: &Path) -> bool {
+        let mut views: Vec<ViewFile> = match view_file(self.add, table, self.dataset, root) {
+            Ok(view) => view.into_iter().collect(),
+            Err(error) => {
+                self.find(FindingKind::FileUnreadable, error.to_string());
+                return false;
+            }
+        };
+        fill_columns(self.dataset, &mut views);
+        self.view = views.pop();
+        let unreadable = self.view.as_ref().and_then(|view| view.unreadable.clone());
+        let readable = self.view.is_some() && unreadable.is_none();
+        unreadable.into_iter().for_each(|why| self.find(FindingKind::FileUnreadable, why));
+        readable
     }
 
     fn find(&mut self, kind: FindingKind, detail: String) {
         self.findings.push(Finding { kind, path: self.object.clone(), detail });
     }
 
-    /// Existence, size, hash, and what the parquet crate counts. False when there is no reading on.
+    /// Existence, size, hash, and what the parquet crate counts. False when DuckDB need not look.
     async fn check_bytes<S: ObjectStore>(&mut self, objects: &S, report: &mut VerifyReport) -> Result<bool> {
-        let path = crate::object::ObjectPath::new(self.object.clone())?;
+        let Ok(path) = ObjectPath::new(self.object.clone()) else { return Ok(false) };
         let Some(bytes) = objects.get(&path).await? else {
             self.find(FindingKind::FileMissing, "must exist, got nothing".into());
             return Ok(false);
@@ -186,7 +254,7 @@ impl<'a> FileCheck<'a> {
         report.rows += counted.values().map(|facts| facts.rows).sum::<u64>();
         report.units += self.units.len() as u64;
         self.check_facts("parquet", &counted);
-        Ok(self.findings.iter().all(|finding| finding.kind == FindingKind::UnitTwice))
+        Ok(self.findings.iter().all(|finding| !finding.kind.is_about_bytes()))
     }
 
     /// Facts of every unit against its tag; units without rows are not among `counted`.
@@ -203,7 +271,7 @@ impl<'a> FileCheck<'a> {
                 self.find(FindingKind::FactsDiffer, format!("{}: must be {wanted}, {reader} got {got}", tag.unit));
             }
         }
-        // A file of another writer has no facts at all.
+        // Without units there is nothing to compare with: that is a finding of its own.
         if self.units.is_empty() {
             return;
         }
@@ -214,12 +282,8 @@ impl<'a> FileCheck<'a> {
         }
     }
 
-    fn check_statistics(&mut self, row: &[Option<String>]) -> Result<()> {
-        let stats: Stats = match &self.add.stats {
-            Some(text) => serde_json::from_str(text)
-                .map_err(|error| Error::data(format!("{}: statistics", self.object)).with_source(error))?,
-            None => return Ok(()),
-        };
+    fn check_statistics(&mut self, row: &[Option<String>]) {
+        let Some(stats) = self.stats.take() else { return };
         for (index, column) in self.dataset.columns.iter().enumerate() {
             let cell = |offset: usize| row.get(2 + index * 3 + offset).and_then(Option::as_deref);
             if let Some(wanted) = stats.null_count.get(&column.name).and_then(Value::as_u64)
@@ -238,7 +302,6 @@ impl<'a> FileCheck<'a> {
                 }
             }
         }
-        Ok(())
     }
 
     /// Rows of another store or another partition than the file's.
@@ -247,7 +310,7 @@ impl<'a> FileCheck<'a> {
         let count = |index: usize| {
             row.get(index).and_then(Option::as_deref).and_then(|text| text.parse().ok()).unwrap_or(0_u64)
         };
-        for (index, what) in [(last, "store"), (last + 1, "month")] {
+        for (index, what) in [(last, "store"), (last + 1, "month or year")] {
             if count(index) > 0 {
                 let detail = format!("{what}: must be the partition's, got {} rows of another", count(index));
                 self.find(FindingKind::RowMisplaced, detail);
@@ -295,33 +358,33 @@ fn count_units(dataset: &DatasetDefinition, bytes: bytes::Bytes) -> Result<BTree
     counter.finish()
 }
 
-fn check_with_duckdb(
-    engine: &Engine,
-    dataset: &DatasetDefinition,
-    files: &mut [FileCheck<'_>],
-    views: &BTreeMap<String, ViewFile>,
-) -> Result<()> {
-    let chosen: Vec<ViewFile> = files.iter().filter_map(|file| views.get(&file.object)).cloned().collect();
-    if chosen.is_empty() {
-        return Ok(());
+/// Lets DuckDB count the files, all at once; one by one when it fails, so that the file that it
+/// cannot read is named and the others are proven.
+fn check_with_duckdb(engine: &Engine, dataset: &DatasetDefinition, files: &mut [FileCheck<'_>]) {
+    let Err(error) = ask_duckdb(engine, dataset, files) else { return };
+    match files {
+        [file] => file.find(FindingKind::FileUnreadable, format!("DuckDB: {error}")),
+        files => files.chunks_mut(1).for_each(|file| check_with_duckdb(engine, dataset, file)),
     }
-    let by_path: BTreeMap<String, String> =
-        files.iter().filter_map(|file| Some((views.get(&file.object)?.path.clone(), file.object.clone()))).collect();
-    let rows = rows_sql(dataset, &chosen);
-    let statistics = engine.rows(&statistics_sql(dataset, &rows))?;
+}
+
+fn ask_duckdb(engine: &Engine, dataset: &DatasetDefinition, files: &mut [FileCheck<'_>]) -> Result<()> {
+    let views: Vec<ViewFile> = files.iter().filter_map(|file| file.view.clone()).collect();
+    let rows = rows_sql(dataset, &views);
+    let statistics: BTreeMap<String, Vec<Option<String>>> = engine
+        .rows(&statistics_sql(dataset, &rows))?
+        .into_iter()
+        .filter_map(|row| Some((row.first().cloned().flatten()?, row)))
+        .collect();
     let facts = file_facts(engine, dataset, &rows)?;
     for file in files {
-        let of_file = |row: &&Vec<Option<String>>| {
-            row.first().and_then(Option::as_deref).and_then(|path| by_path.get(path)) == Some(&file.object)
-        };
+        let path = file.view.as_ref().map(|view| view.path.clone()).unwrap_or_default();
         // A file without rows is no row of the answer.
-        if let Some(row) = statistics.iter().find(of_file) {
-            let row = row.clone();
-            file.check_statistics(&row)?;
-            file.check_places(&row);
+        if let Some(row) = statistics.get(&path) {
+            file.check_statistics(row);
+            file.check_places(row);
         }
-        let path = views.get(&file.object).map(|view| view.path.as_str()).unwrap_or_default();
-        file.check_facts("DuckDB", facts.get(path).unwrap_or(&BTreeMap::new()));
+        file.check_facts("DuckDB", facts.get(&path).unwrap_or(&BTreeMap::new()));
     }
     Ok(())
 }
@@ -345,9 +408,10 @@ fn statistics_sql(dataset: &DatasetDefinition, rows: &str) -> String {
         .store_column
         .as_deref()
         .map_or("false".to_owned(), |column| format!("{} IS DISTINCT FROM store_id", quote_name(column)));
-    let partitions = dataset.partition_columns();
-    let other_month = match (dataset.business_date.as_deref(), partitions.iter().any(|name| name == "month")) {
-        (Some(column), true) => format!("strftime({}, '%Y-%m') IS DISTINCT FROM month", quote_name(column)),
+    let grain = dataset.partition_columns().into_iter().nth(1);
+    let other_month = match (dataset.business_date.as_deref(), grain.as_deref()) {
+        (Some(column), Some("month")) => format!("strftime({}, '%Y-%m') IS DISTINCT FROM month", quote_name(column)),
+        (Some(column), Some("year")) => format!("strftime({}, '%Y') IS DISTINCT FROM year", quote_name(column)),
         _ => "false".to_owned(),
     };
     columns.push(text(format!("count(*) FILTER (WHERE {other_store})")));
@@ -408,8 +472,4 @@ fn parsed<T: std::str::FromStr>(text: Option<&str>) -> Result<T> {
 fn facts_text(facts: &Facts) -> String {
     let sums: Vec<String> = facts.sums.iter().map(|(name, sum)| format!("{name} {sum}")).collect();
     if sums.is_empty() { format!("{} rows", facts.rows) } else { format!("{} rows, {}", facts.rows, sums.join(", ")) }
-}
-
-fn object_of<'a>(root: &Path, path: &'a str) -> Option<&'a str> {
-    path.strip_prefix(&root.display().to_string()).map(|rest| rest.trim_start_matches('/'))
 }

@@ -4,33 +4,40 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use super::predicate::{Bounds, Literal};
-use crate::dataset::{ColumnType, DatasetDefinition, STORE_COLUMN};
+use jiff::civil::Date;
+
+use crate::dataset::{Column, ColumnType, DatasetDefinition, STORE_COLUMN};
 use crate::ids::StoreId;
 
 /// A lake file as a query needs to know it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ViewFile {
-    /// Where DuckDB opens it. Its folders name the partition (`store_id=S/month=M`).
+    /// Where DuckDB opens it: absolute.
     pub path: String,
-    /// Partition column and value.
+    /// Partition column and value. A column that is absent reads as NULL.
     pub partition: BTreeMap<String, String>,
     /// The dataset's columns that the file holds; `None` means all of them. A column that was
     /// added later reads as NULL.
     pub columns: Option<Arc<BTreeSet<String>>>,
-    /// Least and greatest value of columns for which they are known.
-    pub bounds: BTreeMap<String, Bounds>,
+    /// First and last business date that its rows can have, where ingest made sure of it.
+    pub dates: Option<(Date, Date)>,
+    /// Every row's store column names the store of the partition.
+    pub one_store: bool,
     /// The later of two files has the wider types.
     pub written: i64,
+    /// Why it cannot be opened, if it cannot. A query that needs it fails with these words.
+    pub unreadable: Option<String>,
 }
 
 impl ViewFile {
-    /// What is known of `column` in this file.
-    pub fn bounds_of(&self, column: &str) -> Option<Bounds> {
-        match self.partition.get(column) {
-            Some(value) => Some((Literal::Text(value.clone()), Literal::Text(value.clone()))),
-            None => self.bounds.get(column).cloned(),
-        }
+    /// Whether the last folders of the path name the partition, as they do in every file of ours.
+    fn is_in_its_folder(&self, partitions: &[String]) -> bool {
+        let Some((folder, _)) = self.path.rsplit_once('/') else { return false };
+        let mut parts = folder.rsplit('/');
+        partitions.iter().rev().all(|name| {
+            let part = parts.next().and_then(|part| part.split_once('='));
+            part.is_some_and(|(key, value)| key == name && self.partition.get(name).is_some_and(|own| own == value))
+        })
     }
 }
 
@@ -103,10 +110,13 @@ pub fn view_columns(dataset: &DatasetDefinition) -> Vec<ViewColumn> {
     columns
 }
 
-/// A SELECT of the view's columns over `files`; of no rows when there are none.
-pub fn select_sql(dataset: &DatasetDefinition, files: &[ViewFile], zones: &StoreZones) -> String {
+/// A SELECT of the view's columns over `files`; without rows when there are none.
+///
+/// With `state_dates` every part says which business dates its rows can have. DuckDB then skips the
+/// parts that a filter on the business date excludes. The answer is the same without it.
+pub fn select_sql(dataset: &DatasetDefinition, files: &[ViewFile], zones: &StoreZones, state_dates: bool) -> String {
     let stores: BTreeSet<&str> =
-        files.iter().filter_map(|file| file.partition.get("store_id").map(String::as_str)).collect();
+        files.iter().filter_map(|file| file.partition.get(STORE_COLUMN).map(String::as_str)).collect();
     let mut outer = Vec::new();
     for name in dataset.partition_columns() {
         outer.push(quote_name(&name));
@@ -117,11 +127,29 @@ pub fn select_sql(dataset: &DatasetDefinition, files: &[ViewFile], zones: &Store
             outer.push(format!("{} AS {}", zones.local_sql(&column.name, &stores), quote_name(&local)));
         }
     }
-    format!("SELECT {} FROM ({})", outer.join(", "), files_sql(dataset, files, Purpose::Answer))
+    let purpose = if state_dates { Purpose::NarrowAnswer } else { Purpose::Answer };
+    format!("SELECT {} FROM ({})", outer.join(", "), files_sql(dataset, files, purpose))
 }
 
-/// In [`rows_sql`], the path that DuckDB opened. (No column name has a capital letter.)
-pub(super) const FILE_COLUMN: &str = "\"File\"";
+/// A SELECT of `columns` that fails as soon as a row of it is asked for: it stands for a table that
+/// a query is thought not to read.
+pub(super) fn unread_sql(name: &str, columns: &[ViewColumn]) -> String {
+    let message = format!("{name} was not loaded, because the plan of the query does not name it. Name it plainly.");
+    let columns = columns.iter().map(|column| failing_column(&message, &column.name, &column.sql_type));
+    failing_select(&message, columns.collect())
+}
+
+/// No filter can be decided about it: a constant, even NULL, would let a filter drop the failure.
+fn failing_column(message: &str, name: &str, sql_type: &str) -> String {
+    format!("CAST(error({}) AS {sql_type}) AS {}", quote_text(message), quote_name(name))
+}
+
+fn failing_select(message: &str, columns: Vec<String>) -> String {
+    format!("SELECT {} WHERE CAST(error({}) AS BOOLEAN)", columns.join(", "), quote_text(message))
+}
+
+/// In [`rows_sql`], the path that DuckDB opened. No column has this name: it contains a blank.
+pub(super) const FILE_COLUMN: &str = "\"file path\"";
 
 /// A SELECT of partition columns, the dataset's columns and [`FILE_COLUMN`].
 pub(super) fn rows_sql(dataset: &DatasetDefinition, files: &[ViewFile]) -> String {
@@ -159,61 +187,161 @@ pub fn quote_text(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
+/// A path of DuckDB's that names one file: what would be a pattern in it is taken literally.
+pub(super) fn quote_path(path: &str) -> String {
+    quote_text(&literal_pattern(path))
+}
+
+/// `path` as a pattern that only itself matches.
+pub(super) fn literal_pattern(path: &str) -> String {
+    let mut pattern = String::with_capacity(path.len());
+    for character in path.chars() {
+        match character {
+            '*' | '?' | '[' => pattern.extend(['[', character, ']']),
+            other => pattern.push(other),
+        }
+    }
+    pattern
+}
+
 /// What rows are read for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// What statistics prove need not be read.
     Answer,
-    /// Everything is read as it stands in the files, with [`FILE_COLUMN`].
+    /// Likewise, and every part says which business dates it can have.
+    NarrowAnswer,
+    /// Everything is read as it is in the files, with [`FILE_COLUMN`].
     Proof,
 }
 
-/// One `read_parquet` for each set of columns that files have: it takes names and types from its
-/// first file, the newest.
+/// Files that one `read_parquet` reads: of the same month (or year), with the same columns.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Part<'a> {
+    /// Values of the partition columns after the store.
+    grain: Vec<Option<&'a str>>,
+    store: StoreSource<'a>,
+    columns: Option<&'a BTreeSet<String>>,
+    one_store: bool,
+    dates: Option<(Date, Date)>,
+    unreadable: Option<&'a str>,
+    /// For [`FILE_COLUMN`], where DuckDB cannot give it.
+    path: Option<&'a str>,
+}
+
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum StoreSource<'a> {
+    /// The folder that the file lies in names the store.
+    Folder,
+    /// It lies elsewhere: only the log knows. NULL when the log does not know either.
+    Log(Option<&'a str>),
+}
+
+/// One `read_parquet` for each part: it takes names and types from its first file, the newest.
+///
+/// No folder above the lake has a say: DuckDB's own reading of `name=value` folders is off.
 pub(super) fn files_sql(dataset: &DatasetDefinition, files: &[ViewFile], purpose: Purpose) -> String {
-    let mut groups: BTreeMap<(Option<&BTreeSet<String>>, bool), Vec<&ViewFile>> = BTreeMap::new();
-    for file in files {
-        let one_store = purpose == Purpose::Answer && names_its_store_only(dataset, file);
-        groups.entry((file.columns.as_deref(), one_store)).or_default().push(file);
-    }
     let partitions = dataset.partition_columns();
-    let parts = groups.into_iter().map(|((present, one_store), mut files)| {
-        files.sort_by(|left, right| right.written.cmp(&left.written).then_with(|| left.path.cmp(&right.path)));
-        let columns = dataset.columns.iter().map(|column| {
-            let (name, kind) = (quote_name(&column.name), sql_type(column.column_type));
-            // A constant for each file: nothing to decode, and quick to group by.
-            if one_store && dataset.store_column.as_ref() == Some(&column.name) {
-                return format!("{STORE_COLUMN} AS {name}");
-            }
-            match present.is_none_or(|present| present.contains(&column.name)) {
-                true => format!("CAST({name} AS {kind}) AS {name}"),
-                false => format!("CAST(NULL AS {kind}) AS {name}"),
-            }
-        });
-        let file = (purpose == Purpose::Proof).then(|| format!("filename AS {FILE_COLUMN}"));
-        let columns: Vec<String> = partitions.iter().map(|name| quote_name(name)).chain(columns).chain(file).collect();
-        format!("SELECT {} FROM {}", columns.join(", "), read_parquet(&partitions, &files))
+    let mut parts: BTreeMap<Part<'_>, Vec<&ViewFile>> = BTreeMap::new();
+    for file in files {
+        parts.entry(part_of(dataset, file, &partitions, purpose)).or_default().push(file);
+    }
+    if parts.is_empty() {
+        return no_rows(dataset);
+    }
+    let parts: Vec<String> =
+        parts.into_iter().map(|(part, files)| part_sql(dataset, &partitions, &part, files, purpose)).collect();
+    parts.join(" UNION ALL ")
+}
+
+fn part_of<'a>(dataset: &DatasetDefinition, file: &'a ViewFile, partitions: &[String], purpose: Purpose) -> Part<'a> {
+    let (readable, named) = (file.unreadable.is_none(), !has_own_filename(dataset));
+    let value = |name: &String| file.partition.get(name).map(String::as_str);
+    Part {
+        grain: partitions.iter().skip(1).map(value).collect(),
+        store: match readable && named && file.is_in_its_folder(partitions) {
+            true => StoreSource::Folder,
+            false => StoreSource::Log(file.partition.get(STORE_COLUMN).map(String::as_str)),
+        },
+        columns: file.columns.as_deref(),
+        one_store: purpose != Purpose::Proof && file.one_store,
+        dates: file.dates.filter(|_| purpose == Purpose::NarrowAnswer),
+        unreadable: file.unreadable.as_deref(),
+        path: (purpose == Purpose::Proof && !named).then_some(file.path.as_str()),
+    }
+}
+
+fn part_sql(
+    dataset: &DatasetDefinition,
+    partitions: &[String],
+    part: &Part<'_>,
+    mut files: Vec<&ViewFile>,
+    purpose: Purpose,
+) -> String {
+    files.sort_by(|left, right| right.written.cmp(&left.written).then_with(|| left.path.cmp(&right.path)));
+    let has = |column: &str| part.columns.is_none_or(|columns| columns.contains(column));
+    let store = store_sql(partitions, &part.store);
+    let grain = partitions.iter().skip(1).zip(&part.grain).map(|(name, value)| {
+        let value = value.map_or_else(|| "CAST(NULL AS VARCHAR)".to_owned(), quote_text);
+        format!("{value} AS {}", quote_name(name))
     });
-    let parts: Vec<String> = parts.collect();
-    if parts.is_empty() { no_rows(dataset) } else { parts.join(" UNION ALL ") }
+    let column_is_store = |column: &Column| part.one_store && dataset.store_column.as_ref() == Some(&column.name);
+    let place: Vec<String> = std::iter::once(format!("{store} AS {STORE_COLUMN}")).chain(grain).collect();
+    if let Some(message) = part.unreadable {
+        let columns = dataset.columns.iter().map(|column| match column_is_store(column) {
+            true => format!("{store} AS {}", quote_name(&column.name)),
+            false => failing_column(message, &column.name, &sql_type(column.column_type)),
+        });
+        return failing_select(message, place.into_iter().chain(columns).collect());
+    }
+    let columns = dataset.columns.iter().map(|column| {
+        let (name, kind) = (quote_name(&column.name), sql_type(column.column_type));
+        // A constant for each file: nothing to decode, and quick to group by.
+        if column_is_store(column) {
+            return format!("{store} AS {name}");
+        }
+        match has(&column.name) {
+            true => format!("CAST({name} AS {kind}) AS {name}"),
+            false => format!("CAST(NULL AS {kind}) AS {name}"),
+        }
+    });
+    let file = part.path.map_or_else(|| "filename".to_owned(), quote_text);
+    let file = (purpose == Purpose::Proof).then(|| format!("{file} AS {FILE_COLUMN}"));
+    let selected: Vec<String> = place.into_iter().chain(columns).chain(file).collect();
+    let dates = dataset.business_date.as_ref().filter(|column| has(column)).zip(part.dates);
+    let filter = dates.map(|(column, (first, last))| {
+        format!(" WHERE {} BETWEEN DATE '{first}' AND DATE '{last}'", quote_name(column))
+    });
+    format!("SELECT {} FROM {}{}", selected.join(", "), read_parquet(dataset, &files), filter.unwrap_or_default())
 }
 
-/// Whether the column that names the store is known to hold the partition's store in every row.
-fn names_its_store_only(dataset: &DatasetDefinition, file: &ViewFile) -> bool {
-    let known = dataset.store_column.as_ref().and_then(|column| file.bounds.get(column));
-    let store = file.partition.get(STORE_COLUMN).map(|store| Literal::Text(store.clone()));
-    matches!((known, &store), (Some((least, greatest)), Some(store)) if least == store && greatest == store)
+/// The store of a row, by the file that it is in.
+fn store_sql(partitions: &[String], source: &StoreSource<'_>) -> String {
+    match source {
+        StoreSource::Folder => {
+            // DuckDB evaluates this once for each file. Most other functions it would call for each row.
+            let pattern = format!("{STORE_COLUMN}=([^/]*){}$", "/[^/]*".repeat(partitions.len()));
+            format!("regexp_extract(filename, {}, 1)", quote_text(&pattern))
+        }
+        StoreSource::Log(Some(store)) => quote_text(store),
+        StoreSource::Log(None) => "CAST(NULL AS VARCHAR)".to_owned(),
+    }
 }
 
-fn read_parquet(partitions: &[String], files: &[&ViewFile]) -> String {
+/// DuckDB takes a column `filename` for the path of the file, and skips files by filters on it. A
+/// dataset with a column of that name does without the path: its parts are smaller.
+fn has_own_filename(dataset: &DatasetDefinition) -> bool {
+    dataset.column("filename").is_some()
+}
+
+fn read_parquet(dataset: &DatasetDefinition, files: &[&ViewFile]) -> String {
     let mut sql = String::from("read_parquet([");
     for (index, file) in files.iter().enumerate() {
         let comma = if index > 0 { ", " } else { "" };
         // Writing to a String does not fail.
-        let _ = write!(sql, "{comma}{}", quote_text(&file.path));
+        let _ = write!(sql, "{comma}{}", quote_path(&file.path));
     }
-    let types: Vec<String> = partitions.iter().map(|name| format!("{}: 'VARCHAR'", quote_text(name))).collect();
-    let _ = write!(sql, "], hive_partitioning = true, hive_types = {{{}}})", types.join(", "));
+    let _ = write!(sql, "], hive_partitioning = false, filename = {})", !has_own_filename(dataset));
     sql
 }
 

@@ -66,14 +66,17 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit> {
 async fn check(file: &std::path::Path, context: &Context) -> Result<Exit> {
     let dataset = read(file)?;
     // Without a lake the definition alone is checked.
-    let standing = match context.lake.is_dir() {
+    let in_force = match context.lake.is_dir() {
         true => control::load_dataset(&context.existing_store()?, &dataset.name).await?,
         false => None,
     };
-    let change = match &standing {
+    if in_force.is_none() {
+        dataset.check_new_name().map_err(|error| error.context(file.display()))?;
+    }
+    let change = match &in_force {
         None => "new",
-        Some(standing) if *standing == dataset => "none",
-        Some(standing) => match evolution::between(standing, &dataset)? {
+        Some(in_force) if *in_force == dataset => "none",
+        Some(in_force) => match evolution::between(in_force, &dataset)? {
             evolution::Evolution::None => "settings",
             evolution::Evolution::Metadata => "columns",
             evolution::Evolution::Rewrite => "rewrite",
@@ -86,7 +89,7 @@ async fn check(file: &std::path::Path, context: &Context) -> Result<Exit> {
             "none" => lang.pick("igual a la vigente", "the same as the one in force"),
             "settings" => lang.pick("cambia ajustes, no columnas", "it changes settings, no columns"),
             "columns" => lang.pick("agrega o ensancha columnas; los archivos quedan como están", "it adds or widens columns; files stay as they are"),
-            _ => lang.pick("ensancha columnas; `ribera maintain` reescribe los archivos", "it widens columns; `ribera maintain` writes the files anew"),
+            _ => lang.pick("ensancha columnas; `ribera maintain` reescribe los archivos", "it widens columns; `ribera maintain` rewrites the files"),
         };
         let (name, count) = (&dataset.name, dataset.columns.len());
         lang.pick(

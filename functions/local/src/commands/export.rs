@@ -3,14 +3,16 @@
 use std::path::PathBuf;
 
 use jiff::civil::Date;
-use ribera_core::coverage::{self, DayState};
-use ribera_storage::engine::{ExportDataset, ExportTable, export, view_files};
+use ribera_core::coverage::{Coverage, DayState};
+use ribera_storage::dataset::DatasetDefinition;
+use ribera_storage::engine::{DoubtfulFile, ExportDataset, ExportTable, export, view_files};
 use ribera_storage::ports::Clock;
 use ribera_storage::{DatasetName, Result};
 use serde_json::json;
 
 use crate::cli::{Context, Exit};
-use crate::lake::{Lake, Versions};
+use crate::evidence::{Evidence, Judgement};
+use crate::lake::{DatasetTables, Lake, Versions};
 use crate::ports::SystemClock;
 use crate::show;
 
@@ -24,9 +26,11 @@ pub struct Args {
 enum Format {
     /// Una base DuckDB que se abre sin extensiones ni lago. / A DuckDB database that opens without extensions or lake.
     #[command(after_help = "Una tabla por conjunto, otra con sus filas y sumas por día (`ventas_days`), `ventas_raw` como otro nombre de
-`ventas`, `ribera_coverage_runs` con el estado de cada día-tienda y `ribera_stores` con las tiendas. El archivo se cambia entero al terminar.
+`ventas`, `ribera_coverage_runs` con el estado de cada día-tienda, `ribera_stores` con las tiendas y
+`ribera_doubtful_files` con los archivos cuyo registro no es de fiar. El archivo se cambia entero al terminar.
 / A table for each dataset, one more with its rows and sums by day (`ventas_days`), `ventas_raw` as another name
-of `ventas`, `ribera_coverage_runs` with the state of every store-day and `ribera_stores` with the stores. The file is swapped in whole at the end.
+of `ventas`, `ribera_coverage_runs` with the state of every store-day, `ribera_stores` with the stores and
+`ribera_doubtful_files` with the files whose log record cannot be trusted. The file is swapped in whole at the end.
 
 Ejemplo / Example:
   ribera export duckdb ventas.duckdb --dataset ventas")]
@@ -46,24 +50,33 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit> {
         lake.dataset(name)?;
     }
     let root = lake.root()?;
+    let is_wanted = |dataset: &DatasetDefinition| wanted.is_empty() || wanted.contains(&dataset.name);
+    // Evidence, snapshots, rows, judgement: see `evidence`.
+    let evidence = Evidence::gather(&lake, is_wanted).await?;
+    let mut tables = lake.tables_of(is_wanted, &Versions::default()).await?;
+    if wanted.is_empty() {
+        tables.retain(|_, one| !one.snapshots.is_empty());
+    }
     let mut datasets = Vec::new();
-    let (mut versions, mut days) = (Vec::new(), Vec::new());
-    for dataset in &lake.datasets {
-        let snapshots = lake.snapshots(&dataset.name, &Versions::default()).await?;
-        let chosen = if wanted.is_empty() { !snapshots.is_empty() } else { wanted.contains(&dataset.name) };
-        if !chosen {
-            continue;
-        }
+    let (mut versions, mut days, mut doubts) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut doubtful_files, mut unknown) = (Vec::new(), Vec::new());
+    for (name, DatasetTables { snapshots, doubtful }) in tables {
+        let dataset = lake.dataset(&name)?;
         let mut files = Vec::new();
         for snapshot in &snapshots {
-            files.extend(view_files(snapshot, dataset, &root, |_| true)?);
+            files.extend(view_files(snapshot, dataset, &root)?);
             versions.push(vec![
                 Some(snapshot.table().to_string()),
                 Some(snapshot.version().to_string()),
                 Some(SystemClock.now().to_string()),
             ]);
         }
-        days.extend(coverage_rows(&coverage::compute_at(lake.ports(), &dataset.name, &snapshots).await?));
+        match evidence.judge(&lake, &name, &snapshots).await? {
+            Judgement::Known(coverage) => days.extend(coverage_rows(&coverage)),
+            Judgement::Unknown(why) => unknown.push((name.clone(), why)),
+        }
+        doubts.extend(doubtful.iter().map(|file| doubt_row(&name, file)));
+        doubtful_files.push((name, doubtful));
         datasets.push(ExportDataset { dataset, snapshots, files });
     }
     let tables = [
@@ -73,6 +86,12 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit> {
             columns: "dataset VARCHAR, store_id VARCHAR, from_date DATE, to_date DATE, state VARCHAR".into(),
             rows: days,
             comment: "Días-tienda seguidos de igual estado / Runs of store-days of one state".into(),
+        },
+        ExportTable {
+            name: "ribera_doubtful_files".into(),
+            columns: "dataset VARCHAR, store_id VARCHAR, file VARCHAR, doubt VARCHAR".into(),
+            rows: doubts,
+            comment: "Archivos cuyo registro no es de fiar / Files whose log record cannot be trusted".into(),
         },
         ExportTable {
             name: "ribera_export".into(),
@@ -89,6 +108,8 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit> {
     let value = json!({
         "file": file.display().to_string(), "bytes": bytes,
         "tables": rows.iter().map(|(name, rows)| json!({"name": name, "rows": rows})).collect::<Vec<_>>(),
+        "doubtful": doubtful_files.iter().flat_map(|(_, files)| files).collect::<Vec<_>>(),
+        "coverage_unknown": unknown.iter().map(|(name, why)| json!({"dataset": name, "why": why})).collect::<Vec<_>>(),
     });
     context.answer(&value, |lang| {
         let mut lines: Vec<String> = rows
@@ -99,12 +120,24 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit> {
             })
             .collect();
         lines.push(format!("{} ({})", file.display(), show::bytes(lang, bytes)));
+        lines.extend(unknown.iter().map(|(name, why)| {
+            lang.pick(
+                format!("Cobertura de {name}: no se conoce. {why}"),
+                format!("Coverage of {name}: not known. {why}"),
+            )
+        }));
+        lines.extend(doubtful_files.iter().flat_map(|(name, files)| show::doubtful_lines(lang, name, files)));
         lines.join("\n")
     })?;
     Ok(Exit::Ok)
 }
 
-fn coverage_rows(coverage: &coverage::Coverage) -> Vec<Vec<Option<String>>> {
+fn doubt_row(dataset: &DatasetName, file: &DoubtfulFile) -> Vec<Option<String>> {
+    let doubt = file.doubt.as_str().to_owned();
+    vec![Some(dataset.to_string()), file.store.clone(), Some(file.path.clone()), Some(doubt)]
+}
+
+fn coverage_rows(coverage: &Coverage) -> Vec<Vec<Option<String>>> {
     let mut rows = Vec::new();
     for store in &coverage.stores {
         let mut run: Option<(Date, Date, DayState)> = None;

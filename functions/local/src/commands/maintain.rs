@@ -10,9 +10,9 @@ use crate::progress::Progress;
 use crate::show;
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Junta archivos pequeños (y prueba filas, sumas y valores de cada día-tienda antes de cambiar nada),
+#[command(after_help = "Junta archivos pequeños (y prueba filas y sumas de cada día-tienda antes de cambiar nada),
 escribe puntos de control y borra lo que nadie puede necesitar desde hace 7 días.
-/ Merges small files (and proves rows, sums and values of every store-day before anything changes),
+/ Merges small files (and proves rows and sums of every store-day before anything changes),
 writes checkpoints and deletes what nobody can have needed for 7 days.
 
 Ejemplos / Examples:
@@ -40,7 +40,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit> {
         bar.done();
     }
     context.answer(&json!({"dry_run": args.dry_run, "tables": done}), |lang| text(lang, &done, args.dry_run))?;
-    Ok(Exit::Ok)
+    Ok(if done.iter().all(|table| table.failures.is_empty()) { Exit::Ok } else { Exit::Findings })
 }
 
 fn text(lang: Lang, done: &[TableMaintenance], dry_run: bool) -> String {
@@ -65,6 +65,10 @@ fn text(lang: Lang, done: &[TableMaintenance], dry_run: bool) -> String {
         ]);
     }
     let mut text = show::table_text(&table);
+    for (one, failure) in done.iter().flat_map(|one| one.failures.iter().map(move |failure| (one, failure))) {
+        let line = lang.pick(format!("{}: sin juntar: {failure}", one.table), format!("{}: not merged: {failure}", one.table));
+        text.push_str(&format!("\n{}", crate::terminal::paint(&line, crate::terminal::colour::RED)));
+    }
     if dry_run {
         text.push_str(lang.pick("\nNada se cambió (--dry-run).", "\nNothing was changed (--dry-run)."));
     }

@@ -41,6 +41,7 @@ verbs! {
     store, Store, "Declara y muestra tiendas. / Declares and shows stores.";
     dataset, Dataset, "Revisa, publica y muestra definiciones de datos. / Checks, publishes and shows dataset definitions.";
     verify, Verify, "Prueba el lago desde sus archivos. / Proves the lake from its files.";
+    repair, Repair, "Deshace lo que otro programa escribió en una tabla. / Undoes what another program wrote to a table.";
     maintain, Maintain, "Junta archivos, escribe puntos de control y limpia. / Merges files, writes checkpoints and cleans up.";
     rebuild, Rebuild, "Rehace registros y acuses desde el lago. / Makes ledger and acknowledgements again from the lake.";
     export, Export, "Exporta el lago a una base DuckDB. / Exports the lake to a DuckDB database.";

@@ -1,17 +1,20 @@
-//! `ribera sql`: asks SQL of the lake; the answer says what is missing behind it.
+//! `ribera sql`: answers SQL over the lake, and says what is missing behind the answer.
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write as _};
 
-use ribera_core::coverage::{self, AnswerCoverage};
-use ribera_storage::delta::Snapshot;
-use ribera_storage::engine::{Answer, AnswerColumn, Engine, Planner, Scans, ViewFile, days_name, view_files};
+use ribera_core::coverage::AnswerCoverage;
+use ribera_storage::dataset::DatasetDefinition;
+use ribera_storage::engine::{
+    Answer, AnswerColumn, DoubtfulFile, Engine, Planner, Scans, days_name, view_files,
+};
 use ribera_storage::{DatasetName, Error, Result, TableName};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::cli::{Context, Exit, Lang};
-use crate::lake::{Lake, Versions};
+use crate::evidence::{Evidence, Judgement};
+use crate::lake::{DatasetTables, Lake, Versions};
 use crate::terminal::colour::{GREEN, YELLOW};
 use crate::{show, terminal};
 
@@ -48,6 +51,11 @@ struct Behind {
     narrowed: bool,
     /// The version read of each table.
     versions: BTreeMap<TableName, u64>,
+    /// Files behind the answer whose log record cannot be trusted. Their rows are in the answer.
+    doubtful: Vec<DoubtfulFile>,
+    /// Why the coverage is not known; then nothing counts as complete.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unknown: Option<String>,
     #[serde(flatten)]
     coverage: AnswerCoverage,
 }
@@ -58,15 +66,19 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit> {
     let planner = Planner::open(&lake.datasets)?;
     let select = planner.read_only(&query)?;
     let scans = planner.scans(&select)?;
+    let is_read = |dataset: &DatasetDefinition| scans.reads_of(dataset.name.as_str());
     let versions = settle_versions(&lake, &scans, &args.version)?;
-    let snapshots = load_snapshots(&lake, &scans, &versions).await?;
+    // Evidence, snapshots, answer, judgement: a doubt that is settled while the query runs still
+    // counts for the rows that the query read.
+    let evidence = Evidence::gather(&lake, is_read).await?;
+    let tables = lake.tables_of(is_read, &versions).await?;
 
-    let engine = open_engine(&lake, &scans, &snapshots)?;
+    let engine = open_engine(&lake, &scans, &tables)?;
     let answer = engine.ask(&select)?;
     if context.json {
         let mut out = terminal::safe_json(std::io::stdout().lock());
         write_json_rows(&mut out, &answer)?;
-        let behind = all_behind(&lake, &scans, &snapshots).await?;
+        let behind = all_behind(&lake, &scans, &evidence, tables).await?;
         let coverage = serde_json::to_string(&behind).map_err(unserialisable)?;
         return finish(writeln!(out, "\"coverage\":{coverage}}}"), &args, &behind);
     }
@@ -75,7 +87,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit> {
     } else {
         terminal::print(&table_text(context.lang, &answer)?)?;
     }
-    let behind = all_behind(&lake, &scans, &snapshots).await?;
+    let behind = all_behind(&lake, &scans, &evidence, tables).await?;
     let notes: Vec<String> = behind.iter().map(|one| note(context, one)).collect();
     if args.csv {
         notes.iter().for_each(|note| terminal::complain(note));
@@ -114,43 +126,29 @@ fn settle_versions(lake: &Lake, scans: &Scans, texts: &[String]) -> Result<Versi
     Ok(versions)
 }
 
-/// Of the datasets that the query reads.
-async fn load_snapshots(lake: &Lake, scans: &Scans, versions: &Versions) -> Result<BTreeMap<DatasetName, Vec<Snapshot>>> {
-    let mut snapshots = BTreeMap::new();
-    for dataset in &lake.datasets {
-        if scans.reads_of(dataset.name.as_str()) {
-            snapshots.insert(dataset.name.clone(), lake.snapshots(&dataset.name, versions).await?);
-        }
-    }
-    Ok(snapshots)
-}
-
-/// Every dataset is there to be described, its rows and its days; those that the query reads have
-/// the files it may need.
-fn open_engine(lake: &Lake, scans: &Scans, snapshots: &BTreeMap<DatasetName, Vec<Snapshot>>) -> Result<Engine> {
+/// Every dataset can be described, its rows and its days. The rows of those that the query reads
+/// are there; DuckDB itself decides which files its filters need.
+fn open_engine(lake: &Lake, scans: &Scans, tables: &BTreeMap<DatasetName, DatasetTables>) -> Result<Engine> {
     let engine = Engine::open(&lake.engine_options()?)?;
     let (root, zones) = (lake.root()?, lake.zones());
     for dataset in &lake.datasets {
-        let wanted = |table: &str, file: &ViewFile| {
-            // A filter on the column that names the store is one on the partition: ingest accepts no
-            // file whose rows name another store, with statistics or without.
-            let bounds = |column: &str| match dataset.store_column.as_deref() {
-                Some(name) if name == column => file.bounds_of(ribera_storage::dataset::STORE_COLUMN),
-                _ => file.bounds_of(column),
-            };
-            scans.may_need(table, &bounds)
-        };
-        let snapshots = snapshots.get(&dataset.name).map(Vec::as_slice).unwrap_or_default();
-        let mut files = Vec::new();
-        for snapshot in snapshots {
-            files.extend(view_files(snapshot, dataset, &root, |file| wanted(dataset.name.as_str(), file))?);
+        let name = dataset.name.as_str();
+        let snapshots = tables.get(&dataset.name).map(|tables| tables.snapshots.as_slice()).unwrap_or_default();
+        if scans.reads(name) {
+            let mut files = Vec::new();
+            for snapshot in snapshots {
+                files.extend(view_files(snapshot, dataset, &root)?);
+            }
+            engine.define(dataset, &files, &zones, scans.narrow(name))?;
+        } else {
+            engine.define_unread(dataset)?;
         }
-        engine.define(dataset, &files, &zones)?;
-        if let Some(days) = days_name(dataset) {
-            let snapshots = if scans.reads(&days) { snapshots } else { &[] };
-            engine.define_days(dataset, snapshots, &root, |file| wanted(&days, file))?;
+        match days_name(dataset) {
+            Some(days) if scans.reads(&days) => engine.define_days(dataset, snapshots, &root)?,
+            _ => engine.define_unread_days(dataset)?,
         }
     }
+    engine.define_other_names(&lake.datasets)?;
     engine.lock()?;
     Ok(engine)
 }
@@ -158,23 +156,45 @@ fn open_engine(lake: &Lake, scans: &Scans, snapshots: &BTreeMap<DatasetName, Vec
 async fn all_behind(
     lake: &Lake,
     scans: &Scans,
-    snapshots: &BTreeMap<DatasetName, Vec<Snapshot>>,
+    evidence: &Evidence,
+    tables: BTreeMap<DatasetName, DatasetTables>,
 ) -> Result<Vec<Behind>> {
     let mut all = Vec::new();
-    for (name, snapshots) in snapshots {
-        let dataset = lake.dataset(name)?;
-        let ports = lake.ports();
-        // Of the very versions that were read, whatever was committed meanwhile.
-        let coverage = coverage::compute_at(ports, name, snapshots).await?;
-        let coverage = coverage.behind_where(|store, date| scans.touch(dataset, store, Some(date)));
+    for (name, DatasetTables { snapshots, doubtful }) in tables {
+        let dataset = lake.dataset(&name)?;
+        // By the very versions that were read, whatever was committed meanwhile.
+        let (coverage, unknown) = match evidence.judge(lake, &name, &snapshots).await? {
+            Judgement::Known(coverage) => {
+                (coverage.behind_where(|store, date| scans.touch(dataset, store, Some(date))), None)
+            }
+            Judgement::Unknown(why) => {
+                let (days, gaps) = Default::default();
+                (AnswerCoverage { dataset: name.clone(), days, gaps }, Some(why))
+            }
+        };
+        let doubtful: Vec<DoubtfulFile> =
+            doubtful.into_iter().filter(|file| may_be_behind(scans, dataset, file)).collect();
         all.push(Behind {
-            complete: coverage.days.missing == 0 && coverage.days.partial == 0,
+            complete: coverage.days.missing == 0
+                && coverage.days.partial == 0
+                && unknown.is_none()
+                && doubtful.is_empty(),
             narrowed: scans.narrow(name.as_str()),
             versions: snapshots.iter().map(|snapshot| (snapshot.table().clone(), snapshot.version())).collect(),
+            doubtful,
+            unknown,
             coverage,
         });
     }
     Ok(all)
+}
+
+/// Whether rows of the file can be behind the answer.
+fn may_be_behind(scans: &Scans, dataset: &DatasetDefinition, file: &DoubtfulFile) -> bool {
+    match file.store.as_deref().and_then(|store| store.parse().ok()) {
+        Some(store) => scans.touch(dataset, &store, None),
+        None => true,
+    }
 }
 
 fn table_text(lang: Lang, answer: &Answer<'_>) -> Result<String> {
@@ -302,19 +322,34 @@ fn is_number(sql_type: &str) -> bool {
         )
 }
 
-/// What the answer's last lines say of one dataset.
+/// What the answer's last lines say about one dataset.
 fn note(context: &Context, behind: &Behind) -> String {
+    let lang = context.lang;
+    let dataset = &behind.coverage.dataset;
+    let mut lines = match &behind.unknown {
+        Some(why) => {
+            let head = lang.pick(
+                format!("Cobertura de {dataset}: no se conoce. {why}"),
+                format!("Coverage of {dataset}: not known. {why}"),
+            );
+            vec![terminal::paint(&head, YELLOW)]
+        }
+        None => coverage_lines(lang, behind),
+    };
+    lines.extend(show::doubtful_lines(lang, dataset, &behind.doubtful));
+    lines.join("\n")
+}
+
+fn coverage_lines(lang: Lang, behind: &Behind) -> Vec<String> {
     /// Runs of gaps that are listed before the rest is summed up.
     const RUNS_MAX: usize = 10;
-    let lang = context.lang;
     let AnswerCoverage { dataset, days, gaps } = &behind.coverage;
-    let due = days.complete + days.partial + days.missing;
-    let due = show::number(lang, due);
+    let due = show::number(lang, days.complete + days.partial + days.missing);
     let scope = match behind.narrowed {
         true => "",
         false => lang.pick(" (todo el conjunto)", " (the whole dataset)"),
     };
-    if behind.complete {
+    if days.partial + days.missing == 0 {
         let text = match days.complete {
             0 => lang.pick(
                 format!("Cobertura de {dataset}{scope}: no hay días exigibles detrás de esta respuesta."),
@@ -325,7 +360,7 @@ fn note(context: &Context, behind: &Behind) -> String {
                 format!("Coverage of {dataset}{scope}: all {due} store-days behind this answer are complete."),
             ),
         };
-        return terminal::paint(&text, GREEN);
+        return vec![terminal::paint(&text, GREEN)];
     }
     let what = gap_counts(lang, days.missing, days.partial);
     let head = lang.pick(
@@ -334,7 +369,8 @@ fn note(context: &Context, behind: &Behind) -> String {
     );
     let mut lines = vec![terminal::paint(&head, YELLOW)];
     for gap in gaps.iter().take(RUNS_MAX) {
-        lines.push(format!("  {}  {}  {}", gap.store, show::days(gap.from, gap.to), gap_counts(lang, gap.missing.into(), gap.partial.into())));
+        let what = gap_counts(lang, gap.missing.into(), gap.partial.into());
+        lines.push(format!("  {}  {}  {what}", gap.store, show::days(gap.from, gap.to)));
     }
     if gaps.len() > RUNS_MAX {
         let rest = gaps.len() - RUNS_MAX;
@@ -342,7 +378,7 @@ fn note(context: &Context, behind: &Behind) -> String {
     }
     let recover = format!("ribera recover --dataset {dataset}");
     lines.push(lang.pick(format!("  Para recuperarlos: {recover}"), format!("  To recover them: {recover}")));
-    lines.join("\n")
+    lines
 }
 
 /// `faltan 21, parciales 2` and the like.

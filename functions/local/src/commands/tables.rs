@@ -1,6 +1,6 @@
 //! `ribera tables`: the tables of the lake with size, version and columns.
 
-use ribera_storage::engine::{ViewColumn, days_columns, days_name, view_columns};
+use ribera_storage::engine::{DoubtfulFile, ViewColumn, days_columns, days_name, doubtful_files, view_columns};
 use ribera_storage::{DatasetName, Result, TableName};
 use serde::Serialize;
 
@@ -28,6 +28,8 @@ struct TableLine {
     files: u64,
     rows: u64,
     bytes: u64,
+    /// Files whose log record cannot be trusted: `rows` may lack theirs.
+    doubtful: Vec<DoubtfulFile>,
     columns: Vec<ColumnLine>,
     /// The rows and sums of every store-day, from the log alone; `None` unless the dataset is daily.
     days: Option<DaysLine>,
@@ -75,6 +77,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit> {
                 files: snapshot.map_or(0, |snapshot| snapshot.file_count() as u64),
                 rows: snapshot.map_or(0, |snapshot| snapshot.files().filter_map(|file| file.rows()).sum()),
                 bytes: snapshot.map_or(0, |snapshot| snapshot.files().map(|file| file.size).sum()),
+                doubtful: snapshot.map(|snapshot| doubtful_files(snapshot, dataset)).unwrap_or_default(),
                 table,
                 columns: view_columns(dataset).into_iter().map(ColumnLine::from).collect(),
                 days,
@@ -108,7 +111,16 @@ fn lines_text(lang: Lang, lines: &[TableLine]) -> String {
         "Columnas de una tabla: ribera tables NOMBRE. `ventas_raw` es otro nombre de `ventas`; `ventas_days` tiene sus filas y sumas por día.",
         "Columns of a table: ribera tables NAME. `ventas_raw` is another name of `ventas`; `ventas_days` has its rows and sums by day.",
     );
-    format!("{}\n{more}", show::table_text(&table))
+    let mut text = format!("{}\n{more}", show::table_text(&table));
+    for line in lines.iter().filter(|line| !line.doubtful.is_empty()) {
+        let (name, count) = (&line.table, line.doubtful.len());
+        let warning = lang.pick(
+            format!("{name}: el registro de {count} archivos no es de fiar, y sus filas pueden faltar en la cuenta: ribera verify"),
+            format!("{name}: the log record of {count} files cannot be trusted, and the count may lack their rows: ribera verify"),
+        );
+        text.push_str(&format!("\n{}", crate::terminal::paint(&warning, crate::terminal::colour::YELLOW)));
+    }
+    text
 }
 
 fn columns_text(lang: Lang, lines: &[TableLine]) -> String {

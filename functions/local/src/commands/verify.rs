@@ -1,6 +1,6 @@
 //! `ribera verify`: proves the lake from its files.
 
-use ribera_storage::engine::{Engine, VerifyReport, verify};
+use ribera_storage::engine::{Engine, FindingKind, VerifyReport, verify};
 use ribera_storage::{DatasetName, Result, text};
 use serde_json::json;
 
@@ -74,6 +74,15 @@ fn text(lang: Lang, reports: &[VerifyReport]) -> String {
         let kind = terminal::paint(finding.kind.as_str(), RED);
         lines.push(format!("{kind}  {}  {}", text::line(&finding.path), text::line(&finding.detail)));
     }
+    for report in reports.iter().filter(|report| report.findings.iter().any(|one| one.kind == FindingKind::ForeignFile)) {
+        // A table is its dataset, or `dataset.shard`.
+        let name = report.table.as_str();
+        let repair = format!("ribera repair {}", name.split_once('.').map_or(name, |(dataset, _)| dataset));
+        lines.push(lang.pick(
+            format!("Otro programa escribió en {name}: {repair}"),
+            format!("Another program wrote to {name}: {repair}"),
+        ));
+    }
     lines.push(match findings.len() {
         0 => terminal::paint(lang.pick("Todo en orden.", "All is well."), GREEN),
         count if count > FINDINGS_MAX => {
@@ -83,7 +92,7 @@ fn text(lang: Lang, reports: &[VerifyReport]) -> String {
         _ => lang
             .pick(
                 "Los días dañados se recuperan extrayéndolos de nuevo: ribera-agent extract --force",
-                "Damaged days are recovered by extracting them anew: ribera-agent extract --force",
+                "Damaged days are recovered by extracting them again: ribera-agent extract --force",
             )
             .to_owned(),
     });

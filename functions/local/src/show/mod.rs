@@ -6,7 +6,8 @@ use comfy_table::{Cell, CellAlignment, ContentArrangement, LineStyle, Table, Tab
 use jiff::Timestamp;
 use jiff::civil::Date;
 use ribera_core::coverage::{DayState, Light};
-use ribera_storage::{Month, text};
+use ribera_storage::engine::{Doubt, DoubtfulFile};
+use ribera_storage::{DatasetName, Month, text};
 
 use crate::cli::Lang;
 use crate::terminal::colour::{GREEN, GREY, RED, YELLOW};
@@ -59,6 +60,48 @@ pub fn number(lang: Lang, value: u64) -> String {
 pub fn counted(lang: Lang, count: u64, es: [&str; 2], en: [&str; 2]) -> String {
     let many = usize::from(count != 1);
     format!("{} {}", number(lang, count), lang.pick(es[many], en[many]))
+}
+
+/// One line for each doubtful file of `dataset`, a line for the rest, and the command that says more.
+pub fn doubtful_lines(lang: Lang, dataset: &DatasetName, doubtful: &[DoubtfulFile]) -> Vec<String> {
+    /// Files that are listed before the rest is summed up.
+    const FILES_MAX: usize = 5;
+    if doubtful.is_empty() {
+        return Vec::new();
+    }
+    let head = lang.pick(
+        format!("Archivos dudosos de {dataset}: sus filas están en la respuesta, sin prueba."),
+        format!("Doubtful files of {dataset}: their rows are in the answer, unproven."),
+    );
+    let mut lines = vec![crate::terminal::paint(&head, YELLOW)];
+    for file in doubtful.iter().take(FILES_MAX) {
+        let store = file.store.as_deref().unwrap_or("?");
+        lines.push(format!("  {store}  {}  {}", file.path.escape_debug(), doubt(lang, file.doubt)));
+    }
+    if doubtful.len() > FILES_MAX {
+        let rest = doubtful.len() - FILES_MAX;
+        lines.push(lang.pick(format!("  … y {rest} archivos más"), format!("  … and {rest} more files")));
+    }
+    let verify = format!("ribera verify --dataset {dataset}");
+    lines.push(lang.pick(format!("  Para revisarlos: {verify}"), format!("  To check them: {verify}")));
+    lines
+}
+
+fn doubt(lang: Lang, doubt: Doubt) -> &'static str {
+    match doubt {
+        Doubt::ForeignFile => lang.pick("lo escribió otro programa", "another program wrote it"),
+        Doubt::UnitsUnreadable => lang.pick("no se leen sus días en el registro", "its days in the log cannot be read"),
+        Doubt::StatisticsUnreadable => {
+            lang.pick("no se leen sus estadísticas en el registro", "its statistics in the log cannot be read")
+        }
+        Doubt::PartitionUnreadable => {
+            lang.pick("el registro no dice de qué tienda es", "the log does not name its store")
+        }
+        Doubt::PathUnreadable => lang.pick(
+            "el registro da una ruta fuera de la tabla: sus filas faltan",
+            "the log gives a path outside the table: its rows are missing",
+        ),
+    }
 }
 
 /// A percentage with two decimals at most: `94,25 %` in Spanish, `94.25 %` in English.

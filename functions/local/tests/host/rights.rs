@@ -132,8 +132,11 @@ fn eventful_lake() -> Lake {
     let lake = Lake::new(&["s1", "s2"]);
     let refused = "s1/ventas/000000-0000000001";
     lake.upload(&ventas(), refused, &january(1, 2), |file| file[..50].to_vec());
-    lake.wait(quarantine::replay(Host::new(&lake.objects, SystemClock, SystemRandom).ports(), &refused.parse().unwrap()))
-        .unwrap();
+    lake.wait(quarantine::replay(
+        Host::new(&lake.objects, SystemClock, SystemRandom).ports(),
+        &refused.parse().unwrap(),
+    ))
+    .unwrap();
     lake.batch("s1/ventas/000000-0000000002", &january(3, 4));
     lake.deliver(&ventas(), "s1/ventas/000000-0000000003", &january(3, 6), |file| file);
     lake.deliver(&ventas(), "s2/otro/000000-0000000001", &january(3, 6), |file| file);

@@ -24,6 +24,7 @@ use serde_json::Value;
 
 pub struct Lake {
     folder: tempfile::TempDir,
+    root: PathBuf,
     pub objects: FolderStore,
 }
 
@@ -52,9 +53,16 @@ pub fn january(from: i8, to: i8) -> Vec<Day> {
 impl Lake {
     /// With `ventas` published and the given stores open from 2026-01-01 to 2026-01-31.
     pub fn new(stores: &[&str]) -> Self {
+        Self::below("", stores)
+    }
+
+    /// Likewise, with the object store below folders of these names.
+    pub fn below(folders: &str, stores: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let objects = FolderStore::open(folder.path().join("store"), "test").unwrap().without_sync();
-        let lake = Self { folder, objects };
+        let root = folder.path().join(folders).join("store");
+        std::fs::create_dir_all(&root).unwrap();
+        let objects = FolderStore::open(&root, "test").unwrap().without_sync();
+        let lake = Self { folder, root, objects };
         lake.publish(&ventas());
         for store in stores {
             lake.store(&format!(
@@ -66,7 +74,16 @@ impl Lake {
     }
 
     pub fn root(&self) -> PathBuf {
-        self.folder.path().join("store")
+        self.root.clone()
+    }
+
+    /// Moves the object store below folders of these names.
+    pub fn move_below(&mut self, folders: &str) {
+        let root = self.folder.path().join(folders).join("store");
+        std::fs::create_dir_all(root.parent().unwrap()).unwrap();
+        std::fs::rename(&self.root, &root).unwrap();
+        self.objects = FolderStore::open(&root, "test").unwrap().without_sync();
+        self.root = root;
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -161,6 +178,22 @@ impl Lake {
         (text, output.status.code().unwrap())
     }
 
+    /// Changes the lines of `ventas`' log that add a file of `store`; at least one must change.
+    pub fn edit_log(&self, store: &str, edit: impl Fn(&str) -> String) {
+        let mut edited = 0;
+        for entry in self.files("lake/ventas/_delta_log") {
+            let text = std::fs::read_to_string(&entry).unwrap();
+            let lines = text.lines().map(|line| {
+                let adds = line.contains("\"add\"") && line.contains(&format!("store_id={store}"));
+                if adds { edit(line) } else { line.to_owned() }
+            });
+            let changed = lines.collect::<Vec<_>>().join("\n") + "\n";
+            edited += usize::from(changed != text);
+            std::fs::write(&entry, changed).unwrap();
+        }
+        assert!(edited > 0, "the entry was found and changed");
+    }
+
     /// The first cell of the first row of a query.
     pub fn value(&self, sql: &str) -> Value {
         let (answer, code) = self.json(&["sql", sql]);
@@ -212,11 +245,13 @@ fn parquet(dataset: &DatasetDefinition, store: &str, days: &[Day]) -> Vec<u8> {
     };
     let columns = dataset.columns.iter().map(|column| -> ArrayRef {
         match (column.name.as_str(), column.column_type) {
-            ("ubicacion_id", _) => text(&|_| Some(store.to_owned())),
+            (name, ColumnType::Text) if Some(name) == dataset.store_column.as_deref() => {
+                text(&|_| Some(store.to_owned()))
+            }
             ("ticket_id", _) => text(&|row| Some(format!("t{row:05}"))),
             ("producto_id", _) => text(&|row| Some(format!("product {}", row % 3))),
             ("cliente_id", _) => text(&|_| None),
-            (_, ColumnType::Text) => text(&|row| Some(format!("x{row}"))),
+            (name, ColumnType::Text) => text(&|row| Some(format!("{name} {row}"))),
             (_, ColumnType::Date) => {
                 Arc::new(rows.iter().map(|(day, _)| Some(number(day.date))).collect::<Date32Array>())
             }
@@ -243,12 +278,13 @@ fn parquet(dataset: &DatasetDefinition, store: &str, days: &[Day]) -> Vec<u8> {
 }
 
 /// Unscaled.
-fn value(column: &str, day: &Day, row: i32) -> i128 {
+pub fn value(column: &str, day: &Day, row: i32) -> i128 {
     match column {
         "cantidad" => 1000 + day.extra,
         "total" => 100 + i128::from(row),
         "precio_unitario" => 10_001 + i128::from(row),
-        _ => 0,
+        "descuento" => 0,
+        other => i128::try_from(other.len()).unwrap() * 100 + i128::from(row),
     }
 }
 

@@ -84,6 +84,32 @@ fn compaction_refuses_files_that_are_not_what_their_facts_say() {
 }
 
 #[test]
+fn a_partition_that_cannot_be_proven_is_named_and_the_others_are_merged() {
+    let lake = Lake::new(&["s1", "s2"]);
+    for day in 1..=9_i8 {
+        for store in ["s1", "s2"] {
+            lake.batch(&format!("{store}/ventas/000000-{day:010}"), &january(day, day));
+        }
+    }
+    let before = content(&lake);
+    lake.edit_log("s1", |line| {
+        line.replace("|2026-01-03;0;3;c=;1769947200000;10;", "|2026-01-03;0;3;c=;1769947200000;11;")
+    });
+    let (done, code) = lake.json(&["maintain"]);
+    let table = &done["tables"][0];
+    assert_eq!((code, &table["files_before"], &table["files_after"]), (1, &json!(18), &json!(10)), "{table}");
+    let failures = table["failures"].as_array().unwrap();
+    assert_eq!(failures.len(), 1, "{table}");
+    for words in ["2026-01-03", "ribera verify"] {
+        assert!(failures[0].as_str().unwrap().contains(words), "{words} in {table}");
+    }
+    assert!(table["checkpoint"].is_u64(), "the table is kept in shape all the same: {table}");
+    assert_eq!(content(&lake), before);
+    let (text, code) = lake.text(&["--lang", "es", "maintain"]);
+    assert!(code == 1 && text.contains("sin juntar"), "{text}");
+}
+
+#[test]
 fn ledger_and_acks_are_made_again_from_the_log_and_the_quarantine() {
     let lake = many_files();
     let refused = lake.upload(&super::fixture::ventas(), "s2/ventas/000000-0000000002", &january(9, 9), |mut file| {
