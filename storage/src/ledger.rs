@@ -29,7 +29,7 @@ pub struct LedgerRecord {
     pub table: TableName,
     pub manifest_sha256: String,
     pub outcome: AckOutcome,
-    /// Rows and bytes of the file the store sent; 0 for a void.
+    /// Rows and bytes of the file the store sent.
     pub rows: u64,
     pub bytes: u64,
     /// Checks of the dataset that only warn, one text for each that failed.

@@ -52,6 +52,11 @@ pub fn replay(batch: &BatchId) -> Result<ObjectPath> {
     manifest_in("state/replay", batch)
 }
 
+/// That a person has discarded a refused batch, and why.
+pub fn discarded(batch: &BatchId) -> Result<ObjectPath> {
+    manifest_in("state/discarded", batch)
+}
+
 /// How often a batch has failed; see `ingest::failures`.
 pub fn failing(batch: &BatchId) -> Result<ObjectPath> {
     manifest_in("state/failures", batch)

@@ -126,7 +126,7 @@ impl World {
     ) -> Result<Option<AckOutcome>> {
         let name = self.settings.table(&manifest.batch.dataset, &manifest.batch.store)?;
         let settled = match self.tables.get(&name) {
-            Some(state) => Table::new(objects, name).settled(&state.snapshot, dataset, manifest)?,
+            Some(state) => Table::new(objects, name).outcome_of(&state.snapshot, dataset, manifest)?,
             None => None,
         };
         // A quarantined batch that is in the lake was replayed.

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use jiff::civil::Date;
 use ribera_core::coverage::{self, Coverage, DayState};
-use ribera_core::ingest::quarantine;
+use ribera_core::quarantine;
 use ribera_storage::delta::Table;
 use ribera_storage::object::{MemoryStore, ObjectStore, list_all};
 use ribera_storage::ports::Host;

@@ -186,12 +186,12 @@ impl Host {
     }
 
     async fn try_replay(&self) -> Result<()> {
-        for entry in ingest::quarantine::list(self.own.ports(), None, 10_000).await? {
+        for entry in ribera_core::quarantine::list(self.own.ports(), None, 10_000).await? {
             // A clone's record stands beside the first's, and is not replayed.
             if let Some(batch) = entry.batch
                 && paths::quarantine(&batch)?.as_str() == entry.path
             {
-                ingest::quarantine::replay(self.own.ports(), &batch).await?;
+                ribera_core::quarantine::replay(self.own.ports(), &batch).await?;
                 self.cloud.tally.borrow_mut().amount("batches replayed", 1);
             }
         }

@@ -17,6 +17,7 @@ mod fixture;
 pub mod headers;
 pub mod ingest;
 pub mod lang;
+pub mod quarantine;
 pub mod status;
 
 pub use lang::Lang;

@@ -72,10 +72,16 @@ pub struct UnitFacts {
 }
 
 impl UnitFacts {
-    /// The source's own audit equals the file, on a closed unit.
+    /// See [`is_proven`].
     pub fn is_proven(&self) -> bool {
-        self.closed && self.audit.as_ref().is_some_and(|audit| audit.agrees_with(&self.file))
+        is_proven(self.closed, self.audit.as_ref(), &self.file)
     }
+}
+
+/// The one rule of what is proven: the unit was over at the source, and the source's own audit
+/// equals the rows.
+pub fn is_proven(closed: bool, audit: Option<&Facts>, rows: &Facts) -> bool {
+    closed && audit.is_some_and(|audit| audit.agrees_with(rows))
 }
 
 /// The data file of a batch.

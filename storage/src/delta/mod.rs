@@ -7,7 +7,7 @@
 //!    say, unit by unit, which batch it came from and what was proven.
 //! 2. [`Table::put_file`] puts them under fresh random names; [`Table::put_ready`] says so.
 //! 3. [`Table::commit_ready`] settles every ready batch of the table in one log entry.
-//! 4. [`Table::settled`] tells at any later time, from the log alone, what became of a batch.
+//! 4. [`Table::outcome_of`] tells at any later time, from the log alone, what became of a batch.
 //!
 //! | room | holds | must not |
 //! |---|---|---|

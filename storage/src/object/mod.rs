@@ -17,11 +17,13 @@ pub mod conformance;
 #[cfg(any(test, feature = "testing"))]
 pub mod faulty;
 pub mod folder;
+mod json;
 pub mod memory;
 #[cfg(feature = "s3")]
 pub mod s3;
 
 pub use folder::FolderStore;
+pub use json::put_json;
 pub use memory::MemoryStore;
 #[cfg(feature = "s3")]
 pub use s3::S3Store;

@@ -340,7 +340,7 @@ impl<S: ObjectStore> Gatherer<'_, S> {
     async fn quarantine(&self, evidence: &mut Evidence) -> Result<()> {
         let listed = self.listed(QUARANTINE, evidence).await?;
         let wanted = listed.into_iter().filter_map(|meta| {
-            let batch = crate::ingest::quarantine::batch_of(&meta.path)?;
+            let batch = crate::quarantine::batch_of(&meta.path)?;
             self.wants(&batch).then_some((batch, meta))
         });
         let mut read = stream::iter(wanted)

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{Coverage, CoverageSettings, Light, Period, StoreCoverage, StoreSummary, Summary, Totals};
-use crate::ingest::put_json;
+use ribera_storage::object::put_json;
 
 /// Stores of a page.
 pub const PAGE_STORES: usize = 100;

@@ -10,13 +10,13 @@ use ribera_storage::control;
 use ribera_storage::dataset::DatasetDefinition;
 use ribera_storage::delta::{BatchOutcome, CommitReport, READY_AGE_MAX, ReadyRecord, Snapshot, Table};
 use ribera_storage::ports::Ports;
-use ribera_storage::{BatchId, Error, ObjectStore, Result, TableName, paths};
+use ribera_storage::{BatchId, Error, ErrorKind, ObjectStore, Result, TableName, paths};
 
 use super::admit::{self, Admitted, InboxLookup, Received};
 use super::definitions::Definitions;
 use super::encode::{self, Fetched};
 use super::refusal::Refusal;
-use super::settle::{self, Verdict};
+use super::settle::{self, Decision};
 use super::validate::CheckWarning;
 use super::{FailureCause, IngestSettings, Item, ManifestOutcome, Outcome};
 
@@ -109,7 +109,7 @@ impl<S: ObjectStore> Call<'_, S> {
     /// `done/` has it; whoever moved it there may have died before clearing the inbox. A quarantine
     /// record that a replay took away meanwhile is put back, so that no verdict stands without one.
     async fn clear_repeated(&self, received: &Received) -> Result<()> {
-        let standing = settle::standing(self.ports.objects, &received.batch, &received.sha256).await?;
+        let standing = settle::existing(self.ports.objects, &received.batch, &received.sha256).await?;
         if let Some(AckOutcome::Quarantined { reason, detail }) = standing {
             let record = paths::quarantine(&received.batch)?;
             if self.ports.objects.head(&record).await?.is_none() {
@@ -147,7 +147,7 @@ impl<S: ObjectStore> Call<'_, S> {
         let reports = join_all(commits).await;
         let reports: BTreeMap<&TableName, Result<CommitReport>> = tables.iter().zip(reports).collect();
         let outcomes = stream::iter(&ready)
-            .map(|step| self.conclude(step, record_of(step).and_then(|record| reports.get(&record.table))))
+            .map(|step| self.finish(step, record_of(step).and_then(|record| reports.get(&record.table))))
             .buffered(CONCURRENCY)
             .collect()
             .await;
@@ -224,11 +224,11 @@ impl<S: ObjectStore> Call<'_, S> {
         };
         let lake = Table::new(self.ports.objects, table.clone());
         if let Some(snapshot) = snapshot.map_err(|error| Error::new(error.kind(), error.to_string()))?
-            && let Some(outcome) = lake.settled(snapshot, latest, manifest)?
+            && let Some(outcome) = lake.outcome_of(snapshot, latest, manifest)?
         {
             // A call that died after its commit may have left it.
             lake.delete_ready(&received.batch).await?;
-            return self.announce(received, table, &outcome, &[]).await.map(|outcome| Some(Step::Decided(outcome)));
+            return self.record(received, table, &outcome, &[]).await.map(|outcome| Some(Step::Decided(outcome)));
         }
         // A record that cannot be read is written anew.
         let current = lake.load_ready(&received.batch).await.ok().flatten().filter(|record| {
@@ -285,7 +285,7 @@ impl<S: ObjectStore> Call<'_, S> {
         Table::new(self.ports.objects, table.clone()).commit_records_from(self.ports, dataset, &own, base).await
     }
 
-    async fn conclude(&self, step: &Step, report: Option<&Result<CommitReport>>) -> Outcome {
+    async fn finish(&self, step: &Step, report: Option<&Result<CommitReport>>) -> Outcome {
         let Step::Ready { received, record, warnings } = step else {
             return match step {
                 Step::Decided(outcome) => outcome.clone(),
@@ -304,14 +304,14 @@ impl<S: ObjectStore> Call<'_, S> {
             }
             Some(BatchOutcome::Failed(error)) => failed(error),
             Some(outcome) => {
-                self.announce(received, &record.table, outcome, warnings).await.unwrap_or_else(|error| failed(&error))
+                self.record(received, &record.table, outcome, warnings).await.unwrap_or_else(|error| failed(&error))
             }
             None => failed(&Error::bug("the commit said nothing of this batch")),
         }
     }
 
     /// Writes what became of a batch that the table has settled.
-    async fn announce(
+    async fn record(
         &self,
         received: &Received,
         table: &TableName,
@@ -327,7 +327,11 @@ impl<S: ObjectStore> Call<'_, S> {
             other => return Err(Error::bug(format!("{}: is not settled: {other:?}", received.batch))),
         };
         let table = table.clone();
-        settle::settle(self.ports, Verdict { received, table, outcome, started_at: self.started_at, warnings }).await?;
+        settle::record_outcome(
+            self.ports,
+            Decision { received, table, outcome, started_at: self.started_at, warnings },
+        )
+        .await?;
         Ok(shown)
     }
 }
@@ -389,7 +393,12 @@ pub fn failed(error: &Error) -> Outcome {
 
 /// An error that arose over the batch's own bytes.
 fn failed_batch(error: &Error) -> Outcome {
-    let cause = if error.is_retry() { FailureCause::Retry } else { FailureCause::Batch };
+    let cause = match error.kind() {
+        ErrorKind::Retry => FailureCause::Retry,
+        // A definition, or what the lake holds already.
+        ErrorKind::Config | ErrorKind::Data => FailureCause::Shared,
+        ErrorKind::Reject | ErrorKind::Fenced | ErrorKind::Bug => FailureCause::Batch,
+    };
     Outcome::Failed { message: error.line(), cause }
 }
 

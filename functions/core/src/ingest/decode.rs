@@ -61,7 +61,7 @@ impl Iterator for BatchFile {
 }
 
 /// The decoder is fed what a stranger sent; should it panic, that file is unreadable and no more.
-/// (In WASM a panic ends the instance: the sweep counts such deaths, see `attempts`.)
+/// (In WASM a panic ends the instance: the sweep counts such crash_count, see `attempts`.)
 fn contained<T>(work: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Refusal> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(Refusal::unreadable("a file that breaks the decoder")))
 }

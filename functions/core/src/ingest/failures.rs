@@ -10,7 +10,7 @@ use ribera_storage::{BatchId, ObjectStore, Result, paths};
 use serde::{Deserialize, Serialize};
 
 use super::FailureCause;
-use super::settle::put_json;
+use ribera_storage::object::put_json;
 
 /// Sweeps in which a batch fails before it is quarantined.
 pub const SWEEPS_MAX: u32 = 3;

@@ -7,7 +7,7 @@ use ribera_storage::batch::{
 };
 use ribera_storage::hex::sha256_hex;
 use ribera_storage::ledger::{self, LedgerRecord, Timings};
-use ribera_storage::object::{ObjectPath, PutOutcome};
+use ribera_storage::object::{ObjectPath, PutOutcome, put_json};
 use ribera_storage::ports::Ports;
 use ribera_storage::{BatchId, Error, ObjectStore, Result, TableName, Unit, paths};
 
@@ -15,8 +15,8 @@ use super::admit::Received;
 use super::refusal::Refusal;
 use super::validate::CheckWarning;
 
-/// A verdict to be written.
-pub struct Verdict<'a> {
+/// A decision to be written.
+pub struct Decision<'a> {
     pub received: &'a Received,
     pub table: TableName,
     pub outcome: AckOutcome,
@@ -26,16 +26,16 @@ pub struct Verdict<'a> {
 }
 
 /// Ledger, ack, `done/`, inbox; the ready record is the caller's to delete, last.
-pub async fn settle<S: ObjectStore>(ports: Ports<'_, S>, verdict: Verdict<'_>) -> Result<()> {
-    let received = verdict.received;
+pub async fn record_outcome<S: ObjectStore>(ports: Ports<'_, S>, decision: Decision<'_>) -> Result<()> {
+    let received = decision.received;
     let now = ports.clock.now();
     let ack = Ack {
         batch: received.batch.clone(),
         manifest_sha256: received.sha256.clone(),
-        outcome: verdict.outcome.clone(),
+        outcome: decision.outcome.clone(),
         acknowledged_at: now,
     };
-    ledger::record(ports.objects, &ledger_record(verdict, now)).await?;
+    ledger::record(ports.objects, &ledger_record(decision, now)).await?;
     put_json(ports.objects, &paths::ack(&received.batch)?, &ack).await?;
     close(ports, received).await
 }
@@ -68,7 +68,7 @@ pub async fn quarantine<S: ObjectStore>(
     put_json(ports.objects, &paths::quarantine(&received.batch)?, &record).await?;
     let table = table.unwrap_or_else(|| TableName::from(&received.batch.dataset));
     let outcome = AckOutcome::Quarantined { reason: refusal.reason, detail: refusal.detail.clone() };
-    settle(ports, Verdict { received, table, outcome, started_at, warnings: &[] }).await
+    record_outcome(ports, Decision { received, table, outcome, started_at, warnings: &[] }).await
 }
 
 /// Quarantines what came from a cloned journal. The first's record, ack and `done/` stay: the
@@ -133,14 +133,8 @@ pub async fn quarantine_unreadable<S: ObjectStore>(
     Ok(Some(refusal))
 }
 
-pub async fn put_json<S: ObjectStore, T: serde::Serialize>(objects: &S, path: &ObjectPath, value: &T) -> Result<()> {
-    let bytes = serde_json::to_vec(value)
-        .map_err(|error| Error::bug(format!("{path}: does not serialise")).with_source(error))?;
-    objects.put(path, bytes.into()).await
-}
-
 /// Bytes of a manifest's text that its record keeps. `done/` has the whole manifest.
-pub(super) const QUOTED_BYTES_MAX: usize = QUARANTINE_RECORD_BYTES_MAX / 4;
+pub(crate) const QUOTED_BYTES_MAX: usize = QUARANTINE_RECORD_BYTES_MAX / 4;
 
 fn quarantine_record(received: &Received, refusal: &Refusal, now: Timestamp) -> QuarantineRecord {
     QuarantineRecord {
@@ -161,31 +155,31 @@ fn kept_text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes.get(..QUOTED_BYTES_MAX).unwrap_or(bytes)).into_owned()
 }
 
-fn ledger_record(verdict: Verdict<'_>, now: Timestamp) -> LedgerRecord {
-    let received = verdict.received;
+fn ledger_record(decision: Decision<'_>, now: Timestamp) -> LedgerRecord {
+    let received = decision.received;
     let manifest = received.manifest.as_ref().ok();
     let file = manifest.map(|manifest| &manifest.file);
     let agent = manifest.map(|manifest| &manifest.agent);
     LedgerRecord {
         batch: received.batch.clone(),
-        table: verdict.table,
+        table: decision.table,
         manifest_sha256: received.sha256.clone(),
-        outcome: verdict.outcome,
+        outcome: decision.outcome,
         rows: file.map_or(0, |file| file.rows),
         bytes: file.map_or(0, |file| file.bytes),
-        warnings: verdict.warnings.iter().map(ToString::to_string).collect(),
+        warnings: decision.warnings.iter().map(ToString::to_string).collect(),
         timings: Timings {
             extraction_started_at: agent.map(|agent| agent.extraction_started_at),
             extraction_finished_at: agent.map(|agent| agent.extraction_finished_at),
             received_at: received.modified,
-            started_at: verdict.started_at,
+            started_at: decision.started_at,
             settled_at: now,
         },
     }
 }
 
-/// The verdict that is on record for a batch, if it is about this very manifest.
-pub async fn standing<S: ObjectStore>(objects: &S, batch: &BatchId, sha256: &str) -> Result<Option<AckOutcome>> {
+/// The decision that is on record for a batch, if it is about this very manifest.
+pub async fn existing<S: ObjectStore>(objects: &S, batch: &BatchId, sha256: &str) -> Result<Option<AckOutcome>> {
     let Some(bytes) = objects.get(&paths::ack(batch)?).await? else { return Ok(None) };
     let ack: Option<Ack> = serde_json::from_slice(&bytes).ok();
     Ok(ack.filter(|ack| ack.manifest_sha256 == sha256).map(|ack| ack.outcome))

@@ -13,11 +13,10 @@ use ribera_storage::{BatchId, ObjectStore, Result, TableName, paths};
 use super::admit::{self, InboxLookup};
 use super::call::{self, quarantined};
 use super::failures::Failures;
+use super::poison::{CRASHES_MAX, GROUP_MAX, PoisonTracker, mark, unmark};
 use super::refusal::Refusal;
-use super::suspects::{DEATHS_MAX, GROUP, Suspects, mark, unmark};
-use super::{
-    IngestReport, IngestSettings, Item, ManifestOutcome, Outcome, SweepBudget, SweepReport, quarantine, settle,
-};
+use super::{IngestReport, IngestSettings, Item, ManifestOutcome, Outcome, SweepBudget, SweepReport, settle};
+use crate::quarantine;
 
 /// Manifests of a store that one sweep looks at. A store with more waits for the next sweep with
 /// the rest, and makes no other store wait.
@@ -33,7 +32,7 @@ pub async fn sweep<S: ObjectStore>(
         settings,
         budget,
         started_at: ports.clock.now(),
-        suspects: Suspects::load(ports.objects, ports.clock.now()).await?,
+        poison: PoisonTracker::load(ports.objects, ports.clock.now()).await?,
         outcomes: Vec::new(),
         more: false,
     };
@@ -50,7 +49,7 @@ struct Sweep<'a, S> {
     settings: &'a IngestSettings,
     budget: &'a SweepBudget,
     started_at: Timestamp,
-    suspects: Suspects,
+    poison: PoisonTracker,
     outcomes: Vec<ManifestOutcome>,
     more: bool,
 }
@@ -68,8 +67,8 @@ impl<S: ObjectStore> Sweep<'_, S> {
         let crowded: Vec<String> =
             stores.iter().filter(|store| store.more).map(|store| format!("inbox/{}/", store.owner)).collect();
         let (set_aside, plain): (Vec<_>, Vec<_>) =
-            in_turn(stores).into_iter().partition(|meta| self.suspects.contains(&meta.path));
-        for group in plain.chunks(GROUP) {
+            in_turn(stores).into_iter().partition(|meta| self.poison.contains(&meta.path));
+        for group in plain.chunks(GROUP_MAX) {
             if self.is_spent() {
                 break;
             }
@@ -110,18 +109,18 @@ impl<S: ObjectStore> Sweep<'_, S> {
     /// Those whose handling may have killed a call, in smaller groups, the most suspect alone and
     /// last.
     async fn suspected(&mut self, mut set_aside: Vec<ObjectMeta>) -> Result<()> {
-        set_aside.sort_by_key(|meta| self.suspects.deaths(&meta.path));
-        set_aside.sort_by_key(|meta| std::cmp::Reverse(self.suspects.together(&meta.path)));
+        set_aside.sort_by_key(|meta| self.poison.crash_count(&meta.path));
+        set_aside.sort_by_key(|meta| std::cmp::Reverse(self.poison.group_size_for(&meta.path)));
         let mut rest = set_aside.as_slice();
         while let Some(first) = rest.first() {
             if self.is_spent() {
                 return Ok(());
             }
-            let together = self.suspects.together(&first.path);
-            let same = rest.iter().take(together).take_while(|meta| self.suspects.together(&meta.path) == together);
+            let together = self.poison.group_size_for(&first.path);
+            let same = rest.iter().take(together).take_while(|meta| self.poison.group_size_for(&meta.path) == together);
             let (group, others) = rest.split_at(same.count());
             rest = others;
-            if self.suspects.deaths(&first.path) >= DEATHS_MAX {
+            if self.poison.crash_count(&first.path) >= CRASHES_MAX {
                 self.give_up(first).await?;
             } else {
                 self.group(group).await;
@@ -131,13 +130,13 @@ impl<S: ObjectStore> Sweep<'_, S> {
             self.outcomes.iter().filter(|one| is_settled(one)).map(|one| one.path.as_str()).collect();
         let waiting: BTreeSet<&str> = set_aside.iter().map(|meta| meta.path.as_str()).collect();
         // What is no longer in the inbox was settled by another call.
-        self.suspects.clear(self.ports.objects, |path| settled.contains(path) || !waiting.contains(path)).await
+        self.poison.clear(self.ports.objects, |path| settled.contains(path) || !waiting.contains(path)).await
     }
 
     async fn give_up(&mut self, meta: &ObjectMeta) -> Result<()> {
         let batch = paths::batch_of("inbox", &meta.path).ok();
         let detail = format!(
-            "file: must be read within the memory and time of a call, got {DEATHS_MAX} calls that died over it"
+            "file: must be read within the memory and time of a call, got {CRASHES_MAX} calls that died over it"
         );
         let refusal = Refusal::new(QuarantineReason::LimitExceeded, detail);
         let reading = match &batch {

@@ -8,7 +8,8 @@ use jiff::civil::Date;
 use jiff::{SignedDuration, Timestamp};
 use ribera_core::coverage::{self, Touched};
 use ribera_reach::{Obstacle, Reach, State};
-use ribera_storage::heartbeat::{GOOD, Heartbeat};
+use ribera_storage::heartbeat::{GOOD, HEARTBEAT_BYTES_MAX, Heartbeat};
+use ribera_storage::object::{Bounded, get_at_most};
 use ribera_storage::store::StoreDefinition;
 use ribera_storage::{ObjectStore, Result, StoreId, control, paths};
 use serde::Serialize;
@@ -149,8 +150,12 @@ struct Said {
 async fn heartbeat(lake: &Lake, store: &StoreId) -> Result<Option<Said>> {
     let path = paths::heartbeat(store)?;
     let Some(meta) = lake.objects.head(&path).await? else { return Ok(None) };
-    let Some(bytes) = lake.objects.get(&path).await? else { return Ok(None) };
     let at = meta.modified;
+    let bytes = match get_at_most(&lake.objects, &path, HEARTBEAT_BYTES_MAX).await? {
+        Bounded::Absent => return Ok(None),
+        Bounded::Whole(bytes) => bytes,
+        Bounded::TooLarge => return Ok(Some(Said { at, good: false, obstacle: None })),
+    };
     // One agent's broken object must not end the check of all stores.
     let Ok(heartbeat) = serde_json::from_slice::<Heartbeat>(&bytes) else {
         return Ok(Some(Said { at, good: false, obstacle: None }));

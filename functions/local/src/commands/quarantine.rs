@@ -2,7 +2,7 @@
 
 use jiff::civil::Date;
 use ribera_core::ingest::event::EVENT_MANIFESTS_MAX;
-use ribera_core::ingest::quarantine::{self, QuarantineEntry};
+use ribera_core::quarantine::{self, QuarantineEntry};
 use ribera_core::ingest::{FailureCause, IngestReport, ManifestOutcome, Outcome};
 use ribera_storage::object::ObjectPath;
 use ribera_storage::{BatchId, DatasetName, Error, Result, StoreId, Unit, paths, text};
@@ -58,6 +58,16 @@ enum Action {
         #[command(flatten)]
         components: ComponentArgs,
     },
+    /// Descarta un lote: sus días ya no lo esperan. / Discards a batch: its days no longer wait for it.
+    #[command(after_help = "Ejemplo / Example:
+  ribera quarantine discard 367/ventas/000000-0000000003 --reason \"credencial robada\"")]
+    Discard {
+        /// TIENDA/CONJUNTO/ÉPOCA-NÚMERO. / STORE/DATASET/EPOCH-SEQUENCE.
+        batch: BatchId,
+        /// Por qué; queda guardado. / Why; it is kept.
+        #[arg(long)]
+        reason: String,
+    },
 }
 
 pub async fn run(args: Args, context: &Context) -> Result<Exit> {
@@ -71,6 +81,13 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit> {
             Ok(Exit::Ok)
         }
         Action::Show { batch } => show_batch(&lake, &batch, context).await,
+        Action::Discard { batch, reason } => {
+            let records = quarantine::discard(lake.ports(), &batch, &reason).await?;
+            context.answer(&json!({"batch": batch, "records": records}), |lang| {
+                lang.pick(format!("Descartado: {batch} ({records})."), format!("Discarded: {batch} ({records})."))
+            })?;
+            Ok(Exit::Ok)
+        }
         Action::Replay { batch, all, store, dataset, components } => {
             let batches = match all {
                 false => batch,

@@ -1,5 +1,6 @@
-//! In a burst of calls a few commit what all have made ready, and the others only look for their
-//! own batches in the log: they read neither the table nor other calls' records.
+//! Group commit: up to three calls (leaders) commit everyone's ready batches; the other calls
+//! (followers) only poll new log entries for their own batches. Followers read neither the table nor
+//! other calls' records.
 //!
 //! Nothing depends on who leads. A call that waits in vain, because the one ahead of it died,
 //! commits itself; the version is given out by put-if-absent all the same.
@@ -19,67 +20,67 @@ const LEADERS_MAX: usize = 3;
 /// Looks in vain for the next entry before twice as many calls commit at once: about half a second
 /// of a remote store's answers. When those ahead have died the next ones follow soon, and when they
 /// are only slow not all the others make them slower.
-const LOOKS_MAX: usize = 20;
+const POLLS_MAX: usize = 20;
 /// A record that waits for so long longer than the caller's own belongs to no call that runs.
 const AHEAD_MILLIS_MAX: i64 = 2_000;
 
 /// What a call is to do with its records.
-pub(in crate::delta) enum Turn {
+pub(in crate::delta) enum GroupCommit {
     /// Another call has committed them.
-    Settled(CommitReport),
+    AlreadyCommitted(CommitReport),
     /// Commit; with the listing of ready records if it is fresh.
-    Lead(Option<Vec<ObjectMeta>>),
+    Leader(Option<Vec<ObjectMeta>>),
 }
 
 impl<S: ObjectStore> Table<'_, S> {
     /// Waits while others commit `own`.
-    pub(in crate::delta) async fn follow(&self, own: &[ReadyRecord]) -> Result<Turn> {
+    pub(in crate::delta) async fn follow(&self, own: &[ReadyRecord]) -> Result<GroupCommit> {
         let listed = self.list_ready().await?;
-        let mut ahead = self.ahead(&listed, own)?;
-        if !own.iter().all(can_follow) || ahead.len() < LEADERS_MAX {
-            return Ok(Turn::Lead(Some(listed)));
+        let mut queue_ahead = self.queue_ahead(&listed, own)?;
+        if !own.iter().all(can_follow) || queue_ahead.len() < LEADERS_MAX {
+            return Ok(GroupCommit::Leader(Some(listed)));
         }
-        let Some(newest) = self.newest_version().await? else { return Ok(Turn::Lead(Some(listed))) };
+        let Some(newest) = self.newest_version().await? else { return Ok(GroupCommit::Leader(Some(listed))) };
         let mut outcomes: BTreeMap<BatchId, BatchOutcome> = BTreeMap::new();
         // One or two entries may have come since the records were put.
         let mut next = newest.saturating_sub(1).max(1);
-        let (mut leaders, mut looks) = (LEADERS_MAX, 0);
-        // Whom the commits so far have left at the head of the line leads the next one.
-        while next <= newest || ahead.len() >= leaders {
+        let (mut leaders, mut polls) = (LEADERS_MAX, 0);
+        // The first batch in the queue that is still uncommitted becomes the next leader.
+        while next <= newest || queue_ahead.len() >= leaders {
             let Some(entry) = self.read_entry(next).await? else {
                 if next <= newest {
                     // Older than the log is kept.
                     next += 1;
                 } else {
-                    looks += 1;
+                    polls += 1;
                 }
-                if looks == LOOKS_MAX {
-                    (leaders, looks) = (leaders * 2, 0);
+                if polls == POLLS_MAX {
+                    (leaders, polls) = (leaders * 2, 0);
                 }
                 continue;
             };
             next += 1;
-            looks = 0;
+            polls = 0;
             for batch in committed_by(&entry) {
-                ahead.retain(|id| *id != batch.id);
+                queue_ahead.retain(|id| *id != batch.id);
                 if let Some(record) = own.iter().find(|record| record.batch.to_string() == batch.id) {
                     match whole(record, &batch, &entry, next - 1)? {
                         Some(outcome) => outcomes.insert(record.batch.clone(), outcome),
-                        None => return Ok(Turn::Lead(None)),
+                        None => return Ok(GroupCommit::Leader(None)),
                     };
                 }
             }
             if outcomes.len() == own.len() {
                 let outcomes = outcomes.into_iter().collect();
-                return Ok(Turn::Settled(CommitReport { outcomes, ..CommitReport::default() }));
+                return Ok(GroupCommit::AlreadyCommitted(CommitReport { outcomes, ..CommitReport::default() }));
             }
         }
-        Ok(Turn::Lead(None))
+        Ok(GroupCommit::Leader(None))
     }
 
     /// The batches whose records became ready before the caller's. A caller whose record is gone
     /// was settled already: all the others count.
-    fn ahead(&self, listed: &[ObjectMeta], own: &[ReadyRecord]) -> Result<Vec<String>> {
+    fn queue_ahead(&self, listed: &[ObjectMeta], own: &[ReadyRecord]) -> Result<Vec<String>> {
         let paths: Vec<ObjectPath> =
             own.iter().map(|record| crate::paths::ready(&self.name, &record.batch)).collect::<Result<_>>()?;
         let order = |meta: &ObjectMeta| (meta.modified, meta.path.clone());

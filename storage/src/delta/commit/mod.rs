@@ -13,7 +13,7 @@ use jiff::Timestamp;
 
 use crate::dataset::DatasetDefinition;
 use crate::dataset::evolution::{self, Evolution};
-use crate::delta::commit::follow::Turn;
+use crate::delta::commit::follow::GroupCommit;
 use crate::delta::commit::ready::{READY_READ_MAX, ReadyRecord};
 use crate::delta::log::action::{Action, AddFile, CommittedBatch, Metadata, RemoveFile};
 use crate::delta::log::checkpoint;
@@ -57,7 +57,7 @@ impl<S: ObjectStore> Table<'_, S> {
     /// when there is none, and adds the columns that `dataset` has and the table has not.
     /// `own` are the caller's batches whose records were put: read first, and reason enough to
     /// return once they are settled. A sweep passes none. One that another call has settled and
-    /// deleted before it was read has no outcome in the report: ask [`Self::settled`], or pass the
+    /// deleted before it was read has no outcome in the report: ask [`Self::outcome_of`], or pass the
     /// records themselves to [`Self::commit_records`]. Safe to run any number of times at once.
     ///
     /// An error of kind `Config` says that `dataset` is no evolution of the table, or that
@@ -97,8 +97,8 @@ impl<S: ObjectStore> Table<'_, S> {
         let listed = match own.is_empty() {
             true => None,
             false => match self.follow(own).await? {
-                Turn::Settled(report) => return Ok(report),
-                Turn::Lead(listed) => listed,
+                GroupCommit::AlreadyCommitted(report) => return Ok(report),
+                GroupCommit::Leader(listed) => listed,
             },
         };
         let mut report = CommitReport::default();
@@ -147,14 +147,14 @@ impl<S: ObjectStore> Table<'_, S> {
             changes.partitions.extend(more.partitions);
             changes.metadata |= more.metadata;
             forget_changed(&mut plans, &changes);
-            if !own.is_empty() && self.all_settled(&snapshot, own) {
+            if !own.is_empty() && self.all_have_outcomes(&snapshot, own) {
                 break;
             }
             unreadable.extend(self.gather_more(&snapshot, now, &mut records, &mut plans).await?);
         }
         self.report_outcomes(&snapshot, &records, plans, &versions, &mut report);
         for record in &expired {
-            let outcome = match self.settle(&snapshot, &record.into(), &versions) {
+            let outcome = match self.find_outcome(&snapshot, &record.into(), &versions) {
                 Ok(settled) => settled.unwrap_or(BatchOutcome::Expired),
                 Err(error) => BatchOutcome::Failed(error),
             };
@@ -209,7 +209,7 @@ impl<S: ObjectStore> Table<'_, S> {
         let mut open = 0;
         for record in records.iter() {
             // One that cannot be read is never settled, and must not count for ever as open.
-            let settled = self.settle(snapshot, &record.into(), &BTreeMap::new());
+            let settled = self.find_outcome(snapshot, &record.into(), &BTreeMap::new());
             open += usize::from(matches!(settled, Ok(None)));
         }
         let mut unreadable = Vec::new();
@@ -365,9 +365,9 @@ impl<S: ObjectStore> Table<'_, S> {
         }
     }
 
-    fn all_settled(&self, snapshot: &Snapshot, records: &[ReadyRecord]) -> bool {
+    fn all_have_outcomes(&self, snapshot: &Snapshot, records: &[ReadyRecord]) -> bool {
         // What cannot be read will not be settled by waiting.
-        records.iter().all(|record| !matches!(self.settle(snapshot, &record.into(), &BTreeMap::new()), Ok(None)))
+        records.iter().all(|record| !matches!(self.find_outcome(snapshot, &record.into(), &BTreeMap::new()), Ok(None)))
     }
 
     fn report_outcomes(
@@ -379,7 +379,7 @@ impl<S: ObjectStore> Table<'_, S> {
         report: &mut CommitReport,
     ) {
         for record in records {
-            let outcome = match self.settle(snapshot, &record.into(), versions) {
+            let outcome = match self.find_outcome(snapshot, &record.into(), versions) {
                 Ok(Some(outcome)) => outcome,
                 Ok(None) => unsettled(record, &mut plans),
                 Err(error) => BatchOutcome::Failed(error),

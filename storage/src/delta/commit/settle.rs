@@ -35,7 +35,7 @@ impl<'a> From<&'a ReadyRecord> for Candidate<'a> {
 impl<S: ObjectStore> Table<'_, S> {
     /// What became of a batch, from the log alone: `None` when it is not settled. Lets a call that
     /// runs again skip re-encoding.
-    pub fn settled(
+    pub fn outcome_of(
         &self,
         snapshot: &Snapshot,
         dataset: &DatasetDefinition,
@@ -46,11 +46,11 @@ impl<S: ObjectStore> Table<'_, S> {
             partition: path::partition_key(&dataset.partition(&manifest.batch.store, manifest.month)),
             units: Units::List(manifest.units.iter().map(|facts| facts.unit).collect()),
         };
-        self.settle(snapshot, &candidate, &BTreeMap::new())
+        self.find_outcome(snapshot, &candidate, &BTreeMap::new())
     }
 
     /// `versions` are those known of batches by their text.
-    pub(in crate::delta) fn settle(
+    pub(in crate::delta) fn find_outcome(
         &self,
         snapshot: &Snapshot,
         candidate: &Candidate<'_>,

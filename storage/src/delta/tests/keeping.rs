@@ -323,3 +323,30 @@ fn ledger_and_acks_are_made_again_from_log_quarantine_and_manifests() {
         assert_eq!(world.objects.get(&paths::done(&gone.id()).unwrap()).await.unwrap(), None);
     });
 }
+
+#[test]
+fn a_rebuild_after_retention_makes_the_rest_again_and_reopens_nothing() {
+    block_on(async {
+        let world = World::new();
+        let settle = async |sequence: u64| {
+            world.offer(sequence, &[sequence as i8]).await;
+            let batch = TestBatch { days: [(sequence as i8, Vec::new())].into(), ..one_row(sequence) };
+            let manifest = batch.manifest();
+            let done = crate::paths::done(&manifest.batch).unwrap();
+            let landing = crate::paths::landing(&manifest.batch, manifest.month, &"a".repeat(64)).unwrap();
+            world.objects.put(&done, manifest.to_json().unwrap().into()).await.unwrap();
+            world.objects.put(&landing, Bytes::from_static(b"x").into()).await.unwrap();
+        };
+        crate::control::publish_dataset(&world.objects, &world.dataset).await.unwrap();
+        settle(1).await;
+        world.advance(SignedDuration::from_hours(24 * 390));
+        settle(2).await;
+        world.advance(SignedDuration::from_hours(24 * 20));
+        let plan = crate::retention::plan(&world.objects, world.host.now()).await.unwrap();
+        assert_eq!(plan.len(), 2, "the first batch's file and manifest: {plan:?}");
+        crate::retention::delete(&world.objects, &plan).await.unwrap();
+        let rebuilt = crate::rebuild::rebuild(&world.objects, &world.host).await.unwrap();
+        assert_eq!((rebuilt.batches, rebuilt.reopened.len(), rebuilt.unreadable.len()), (1, 0, 0));
+        assert_eq!(world.rows(&world.snapshot().await).await["s1"].len(), 6);
+    });
+}

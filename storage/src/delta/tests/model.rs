@@ -129,7 +129,7 @@ fn check(
             content(&table, dataset, &older).await;
         }
         for batch in &batches {
-            let settled = table.settled(&snapshot, dataset, &batch.manifest()).unwrap();
+            let settled = table.outcome_of(&snapshot, dataset, &batch.manifest()).unwrap();
             assert!(
                 matches!(settled, Some(BatchOutcome::Committed { .. } | BatchOutcome::Superseded)),
                 "{}: {settled:?}",

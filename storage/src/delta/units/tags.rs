@@ -20,7 +20,7 @@ use std::fmt::Write;
 
 use jiff::Timestamp;
 
-use crate::batch::{Facts, UnitFacts};
+use crate::batch::{Facts, UnitFacts, is_proven};
 use crate::error::{Error, Result};
 use crate::ids::{Position, Unit};
 use crate::text::quoted;
@@ -61,9 +61,9 @@ impl UnitTag {
         }
     }
 
-    /// The source's own audit equals what the lake holds, on a closed unit.
+    /// See [`crate::batch::is_proven`].
     pub fn is_proven(&self) -> bool {
-        self.closed && self.audit.as_ref().is_some_and(|audit| audit.agrees_with(&self.facts))
+        is_proven(self.closed, self.audit.as_ref(), &self.facts)
     }
 
     /// Equal, but for how an absent sum and one of 0 are written.
@@ -193,6 +193,7 @@ fn decode_proof(text: &str, cursor: &mut Cursor<'_>, file_written_at: Timestamp)
     let unit = text.get(cursor.field())?.parse().ok()?;
     let position = Position { epoch: u32::try_from(cursor.digits()?).ok()?, sequence: cursor.digits()? };
     let flags = &cursor.bytes[cursor.field()];
+    // As `written` writes what `batch::is_proven` holds.
     let is_proven = matches!(flags, b"c=" | b"c=r");
     let extracted_at = Timestamp::from_millisecond(cursor.signed_digits()?).ok()?;
     let received_at = match flags {

@@ -4,7 +4,7 @@ use ribera_storage::batch::QuarantineReason::*;
 use ribera_storage::batch::QuarantineRecord;
 
 use super::*;
-use crate::ingest::quarantine;
+use crate::quarantine;
 
 /// Sends, ingests, and expects the refusal: outcome, record and ack agree, and the inbox is clear.
 async fn assert_refused(host: &TestHost, sent: &Sent, reason: QuarantineReason, word: &str) {
@@ -233,13 +233,16 @@ fn a_manifest_that_kills_its_call_again_and_again_is_quarantined_and_the_others_
         killer.put(&host.objects).await;
         innocent.put(&host.objects).await;
         // A sweep died over both; two more over the killer alone.
-        suspects::mark(host.ports(), &[killer.inbox(), innocent.inbox()]).await.unwrap();
+        poison::mark(host.ports(), &[killer.inbox(), innocent.inbox()]).await.unwrap();
         for _ in 0..3 {
-            suspects::mark(host.ports(), &[killer.inbox()]).await.unwrap();
+            poison::mark(host.ports(), &[killer.inbox()]).await.unwrap();
         }
         // Those calls may still be running: nothing is condemned yet.
         assert!(
-            suspects::Suspects::load(&host.objects, host.ports().clock.now()).await.unwrap().deaths(&killer.inbox())
+            poison::PoisonTracker::load(&host.objects, host.ports().clock.now())
+                .await
+                .unwrap()
+                .crash_count(&killer.inbox())
                 == 0
         );
         host.clock.advance(601);

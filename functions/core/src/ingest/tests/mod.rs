@@ -14,6 +14,7 @@ use ribera_storage::{BatchId, ObjectStore, control, paths};
 use super::validate::value_text;
 use super::*;
 use crate::fixture::*;
+use crate::quarantine;
 use ribera_storage::ports::Host;
 
 mod bad_input;

@@ -114,7 +114,7 @@ fn dies_after_every_step(sweeps: usize, call: impl AsyncFn(&DyingDeps, &[Sent]))
     let sent = batches();
     let expected = expected(&sent);
     block_on(async {
-        let mut deaths = 0;
+        let mut crash_count = 0;
         for steps in 0.. {
             let host = world().await;
             for one in &sent {
@@ -130,9 +130,9 @@ fn dies_after_every_step(sweeps: usize, call: impl AsyncFn(&DyingDeps, &[Sent]))
             if mortal.steps.get() > 0 {
                 break;
             }
-            deaths += 1;
+            crash_count += 1;
         }
-        assert!(deaths > 50, "{deaths}");
+        assert!(crash_count > 50, "{crash_count}");
     });
 }
 

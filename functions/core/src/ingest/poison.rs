@@ -1,11 +1,11 @@
-//! Manifests that may kill the call that handles them: a file that runs an instance out of memory
+//! Poison messages: manifests that may kill the call that handles them: a file that runs an instance out of memory
 //! or time, or breaks its decoder, cannot be quarantined by that very instance.
 //!
 //! A sweep leaves a marker while it handles a group. A marker that is found again belongs to a
 //! sweep that died (or still runs): its manifests are then handled last, in smaller and smaller
 //! groups as long as calls die, each with a marker of its own, because most calls die of something
-//! else, and a large inbox must not be handled one by one. Who left that many markers alone is
-//! quarantined.
+//! else, and a large inbox must not be handled one by one. A manifest that was processed alone and
+//! left three markers (three crashes) is quarantined.
 
 use std::collections::BTreeMap;
 
@@ -15,15 +15,15 @@ use ribera_storage::ports::Ports;
 use ribera_storage::{ObjectStore, Result};
 use serde::{Deserialize, Serialize};
 
-use super::settle::put_json;
+use ribera_storage::object::put_json;
 
 const MARKERS: &str = "state/attempts/";
 
-/// Deaths alone before a manifest is quarantined. One more than a power cut and its repetition.
-pub const DEATHS_MAX: usize = 3;
+/// Crashes alone before a manifest is quarantined. One more than a power cut and its repetition.
+pub const CRASHES_MAX: usize = 3;
 
 /// Manifests of a group: one commit per table, and what is handled anew after a death.
-pub const GROUP: usize = 64;
+pub const GROUP_MAX: usize = 64;
 
 const UNMARK_TRIES: usize = 3;
 
@@ -37,15 +37,15 @@ struct Marker {
 
 /// What the markers of calls before this one say.
 #[derive(Debug, Default)]
-pub struct Suspects {
+pub struct PoisonTracker {
     /// By inbox path: markers it had alone that are old enough to be dead.
-    deaths: BTreeMap<String, usize>,
+    crash_count: BTreeMap<String, usize>,
     /// By inbox path: manifests of the smallest marker it was in that is old enough to be dead.
     smallest: BTreeMap<String, usize>,
     markers: Vec<(ObjectMeta, Vec<String>)>,
 }
 
-impl Suspects {
+impl PoisonTracker {
     pub async fn load<S: ObjectStore>(objects: &S, now: Timestamp) -> Result<Self> {
         let mut suspects = Self::default();
         for meta in list_all(objects, MARKERS, None).await? {
@@ -53,7 +53,7 @@ impl Suspects {
             let manifests = serde_json::from_slice(&bytes).map(|marker: Marker| marker.manifests).unwrap_or_default();
             let dead = now.duration_since(meta.modified) > CALL_MAX;
             for path in &manifests {
-                *suspects.deaths.entry(path.clone()).or_default() += usize::from(dead && manifests.len() == 1);
+                *suspects.crash_count.entry(path.clone()).or_default() += usize::from(dead && manifests.len() == 1);
                 if dead {
                     let smallest = suspects.smallest.entry(path.clone()).or_insert(manifests.len());
                     *smallest = manifests.len().min(*smallest);
@@ -65,16 +65,16 @@ impl Suspects {
     }
 
     pub fn contains(&self, path: &ObjectPath) -> bool {
-        self.deaths.contains_key(path.as_str())
+        self.crash_count.contains_key(path.as_str())
     }
 
-    pub fn deaths(&self, path: &ObjectPath) -> usize {
-        self.deaths.get(path.as_str()).copied().unwrap_or(0)
+    pub fn crash_count(&self, path: &ObjectPath) -> usize {
+        self.crash_count.get(path.as_str()).copied().unwrap_or(0)
     }
 
     /// How many may be handled together with it: an eighth of those with which it last died.
-    pub fn together(&self, path: &ObjectPath) -> usize {
-        self.smallest.get(path.as_str()).map_or(GROUP, |smallest| (smallest / 8).max(1))
+    pub fn group_size_for(&self, path: &ObjectPath) -> usize {
+        self.smallest.get(path.as_str()).map_or(GROUP_MAX, |smallest| (smallest / 8).max(1))
     }
 
     /// Once every suspect was handled: markers of several, and those of manifests that are settled.

@@ -1,8 +1,8 @@
 //! The quarantine: list, show, replay.
 
 use futures::{StreamExt, TryStreamExt, stream};
-use ribera_storage::batch::QuarantineRecord;
-use ribera_storage::object::{ObjectMeta, ObjectPath, list_all};
+use ribera_storage::batch::{QUARANTINE_RECORD_BYTES_MAX, QuarantineReason, QuarantineRecord};
+use ribera_storage::object::{Bounded, ObjectMeta, ObjectPath, get_at_most, list_all};
 use ribera_storage::ports::Ports;
 use ribera_storage::{BatchId, Error, ObjectStore, Result, paths};
 use serde::{Deserialize, Serialize};
@@ -52,7 +52,7 @@ pub async fn replay<S: ObjectStore>(ports: Ports<'_, S>, batch: &BatchId) -> Res
     // The manifest as `done/` keeps it, else as the record does.
     let manifest = match ports.objects.get(&paths::done(batch)?).await? {
         Some(manifest) => manifest,
-        None if record.manifest.len() < super::settle::QUOTED_BYTES_MAX => record.manifest.into_bytes().into(),
+        None if record.manifest.len() < crate::ingest::QUOTED_BYTES_MAX => record.manifest.into_bytes().into(),
         None => {
             return Err(Error::config(format!(
                 "quarantine: manifest: must still be kept whole, got only a part of that of {batch}"
@@ -65,8 +65,37 @@ pub async fn replay<S: ObjectStore>(ports: Ports<'_, S>, batch: &BatchId) -> Res
     paths::inbox(batch)
 }
 
+/// Deletes the records of a batch, because a person has decided that nothing is to be made of it:
+/// its days no longer wait for it. That it was discarded, by what reason and when, is kept. Returns
+/// how many records there were.
+///
+/// # Errors
+///
+/// `Config` when there is no record of the batch.
+pub async fn discard<S: ObjectStore>(ports: Ports<'_, S>, batch: &BatchId, reason: &str) -> Result<usize> {
+    let entries = show(ports, batch).await?;
+    if entries.is_empty() {
+        return Err(Error::config(format!("quarantine: batch: must have a record, got none of {batch}"))
+            .with_hint("ribera quarantine list"));
+    }
+    let note = Discarded { batch: batch.clone(), reason: reason.to_owned(), discarded_at: ports.clock.now() };
+    ribera_storage::object::put_json(ports.objects, &paths::discarded(batch)?, &note).await?;
+    for entry in &entries {
+        ports.objects.delete(&ObjectPath::new(entry.path.clone())?).await?;
+    }
+    Ok(entries.len())
+}
+
+/// A person's decision about a refused batch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Discarded {
+    pub batch: BatchId,
+    pub reason: String,
+    pub discarded_at: jiff::Timestamp,
+}
+
 /// Finishes replays whose call died. One that cannot be finished yet holds up no sweep.
-pub(super) async fn finish_replays<S: ObjectStore>(ports: Ports<'_, S>) -> Result<()> {
+pub(crate) async fn finish_replays<S: ObjectStore>(ports: Ports<'_, S>) -> Result<()> {
     for meta in list_all(ports.objects, &format!("{REPLAYS}/"), None).await? {
         match paths::batch_of(REPLAYS, &meta.path) {
             Ok(batch) => {
@@ -80,7 +109,7 @@ pub(super) async fn finish_replays<S: ObjectStore>(ports: Ports<'_, S>) -> Resul
     Ok(())
 }
 
-/// Verdict first, manifest last: an ingest call in between finds nothing or all of it.
+/// Decision first, manifest last: an ingest call in between finds nothing or all of it.
 async fn finish_replay<S: ObjectStore>(ports: Ports<'_, S>, batch: &BatchId) -> Result<()> {
     let intent = paths::replay(batch)?;
     let Some(manifest) = ports.objects.get(&intent).await? else { return Ok(()) };
@@ -103,8 +132,11 @@ async fn finish_replay<S: ObjectStore>(ports: Ports<'_, S>, batch: &BatchId) -> 
 
 async fn read_all<S: ObjectStore>(objects: &S, listed: Vec<ObjectMeta>) -> Result<Vec<QuarantineEntry>> {
     let read = stream::iter(&listed).map(async |meta| {
-        let Some(bytes) = objects.get(&meta.path).await? else { return Ok(None) };
-        let record = parse(&meta.path, &bytes)?;
+        let record = match get_at_most(objects, &meta.path, QUARANTINE_RECORD_BYTES_MAX).await? {
+            Bounded::Absent => return Ok(None),
+            Bounded::Whole(bytes) => parse(&meta.path, &bytes).unwrap_or_else(|error| unreadable(meta, &error.line())),
+            Bounded::TooLarge => unreadable(meta, &format!("larger than {QUARANTINE_RECORD_BYTES_MAX} bytes")),
+        };
         Ok::<_, Error>(Some(QuarantineEntry { path: meta.path.to_string(), batch: batch_of(&meta.path), record }))
     });
     Ok(read.buffered(CONCURRENCY).try_collect::<Vec<_>>().await?.into_iter().flatten().collect())
@@ -114,6 +146,18 @@ async fn read_all<S: ObjectStore>(objects: &S, listed: Vec<ObjectMeta>) -> Resul
 pub(crate) fn batch_of(path: &ObjectPath) -> Option<BatchId> {
     let name = path.as_str().strip_prefix(FOLDER)?.strip_suffix(".json")?;
     name.split('~').next()?.parse().ok()
+}
+
+/// Stands for a record that cannot be read: it is listed like the others, and hides none of them.
+fn unreadable(meta: &ObjectMeta, why: &str) -> QuarantineRecord {
+    QuarantineRecord {
+        reason: QuarantineReason::ManifestInvalid,
+        detail: format!("{}: the record cannot be read: {why}", meta.path),
+        manifest_path: String::new(),
+        manifest: String::new(),
+        units: Vec::new(),
+        quarantined_at: meta.modified,
+    }
 }
 
 fn parse(path: &ObjectPath, bytes: &[u8]) -> Result<QuarantineRecord> {
