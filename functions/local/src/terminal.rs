@@ -133,11 +133,16 @@ fn visible(lines: &str) -> String {
     let safe = text::printable(lines);
     let mut parts = safe.split(MARK.as_str());
     let mut out = parts.next().unwrap_or_default().to_owned();
+    let mut last = 0;
     for part in parts {
         let mut letters = part.chars();
-        let code = letters.next().map_or(0, |letter| u32::from(letter).saturating_sub(0xe0100));
-        out.push_str(&format!("\u{1b}[{code}m"));
+        last = letters.next().map_or(0, |letter| u32::from(letter).saturating_sub(0xe0100));
+        out.push_str(&format!("\u{1b}[{last}m"));
         out.push_str(letters.as_str());
+    }
+    if last != 0 {
+        // A narrow table broke the end of a colour in two.
+        out.push_str("\u{1b}[0m");
     }
     out
 }

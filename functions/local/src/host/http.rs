@@ -60,7 +60,7 @@ impl Routes {
         let path = request.uri().path().to_owned();
         let mut response = match self.route(request, &path).await {
             Ok(response) => response,
-            Err(Failure::Refused(response)) => response,
+            Err(Failure::Refused(response)) => *response,
             Err(Failure::Error(error)) => {
                 tracing::error!(path, %error, "request failed");
                 failure(status_of(error.kind()), error.kind().as_str(), error.message())
@@ -85,7 +85,7 @@ impl Routes {
             }
             _ => {
                 let message = "method: must be GET, or POST of a function";
-                Err(Failure::Refused(failure(StatusCode::METHOD_NOT_ALLOWED, "method", message)))
+                Err(Failure::refused(failure(StatusCode::METHOD_NOT_ALLOWED, "method", message)))
             }
         }
     }
@@ -98,7 +98,7 @@ impl Routes {
             )),
             Err(_) => {
                 let message = format!("body: must arrive within {:?}", self.body_time_max);
-                Err(Failure::Refused(closing(failure(StatusCode::REQUEST_TIMEOUT, "timeout", &message))))
+                Err(Failure::refused(closing(failure(StatusCode::REQUEST_TIMEOUT, "timeout", &message))))
             }
         }
     }
@@ -141,8 +141,14 @@ impl Routes {
 
 /// Why a request has no answer of a function.
 enum Failure {
-    Refused(Response),
+    Refused(Box<Response>),
     Error(Error),
+}
+
+impl Failure {
+    fn refused(response: Response) -> Self {
+        Self::Refused(Box::new(response))
+    }
 }
 
 impl From<Error> for Failure {
@@ -157,7 +163,7 @@ impl From<Busy> for Failure {
         let message = format!("too many callers wait for this function; try again in {seconds} s");
         let mut response = failure(StatusCode::TOO_MANY_REQUESTS, "busy", &message);
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-        Self::Refused(closing(response))
+        Self::refused(closing(response))
     }
 }
 
@@ -219,7 +225,7 @@ impl Guard {
 
     fn check(&self, headers: &HeaderMap) -> Result<(), Failure> {
         let refused =
-            |message: &str| Err(Failure::Refused(closing(failure(StatusCode::FORBIDDEN, "forbidden", message))));
+            |message: &str| Err(Failure::refused(closing(failure(StatusCode::FORBIDDEN, "forbidden", message))));
         if !is_same_origin(headers) {
             return refused("origin: must be this server");
         }
