@@ -181,7 +181,8 @@ impl Lake {
     /// Changes the lines of `ventas`' log that add a file of `store`; at least one must change.
     pub fn edit_log(&self, store: &str, edit: impl Fn(&str) -> String) {
         let mut edited = 0;
-        for entry in self.files("lake/ventas/_delta_log") {
+        let is_entry = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "json");
+        for entry in self.files("lake/ventas/_delta_log").into_iter().filter(is_entry) {
             let text = std::fs::read_to_string(&entry).unwrap();
             let lines = text.lines().map(|line| {
                 let adds = line.contains("\"add\"") && line.contains(&format!("store_id={store}"));
