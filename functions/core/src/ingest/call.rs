@@ -66,7 +66,7 @@ enum Step {
     Admitted(Box<Admitted>),
     /// Its record waits for the commit, whose outcome decides.
     Ready {
-        received: Received,
+        received: Box<Received>,
         record: Box<ReadyRecord>,
         warnings: Vec<CheckWarning>,
     },
@@ -75,7 +75,7 @@ enum Step {
 /// What reading an item gave.
 enum Read {
     Decided(Outcome),
-    Fresh(Received),
+    Fresh(Box<Received>),
 }
 
 impl<S: ObjectStore> Call<'_, S> {
@@ -102,7 +102,7 @@ impl<S: ObjectStore> Call<'_, S> {
             InboxLookup::Cloned(received) => {
                 Read::Decided(quarantined(&settle::quarantine_clone(self.ports, &received).await?))
             }
-            InboxLookup::Fresh(received) => Read::Fresh(received),
+            InboxLookup::Fresh(received) => Read::Fresh(Box::new(received)),
         })
     }
 
@@ -127,7 +127,7 @@ impl<S: ObjectStore> Call<'_, S> {
         };
         match admit::admit(&received, definitions, self.started_at) {
             Ok(Ok(admitted)) => Step::Admitted(Box::new(admitted)),
-            Ok(Err(refusal)) => self.refuse(received, refusal, definitions).await,
+            Ok(Err(refusal)) => self.refuse(*received, refusal, definitions).await,
             Err(error) => Step::Decided(failed(&error)),
         }
     }
@@ -344,7 +344,7 @@ pub async fn checkpoint<S: ObjectStore>(ports: Ports<'_, S>, table: &TableName) 
 }
 
 fn ready(admitted: &Admitted, record: ReadyRecord, warnings: Vec<CheckWarning>) -> Step {
-    let received = admitted.received.clone();
+    let received = Box::new(admitted.received.clone());
     Step::Ready { received, record: Box::new(record), warnings }
 }
 
