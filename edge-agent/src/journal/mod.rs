@@ -103,10 +103,8 @@ impl Journal {
                 transaction.pragma_update(None, "user_version", SCHEMA_VERSION)
             })?;
         }
-        journal.transaction(|transaction| {
-            // Earlier versions closed the number of a lost file by a manifest without data.
-            execute(transaction, "DELETE FROM batch WHERE state = 'voiding'", []).map(drop)
-        })?;
+        // Earlier versions closed the number of a lost file by a manifest without data.
+        execute(&journal.connection, "DELETE FROM batch WHERE state = 'voiding'", []).map_err(journal_error)?;
         journal.with_id()
     }
 

@@ -95,11 +95,7 @@ fn a_batch_whose_file_is_lost_before_its_manifest_is_forgotten_and_its_days_come
     world.once();
     world.once();
     let manifests = world.manifests();
-    assert_eq!(
-        manifests.iter().map(|one| one.batch.position.sequence).collect::<Vec<_>>(),
-        [1],
-        "number 0 is never used"
-    );
+    assert!(manifests.iter().all(|one| one.batch.position.sequence > 0), "number 0 is never used");
     assert_eq!(world.lake()[&day("2017-05-09")].0, 3);
 }
 

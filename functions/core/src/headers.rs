@@ -17,5 +17,5 @@ pub const SECURITY_HEADERS: [(&str, &str); 7] = [
 /// Nothing is loaded and no script runs. The page has one style, known by its hash, and a form that asks
 /// the page itself.
 pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; \
-     style-src 'sha256-0ex9ThtSjDM3+tPeOH3eWmI2d1tFFDylDO4/NyyRMDc='; \
+     style-src 'sha256-wlOap+4oB6WsN1Q6T8cdSzwxmMQOZ44OWGttQnr0oZY='; \
      form-action 'self'; base-uri 'none'; frame-ancestors 'none'";

@@ -12,7 +12,7 @@ use crate::ports::Ports;
 
 impl<S: ObjectStore> Table<'_, S> {
     /// Puts an encoded file under a fresh name in `partition` (see
-    /// [`DatasetDefinition::partition`]). It is in the table once an entry names it.
+    /// [`crate::dataset::DatasetDefinition::partition`]). It is in the table once an entry names it.
     pub async fn put_file(
         &self,
         ports: Ports<'_, S>,
@@ -32,6 +32,9 @@ impl<S: ObjectStore> Table<'_, S> {
             tags: None,
         };
         add.set_units(&file.units)?;
+        if add.rows() != Some(file.rows) {
+            return Err(Error::bug(format!("{object}: its statistics must say {} rows", file.rows)));
+        }
         add.set_sha256(&file.bytes);
         Ok(add)
     }

@@ -73,6 +73,10 @@ impl<S: ObjectStore> Table<'_, S> {
         };
         actions.insert(0, Action { commit_info: Some(info), ..Action::default() });
         let bytes = Bytes::from(action::to_lines(&actions)?);
+        // What some reader could not read must never become an entry: it stays for ever.
+        if action::from_lines(&bytes)? != actions {
+            return Err(Error::bug(format!("table {}: version {version}: does not read back as written", self.name)));
+        }
         let path = paths::log_entry(&self.name, version)?;
         let mut doubt = Error::bug("no put was tried");
         for _ in 0..PUTS_MAX {
