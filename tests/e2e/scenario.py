@@ -42,7 +42,7 @@ def expectations(table: pl.DataFrame) -> list[str]:
 
 
 def judged(chain: Chain, *words: str, sources: bool = True, expect: list[str] | None = None) -> dict:
-    """The verdict of the three independent readers, which must be clean."""
+    """The verdict of the independent readers, which must be clean."""
     command = [sys.executable, str(TESTS / "judge" / "judge.py"), str(chain.store), "--json"]
     if sources:
         command += ["--sources", str(chain.pos)]
