@@ -22,6 +22,7 @@ from scenario import TESTS, all_complete, chain_of, check, expectations, judged,
 
 from chain import BIN, ROOT, SOURCES, run  # noqa: I001  (the path is set by `scenario`)
 import demo
+from deltalake import DeltaTable
 
 EXPECTED: dict[tuple[int, int], str] = {}
 
@@ -162,8 +163,12 @@ def compaction_and_checkpoint_keep_every_row(stores: int, seed: int) -> None:
         for day in range(1, 10):
             chain.agent(chain.busiest_first[0], "extract", "--from", f"2017-02-0{day}", "--to", f"2017-02-0{day}", "--force", "--wait-acks", "60")
         chain.wait_until_settled()
+        check_protocol(chain)
         before = judged(chain)
+        check(len(before["readers"]) == 5, f"every reader is asked, got {before['readers']}")
         chain.ribera("maintain")
+        check((chain.store / "lake/ventas/_delta_log/_last_checkpoint").exists(), "maintenance writes a checkpoint")
+        check_protocol(chain)
         after = judged(chain)
         check(after["content"] == before["content"], "maintenance keeps the content")
         check(after["files"] < before["files"], f"fewer files than {before['files']}, got {after['files']}")
@@ -203,6 +208,32 @@ def a_column_added_and_a_vacuum_leave_every_reader_the_same_rows(stores: int, se
         chain.ribera("verify")
 
 
+def installed_programs_need_neither_the_repository_nor_its_settings(stores: int, seed: int) -> None:
+    with chain_of(small_sales(1, seed)) as chain:
+        home = chain.folder / "home"
+        # As a shell has it after a login.
+        clean = {"HOME": str(home), "PATH": os.environ["PATH"], "TMPDIR": str(chain.folder)}
+        kept = {name: os.environ[name] for name in ("RIBERA_TOOLS", "CARGO_TARGET_DIR", "DUCKDB_LIB_DIR") if name in os.environ}
+        done = run([str(ROOT / "infra/dev/install.sh")], env={**clean, **kept})
+        bin, lib = home / ".local/bin", home / ".local/lib/ribera"
+        check(done.stdout.split() == [str(bin / "ribera"), str(bin / "ribera-agent")], f"install prints both, got {done.stdout}")
+        check(f'export PATH="{bin}:$PATH"' in done.stderr, f"install says what PATH lacks, got {done.stderr}")
+        on_path = {**clean, "PATH": f"{bin}:{os.environ['PATH']}"}
+        libraries = run(["ldd", str(lib / "ribera")], env=on_path).stdout
+        check(f"{lib}/libduckdb.so" in libraries, f"the library beside the program is used, got {libraries}")
+        [store] = chain.busiest_first
+        days = ["--from", str(chain.first), "--to", str(chain.last)]
+        run(["ribera-agent", "--config", str(chain.config(store)), "backfill", *days], env=on_path, cwd=home)
+        ribera = ["ribera", "--lake", str(chain.store), "--json"]
+        # Without the cache of this machine: the components lie beside the program.
+        run([*ribera, "sweep", "--cache", str(chain.folder / "cache")], env=on_path, cwd=home)
+        answer = run([*ribera, "sql", "SELECT count(*) AS n FROM ventas"], env=on_path, cwd=home)
+        check(int(json.loads(answer.stdout)["rows"][0]["n"]) == chain.table.height, f"every row is there, got {answer.stdout}")
+        # Again over what is there, and on a PATH that has the folder.
+        done = run([str(ROOT / "infra/dev/install.sh")], env={**on_path, **kept})
+        check(done.stderr == "", f"nothing is left to say, got {done.stderr}")
+
+
 SCENARIOS = [
     sales_arrive_whole_and_running_again_changes_nothing,
     all_events_lost_then_one_sweep_gives_the_same_lake,
@@ -212,7 +243,16 @@ SCENARIOS = [
     every_kind_of_database_gives_the_same_lake_in_one_run,
     compaction_and_checkpoint_keep_every_row,
     a_column_added_and_a_vacuum_leave_every_reader_the_same_rows,
+    installed_programs_need_neither_the_repository_nor_its_settings,
 ]
+
+
+def check_protocol(chain) -> None:
+    """Every reader may read the table, no other writer may write it."""
+    protocol = DeltaTable(chain.store / "lake/ventas").protocol()
+    versions = (protocol.min_reader_version, protocol.min_writer_version)
+    check(versions == (1, 7), f"reader 1 and writer 7, got {versions}")
+    check(sorted(protocol.writer_features) == ["appendOnly", "invariants", "ribera"], f"our feature, got {protocol}")
 
 
 def add_column(chain, store: str, name: str, sql: str) -> None:

@@ -173,16 +173,31 @@ def text(name: str, kind: pl.DataType) -> pl.Expr:
 
 def compare_sources(table: pl.DataFrame, folder: Path, day_totals: Path | None) -> tuple[int, list[str]]:
     """Every store-day of the tills against the lake; at most ten differences are named."""
-    lake = {
+    lake, tills = lake_days(table), till_days(folder)
+    for one in json.loads(day_totals.read_text()) if day_totals else []:
+        tills[one["store"], one["day"]] = (int(one["rows"]), Decimal(one["quantity"]), Decimal(one["total"]))
+    if not tills:
+        return 0, [f"{folder}: no till has sales"]
+    wrong = differing_days(lake, tills)
+    named = [
+        f"store {store} day {day}: till {describe(tills.get((store, day)))}, lake {describe(lake.get((store, day)))}"
+        for store, day in wrong[:10]
+    ]
+    return len(tills), named + ([f"{len(wrong)} store-days differ in all"] if wrong else [])
+
+
+def lake_days(table: pl.DataFrame) -> dict[tuple[str, str], tuple]:
+    """Rows, quantity and amount of each store and day in the lake."""
+    days = table.group_by("store_id", "fecha").agg(pl.len(), pl.col("cantidad").sum(), pl.col("total").sum())
+    return {
         (store, str(day)): (rows, Decimal(quantity), Decimal(total))
-        for store, day, rows, quantity, total in table.group_by("store_id", "fecha")
-        .agg(pl.len(), pl.col("cantidad").sum(), pl.col("total").sum())
-        .iter_rows()
+        for store, day, rows, quantity, total in days.iter_rows()
     }
-    said = json.loads(day_totals.read_text()) if day_totals else []
-    tills = {
-        (one["store"], one["day"]): (int(one["rows"]), Decimal(one["quantity"]), Decimal(one["total"])) for one in said
-    }
+
+
+def till_days(folder: Path) -> dict[tuple[str, str], tuple]:
+    """Rows, quantity and amount of each store and day in the tills' SQLite files."""
+    tills = {}
     for path in sorted(folder.glob("*.db")):
         database = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
         for day, rows, quantity, cents in database.execute(
@@ -191,14 +206,11 @@ def compare_sources(table: pl.DataFrame, folder: Path, day_totals: Path | None) 
         ):
             tills[path.stem, day] = (rows, Decimal(quantity), Decimal(cents).scaleb(-2))
         database.close()
-    if not tills:
-        return 0, [f"{folder}: no till has sales"]
-    wrong = [key for key in tills.keys() | lake.keys() if tills.get(key) != lake.get(key)]
-    named = [
-        f"store {store} day {day}: till {describe(tills.get((store, day)))}, lake {describe(lake.get((store, day)))}"
-        for store, day in sorted(wrong)[:10]
-    ]
-    return len(tills), named + ([f"{len(wrong)} store-days differ in all"] if wrong else [])
+    return tills
+
+
+def differing_days(lake: dict, tills: dict) -> list[tuple[str, str]]:
+    return sorted(key for key in tills.keys() | lake.keys() if tills.get(key) != lake.get(key))
 
 
 def describe(facts: tuple | None) -> str:

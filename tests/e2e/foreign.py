@@ -1,0 +1,450 @@
+"""Other programs write to a table of ours between two batches of one day. Each is refused, or the rows stay right,
+or the fault is named and `ribera repair` and the agents bring the rows back.
+
+    foreign.py [--seed N] [--list] [SCENARIO...]
+
+The tills say what is right, and Polars and DuckDB say what is in the lake: no program of ours judges here. In every
+state no store-day is called complete whose rows differ from the till's.
+"""
+
+import argparse
+import json
+import os
+import random
+import shlex
+import sqlite3
+import sys
+import time
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+from pathlib import Path
+
+from scenario import all_complete, chain_of, check, judged
+
+import judge  # noqa: I001  (the path is set by `scenario`)
+import polars as pl
+import pyarrow.parquet
+import sales
+from chain import Chain
+from deltalake import DeltaTable, write_deltalake
+
+FIRST, LAST = date(2017, 2, 1), date(2017, 2, 10)
+# The day that has a batch before the other program writes and one after it.
+DAY = "2017-02-05"
+
+
+def appends(root: Path, store: str) -> None:
+    write_deltalake(root, rows_of_day(root, store), mode="append")
+
+
+def overwrites_a_day(root: Path, store: str) -> None:
+    write_deltalake(root, rows_of_day(root, store).head(1), mode="overwrite", predicate=of_day(store))
+
+
+def deletes_a_day(root: Path, store: str) -> None:
+    DeltaTable(root).delete(of_day(store))
+
+
+def deletes_a_store(root: Path, store: str) -> None:
+    DeltaTable(root).delete(f"store_id = '{store}'")
+
+
+def updates_a_day(root: Path, store: str) -> None:
+    DeltaTable(root).update(updates={"total": "total + 1"}, predicate=of_day(store))
+
+
+def merges_a_day(root: Path, store: str) -> None:
+    on = " AND ".join(f"t.{column} = s.{column}" for column in ("store_id", "month", "ticket_id", "linea"))
+    merge = DeltaTable(root).merge(rows_of_day(root, store).head(2), on, source_alias="s", target_alias="t")
+    merge.when_matched_delete().execute()
+
+
+def compacts(root: Path, store: str) -> None:
+    DeltaTable(root).optimize.compact(partition_filters=[("store_id", "=", store)])
+
+
+def sorts_in_z_order(root: Path, store: str) -> None:
+    DeltaTable(root).optimize.z_order(["ticket_id"], partition_filters=[("store_id", "=", store)])
+
+
+def inserts_by_duckdb(root: Path, store: str) -> None:
+    import duckdb
+
+    connection = duckdb.connect(config={"allow_unsigned_extensions": "true"})
+    connection.execute(f"LOAD '{judge.delta_extension()}'")
+    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute(f"ATTACH '{root}' AS lake (TYPE delta)")
+    rows = rows_of_day(root, store).to_arrow()  # noqa: F841  (DuckDB finds it by its name)
+    connection.execute("INSERT INTO lake SELECT * FROM rows")
+
+
+def inserts_by_clickhouse(root: Path, store: str) -> None:
+    import chdb
+
+    folder = Path.cwd()
+    os.chdir("/")
+    try:
+        chdb.query(
+            f"INSERT INTO FUNCTION deltaLakeLocal('{root}') SELECT * FROM deltaLakeLocal('{root}')"
+            f" WHERE {of_day(store)} SETTINGS allow_delta_lake_writes = 1"
+        )
+    finally:
+        os.chdir(folder)
+
+
+# Each writes to one store's partition.
+WRITERS = [
+    appends,
+    overwrites_a_day,
+    deletes_a_day,
+    deletes_a_store,
+    updates_a_day,
+    merges_a_day,
+    compacts,
+    sorts_in_z_order,
+    inserts_by_duckdb,
+    inserts_by_clickhouse,
+]
+
+
+def a_table_of_ours_refuses_every_other_writer_and_their_housekeeping_harms_no_row(seed: int) -> None:
+    with lake_of(2, seed) as chain:
+        store = chain.busiest_first[0]
+        before = (version(chain), lake_now(chain))
+        for writer in WRITERS:
+            check_refused(writer, table(chain), store)
+        for word, change in CHANGES.items():
+            check_refused(change, table(chain), word)
+        check((version(chain), lake_now(chain)) == before, "refused writers leave version and rows as they are")
+        for word, housekeeping in HOUSEKEEPING.items():
+            attempt(word, housekeeping, table(chain))
+            send_a_change_of(chain, [store])
+            expect_right(chain, f"after {word} and the next batch")
+        chain.ribera("verify")
+        judged(chain)
+
+
+def in_a_table_of_an_older_release_every_write_is_named_and_repaired(seed: int) -> None:
+    with lake_of(len(WRITERS) + 1, seed) as chain:
+        as_an_older_release_wrote_it(chain)
+        *touched, untouched = chain.busiest_first
+        by = {}
+        for writer, store in zip(WRITERS, touched):
+            was = version(chain)
+            attempt(writer.__name__, writer, table(chain), store)
+            if version(chain) > was:
+                by[store] = writer
+        names = {writer.__name__ for writer in by.values()}
+        check(WRITING <= names, f"each of {WRITING} writes for real, got {names}")
+        wrong = wrong_is_not_complete(chain)
+        print(f"  {len(names)} writers, {len(wrong)} wrong store-days", flush=True)
+        named = named_by_verify(chain)
+        check(named == by.keys() - {store for store, writer in by.items() if writer is deletes_a_store}, f"verify names a file of each, got {named}")
+        states = states_by_store(chain)
+        check(set(states[untouched]) == {"C"}, f"the other store's days stay complete, got {states[untouched]}")
+        for store, writer in by.items():
+            check("C" not in states[store], f"no day of the partition is complete after {writer.__name__}, got {states[store]}")
+        before = lake_now(chain)
+        send_a_change_of(chain, chain.busiest_first, ok=(0, 1))
+        after = lake_now(chain)
+        for store in named:
+            check(part(after, store) == part(before, store), f"no batch enters beside {by[store].__name__}")
+        wrong_is_not_complete(chain)
+        check(not [key for key in wrong_days(chain) if key[0] == untouched], "the other store's batch is in the lake")
+        repair_and_recover(chain)
+        for writer in WRITERS:
+            check_refused(writer, table(chain), untouched)
+
+
+def a_checkpoint_and_a_clean_up_of_another_program_leave_the_rows_right(seed: int) -> None:
+    with lake_of(2, seed) as chain:
+        for word, housekeeping in HOUSEKEEPING.items():
+            drop_the_feature(chain)
+            housekeeping(table(chain))
+            send_a_change_of(chain, chain.busiest_first)
+            expect_right(chain, f"after {word} and the next batch")
+        chain.ribera("verify")
+        judged(chain)
+
+
+def a_checkpoint_without_our_tags_is_not_believed_and_without_the_log_is_named_and_repaired(seed: int) -> None:
+    with lake_of(2, seed) as chain:
+        write_untagged_checkpoint(table(chain))
+        expect_right(chain, "beside an untagged checkpoint")
+        send_a_change_of(chain, chain.busiest_first)
+        expect_right(chain, "after the next batch")
+        write_untagged_checkpoint(table(chain))
+        for entry in log_entries(table(chain)):
+            entry.unlink()
+        before = lake_now(chain)
+        check(before == tills(chain), "the rows can still be read")
+        check("C" not in "".join(states_by_store(chain).values()), "no day is complete without proof")
+        check(named_by_verify(chain) == set(chain.busiest_first), "verify names the files of every store")
+        send_a_change_of(chain, chain.busiest_first, ok=(0, 1))
+        check(lake_now(chain) == before, "no batch enters beside files of unknown units")
+        repair_and_recover(chain)
+
+
+def a_table_set_back_to_an_older_version_is_named_or_repaired_by_the_next_batches(seed: int) -> None:
+    with lake_of(3, seed) as chain:
+        *changed, untouched = chain.busiest_first
+        was = version(chain)
+        send_a_change_of(chain, changed)
+        drop_the_feature(chain)
+        DeltaTable(table(chain)).restore(was, protocol_downgrade_allowed=True)
+        check(len(wrong_is_not_complete(chain)) == len(changed), "the newest batches are undone")
+        send_a_change_of(chain, [untouched], ok=(0, 1))
+        wrong_is_not_complete(chain)
+        repair_and_recover(chain)
+
+
+SCENARIOS = [
+    a_table_of_ours_refuses_every_other_writer_and_their_housekeeping_harms_no_row,
+    in_a_table_of_an_older_release_every_write_is_named_and_repaired,
+    a_checkpoint_and_a_clean_up_of_another_program_leave_the_rows_right,
+    a_checkpoint_without_our_tags_is_not_believed_and_without_the_log_is_named_and_repaired,
+    a_table_set_back_to_an_older_version_is_named_or_repaired_by_the_next_batches,
+]
+
+# Writers that are known to write where the protocol lets them.
+WRITING = {writer.__name__ for writer in WRITERS} - {"inserts_by_duckdb", "inserts_by_clickhouse"}
+
+# What deltalake changes without writing rows, by the word that the refusal is printed with.
+CHANGES = {
+    "columns": lambda root, _: DeltaTable(root).alter.add_columns([field("nota")]),
+    "properties": lambda root, _: DeltaTable(root).alter.set_table_properties({"delta.appendOnly": "true"}),
+    "constraint": lambda root, _: DeltaTable(root).alter.add_constraint({"positive": "total > -1000000"}),
+    "restore": lambda root, _: DeltaTable(root).restore(0),
+}
+
+HOUSEKEEPING = {
+    "create_checkpoint": lambda root: DeltaTable(root).create_checkpoint(),
+    "cleanup_metadata": lambda root: DeltaTable(root).cleanup_metadata(),
+    "vacuum, dry run": lambda root: DeltaTable(root).vacuum(dry_run=True),
+    "vacuum of all that is replaced": lambda root: DeltaTable(root).vacuum(
+        retention_hours=0, enforce_retention_duration=False, dry_run=False
+    ),
+    "create_checkpoint and a log cleaned of all before it": lambda root: checkpoint_and_clean(root),
+}
+
+
+def field(name: str):
+    from deltalake import Field
+
+    return Field(name, "string", nullable=True)
+
+
+def checkpoint_and_clean(root: Path) -> None:
+    """What a log looks like a month after another program's checkpoint."""
+    DeltaTable(root).create_checkpoint()
+    for entry in log_entries(root)[:-1]:
+        entry.unlink()
+
+
+# A chain and what is done to it
+
+
+def lake_of(stores: int, seed: int):
+    """A chain whose lake is complete. The partition of each store has two files, and `DAY` had two batches."""
+    return Prepared(stores, seed)
+
+
+class Prepared:
+    def __init__(self, stores: int, seed: int):
+        self.chain = chain_of(sales.generated(stores, seed, FIRST, LAST, lines_per_day=8), first=FIRST, last=LAST)
+
+    def __enter__(self) -> Chain:
+        chain = self.chain.__enter__()
+        try:
+            each(chain.busiest_first, lambda store: chain.backfill(store, wait=0))
+            chain.ribera("sweep")
+            send_a_change_of(chain, chain.busiest_first)
+            expect_right(chain, "at the start")
+        except BaseException:
+            self.chain.__exit__(*sys.exc_info())
+            raise
+        return chain
+
+    def __exit__(self, *what) -> None:
+        self.chain.__exit__(*what)
+
+
+def each(stores: list[str], do) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(do, stores))
+
+
+def send_a_change_of(chain: Chain, stores: list[str], ok: tuple[int, ...] = (0,)) -> None:
+    """One line of `DAY` costs a cent more; the agents send the day, and all that waits is ingested."""
+    for store in stores:
+        till = sqlite3.connect(chain.pos / f"{store}.db")
+        with till:
+            one = "SELECT MIN(ticket_id) FROM ticket WHERE fecha = ?"
+            till.execute(f"UPDATE ticket_linea SET importe_centavos = importe_centavos + 1 WHERE ticket_id = ({one})", (DAY,))
+        till.close()
+    each(stores, lambda store: chain.agent(store, "extract", "--from", DAY, "--to", DAY, "--wait-acks", "0"))
+    chain.ribera("sweep", ok=ok)
+
+
+def repair_and_recover(chain: Chain) -> None:
+    """What the documentation says: repair, then the commands that `ribera recover` prints."""
+    chain.ribera("repair", "ventas", ok=(0, 1))
+    wrong_is_not_complete(chain)
+    check(not named_by_verify(chain), "no file of another program is left")
+    chain.ribera("sweep")
+    wrong_is_not_complete(chain)
+    days = ["--from", str(FIRST), "--to", str(LAST)]
+    steps = chain.ribera_json("recover", "--dataset", "ventas", *days, ok=(0, 1))["steps"]
+    each(steps, lambda step: chain.agent(step["store"], *shlex.split(step["command"])[1:]))
+    chain.ribera("sweep")
+    expect_right(chain, "after the repair")
+    chain.ribera("verify")
+    chain.ribera("repair", "ventas")
+    judged(chain)
+
+
+def as_an_older_release_wrote_it(chain: Chain) -> None:
+    """The protocol of the time before our writer feature, in place of ours."""
+    for entry in log_entries(table(chain)):
+        actions = [json.loads(line) for line in entry.read_text().splitlines()]
+        for action in actions:
+            if "protocol" in action:
+                action["protocol"] = {"minReaderVersion": 1, "minWriterVersion": 2}
+        entry.write_text("".join(json.dumps(action) + "\n" for action in actions))
+
+
+def drop_the_feature(chain: Chain) -> None:
+    """Another program takes our writer feature off the table."""
+    entry = table(chain) / "_delta_log" / f"{version(chain) + 1:020}.json"
+    entry.write_text(json.dumps({"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}}) + "\n")
+
+
+def write_untagged_checkpoint(root: Path) -> None:
+    """The newest state as a checkpoint in Snappy, as programs write it that do not know `add.tags`."""
+    newest = DeltaTable(root)
+    newest.create_checkpoint()
+    path = root / "_delta_log" / f"{newest.version():020}.checkpoint.parquet"
+    rows = pl.read_parquet(path)
+    tags = rows.schema["add"].fields
+    check(any(field.name == "tags" for field in tags), "the checkpoint has tags to lose")
+    kept = [pl.col("add").struct.field(field.name) for field in tags if field.name != "tags"]
+    without = pl.when(pl.col("add").struct.field("path").is_not_null()).then(pl.struct(kept)).alias("add")
+    pyarrow.parquet.write_table(rows.with_columns(without).to_arrow(), path, compression="snappy")
+
+
+def attempt(word: str, do, *words) -> str | None:
+    """Runs what another program does; gives why it was refused."""
+    try:
+        do(*words)
+        return None
+    except Exception as error:  # each program has exceptions of its own
+        why = str(error).replace("\n", " ")
+        print(f"  {word}: refused: {why[:160]}", flush=True)
+        return why
+
+
+def check_refused(do, root: Path, word: str) -> None:
+    name = getattr(do, "__name__", word)
+    why = attempt(name if name != "<lambda>" else word, do, root, word)
+    check(why is not None, f"{name} {word} is refused")
+    check("feature" in why.lower() or "writer" in why.lower(), f"{name} is refused for the writer feature, got {why}")
+
+
+# What can be seen from outside
+
+
+def table(chain: Chain) -> Path:
+    return chain.store / "lake" / "ventas"
+
+
+def log_entries(root: Path) -> list[Path]:
+    return sorted((root / "_delta_log").glob("*.json"))
+
+
+def version(chain: Chain) -> int:
+    return int(log_entries(table(chain))[-1].stem)
+
+
+def of_day(store: str) -> str:
+    return f"store_id = '{store}' AND fecha = '{DAY}'"
+
+
+def rows_of_day(root: Path, store: str) -> pl.DataFrame:
+    return pl.scan_delta(str(root)).filter(pl.col("store_id") == store, pl.col("fecha") == date.fromisoformat(DAY)).collect()
+
+
+def lake_now(chain: Chain) -> dict:
+    """Rows and sums of each store-day, which Polars and DuckDB must read alike."""
+    polars, duckdb = (judge.lake_days(judge.read(reader, table(chain), None)) for reader in ("polars", "duckdb"))
+    check(polars == duckdb, "Polars and DuckDB read the same rows")
+    return polars
+
+
+def tills(chain: Chain) -> dict:
+    return judge.till_days(chain.pos)
+
+
+def part(days: dict, store: str) -> dict:
+    return {key: facts for key, facts in days.items() if key[0] == store}
+
+
+def wrong_days(chain: Chain) -> list[tuple[str, str]]:
+    return judge.differing_days(lake_now(chain), tills(chain))
+
+
+def states_by_store(chain: Chain) -> dict[str, str]:
+    """A character for each day: C complete, P partial, M missing."""
+    days = ["--from", str(FIRST), "--to", str(LAST), "--all"]
+    return {store["store"]: store["days"] for store in chain.ribera_json("coverage", *days)["stores"]}
+
+
+def wrong_is_not_complete(chain: Chain) -> list[tuple[str, str]]:
+    """The store-days whose rows differ from the till's; none of them is called complete."""
+    states, wrong = states_by_store(chain), wrong_days(chain)
+    for store, day in wrong:
+        index = (date.fromisoformat(day) - FIRST).days
+        check(states[store][index] != "C", f"{store} {day} differs from the till, and is called complete")
+    return wrong
+
+
+def named_by_verify(chain: Chain) -> set[str]:
+    """The stores whose partitions have a file of another program, by `ribera verify`."""
+    report = chain.ribera_json("verify", ok=(0, 1))
+    findings = [finding for one in report["tables"] for finding in one["findings"] if finding["kind"] == "foreign_file"]
+    if findings:
+        check("ribera repair ventas" in chain.ribera("verify", ok=(1,)), "verify names the command that repairs")
+    return {finding["path"].split("store_id=")[1].split("/")[0] for finding in findings}
+
+
+def expect_right(chain: Chain, when: str) -> None:
+    wrong = wrong_days(chain)
+    check(not wrong, f"{when} the lake equals the tills, got differences in {wrong[:5]}")
+    all_complete(chain, len(chain.busiest_first))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=int(os.environ.get("RIBERA_SEED") or random.randrange(1_000_000)))
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("scenarios", nargs="*")
+    arguments = parser.parse_args()
+    if arguments.list:
+        print("\n".join(scenario.__name__ for scenario in SCENARIOS))
+        return 0
+    print(f"seed {arguments.seed} (again with RIBERA_SEED={arguments.seed})", flush=True)
+    failed = 0
+    for scenario in SCENARIOS:
+        if arguments.scenarios and not any(part in scenario.__name__ for part in arguments.scenarios):
+            continue
+        begin, verdict = time.monotonic(), "ok"
+        try:
+            scenario(arguments.seed)
+        except Exception:
+            verdict, failed = "FAILED\n" + traceback.format_exc(), failed + 1
+        print(f"foreign {scenario.__name__} ... {time.monotonic() - begin:.1f} s {verdict}", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
