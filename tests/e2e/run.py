@@ -188,8 +188,10 @@ def a_column_added_and_a_vacuum_leave_every_reader_the_same_rows(stores: int, se
         days = ["--from", "2017-02-01", "--to", "2017-02-05"]
         chain.agent(store, "extract", *days, "--force", "--wait-acks", "60")
         chain.wait_until_settled()
-        # Rows written before the column was there have none.
-        with_column = judged(chain, "--without", "caja", expect=[f"content={before['content']}"])
+        # Rows written before the column was there have none. ClickHouse's own reader cannot read both schemas in
+        # one log: it waits for the next checkpoint.
+        others = ["--readers", "deltalake,polars,duckdb,clickhouse-kernel"]
+        with_column = judged(chain, *others, "--without", "caja", expect=[f"content={before['content']}"])
         filled = "SELECT count(*) AS n FROM ventas WHERE caja IS NOT NULL"
         till = sqlite3.connect(chain.pos / f"{store}.db")
         [expected] = till.execute(
@@ -204,6 +206,7 @@ def a_column_added_and_a_vacuum_leave_every_reader_the_same_rows(stores: int, se
         check(done["files_deleted"] > 0, f"files replaced 40 days ago are deleted, got {done}")
         vacuumed = judged(chain, "--without", "caja", expect=[f"content={before['content']}"])
         check(vacuumed["version"] > with_column["version"], "maintenance committed")
+        check("clickhouse" in vacuumed["readers"], "behind a checkpoint every reader reads it")
         check(int(chain.ribera_json("sql", filled)["rows"][0]["n"]) == expected, "the new column is kept")
         chain.ribera("verify")
 
