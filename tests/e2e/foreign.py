@@ -26,7 +26,7 @@ import judge  # noqa: I001  (the path is set by `scenario`)
 import polars as pl
 import pyarrow
 import sales
-from chain import Chain
+from chain import Chain, Failed
 from deltalake import DeltaTable, Field, write_deltalake
 from pyarrow import parquet
 
@@ -203,12 +203,45 @@ def a_table_set_back_to_an_older_version_is_named_or_repaired_by_the_next_batche
         repair_and_recover(chain)
 
 
+def changes_of_the_table_itself_are_named_and_undone_as_documented(seed: int) -> None:
+    with lake_of(1, seed) as chain:
+        as_an_older_release_wrote_it(chain)
+        CHANGES["columns"](table(chain), "columns")
+        send_a_change_of(chain, chain.busiest_first)
+        expect_right(chain, "with a column of another program")
+        drop_the_feature(chain)
+        CHANGES["properties"](table(chain), "properties")
+        send_a_change_of(chain, chain.busiest_first, ok=(1,))
+        wrong_is_not_complete(chain)
+        repair_and_recover(chain)
+        # What raises the protocol: nothing of ours is behind it in the log.
+        drop_the_feature(chain)
+        was = version(chain)
+        CHANGES["constraint"](table(chain), "constraint")
+        DeltaTable(table(chain)).create_checkpoint()
+        try:
+            send_a_change_of(chain, chain.busiest_first, ok=(0,))
+            raise AssertionError("a table with a constraint takes no batch")
+        except Failed as error:
+            check(f"log entry {was + 1}" in str(error) or "checkpoint" in str(error), f"the entry is named, got {error}")
+            check("docs/operator.md" in str(error), f"the way back is named, got {error}")
+        check(version(chain) == was + 1, "nothing of ours is behind that entry")
+        for file in (table(chain) / "_delta_log").glob("0*"):
+            if int(file.name.split(".")[0]) > was:
+                file.unlink()
+        chain.ribera("verify")
+        chain.ribera("sweep")
+        expect_right(chain, "after the way back")
+        judged(chain, "--without", "nota")
+
+
 SCENARIOS = [
     a_table_of_ours_refuses_every_other_writer_and_their_housekeeping_harms_no_row,
     in_a_table_of_an_older_release_every_write_is_named_and_repaired,
     a_checkpoint_and_a_clean_up_of_another_program_leave_the_rows_right,
     a_checkpoint_without_our_tags_is_not_believed_and_without_the_log_is_named_and_repaired,
     a_table_set_back_to_an_older_version_is_named_or_repaired_by_the_next_batches,
+    changes_of_the_table_itself_are_named_and_undone_as_documented,
 ]
 
 # What deltalake changes without writing rows, by the word that the refusal is printed with.
@@ -227,12 +260,18 @@ HOUSEKEEPING = {
         retention_hours=0, enforce_retention_duration=False, dry_run=False
     ),
     "create_checkpoint and a log cleaned of all before it": lambda root: checkpoint_and_clean(root),
+    "a checkpoint in Snappy": lambda root: checkpoint_and_clean(root, "snappy"),
+    "a checkpoint in zstd": lambda root: checkpoint_and_clean(root, "zstd"),
 }
 
 
-def checkpoint_and_clean(root: Path) -> None:
+def checkpoint_and_clean(root: Path, codec: str | None = None) -> None:
     """What a log looks like a month after another program's checkpoint."""
-    DeltaTable(root).create_checkpoint()
+    newest = DeltaTable(root)
+    newest.create_checkpoint()
+    if codec:
+        path = checkpoint_of(root, newest.version())
+        parquet.write_table(parquet.read_table(path), path, compression=codec)
     for entry in log_entries(root)[:-1]:
         entry.unlink()
 
@@ -333,7 +372,7 @@ def write_untagged_checkpoint(root: Path) -> None:
     """The newest state as a checkpoint in Snappy, as programs write it that do not know `add.tags`."""
     newest = DeltaTable(root)
     newest.create_checkpoint()
-    path = root / "_delta_log" / f"{newest.version():020}.checkpoint.parquet"
+    path = checkpoint_of(root, newest.version())
     rows = parquet.read_table(path)
     column = rows.column_names.index("add")
     adds = rows.column(column).combine_chunks()
@@ -372,6 +411,10 @@ def table(chain: Chain) -> Path:
 
 def log_entries(root: Path) -> list[Path]:
     return sorted((root / "_delta_log").glob("*.json"))
+
+
+def checkpoint_of(root: Path, version: int) -> Path:
+    return root / "_delta_log" / f"{version:020}.checkpoint.parquet"
 
 
 def version(chain: Chain) -> int:

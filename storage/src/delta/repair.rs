@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::{StreamExt, stream};
 
 use super::commit::plan::{FileUnits, Retention, retentions};
-use super::log::action::{self, Action, AddFile, RemoveFile};
+use super::log::action::{self, APPEND_ONLY, Action, AddFile, RemoveFile};
 use super::log::checkpoint::Parts;
 use super::log::entry::{CommitDescription, EntryOutcome};
 use super::log::snapshot::Snapshot;
@@ -33,6 +33,8 @@ pub struct Repaired {
     pub removed: Vec<String>,
     /// Files of ours that come back.
     pub restored: Vec<String>,
+    /// Properties of the table that another program set and that keep batches out.
+    pub unset: Vec<String>,
     /// Files of ours that were there once and cannot come back: their objects are gone.
     pub lost: Vec<String>,
 }
@@ -114,6 +116,12 @@ impl<S: ObjectStore> Table<'_, S> {
                     actions.push(remove(file.removed(removed_at, true)));
                 }
             }
+        }
+        if snapshot.metadata.is_append_only() {
+            let mut metadata = snapshot.metadata.clone();
+            metadata.configuration.remove(APPEND_ONLY);
+            repaired.unset.push(APPEND_ONLY.to_owned());
+            actions.push(Action { meta_data: Some(metadata), ..Action::default() });
         }
         Ok((repaired, actions))
     }
