@@ -18,7 +18,7 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from scenario import TESTS, all_complete, chain_of, check, expectations, judged, small_sales
+from scenario import READERS_OF_NEW_COLUMNS, TESTS, all_complete, chain_of, check, expectations, judged, small_sales
 
 from chain import BIN, ROOT, SOURCES, run  # noqa: I001  (the path is set by `scenario`)
 import demo
@@ -188,10 +188,8 @@ def a_column_added_and_a_vacuum_leave_every_reader_the_same_rows(stores: int, se
         days = ["--from", "2017-02-01", "--to", "2017-02-05"]
         chain.agent(store, "extract", *days, "--force", "--wait-acks", "60")
         chain.wait_until_settled()
-        # Rows written before the column was there have none. ClickHouse's own reader cannot read both schemas in
-        # one log: it waits for the next checkpoint.
-        others = ["--readers", "deltalake,polars,duckdb,clickhouse-kernel"]
-        with_column = judged(chain, *others, "--without", "caja", expect=[f"content={before['content']}"])
+        # Rows written before the column was there have none.
+        with_column = judged(chain, *READERS_OF_NEW_COLUMNS, "--without", "caja", expect=[f"content={before['content']}"])
         filled = "SELECT count(*) AS n FROM ventas WHERE caja IS NOT NULL"
         till = sqlite3.connect(chain.pos / f"{store}.db")
         [expected] = till.execute(
