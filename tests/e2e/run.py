@@ -214,7 +214,8 @@ def installed_programs_need_neither_the_repository_nor_its_settings(stores: int,
         home = chain.folder / "home"
         # As a shell has it after a login.
         clean = {"HOME": str(home), "PATH": os.environ["PATH"], "TMPDIR": str(chain.folder)}
-        kept = {name: os.environ[name] for name in ("RIBERA_TOOLS", "CARGO_TARGET_DIR", "DUCKDB_LIB_DIR") if name in os.environ}
+        kept = {name: os.environ[name] for name in ("CARGO_TARGET_DIR", "DUCKDB_LIB_DIR") if name in os.environ}
+        kept["RIBERA_TOOLS"] = str(demo.sales.cache_folder())
         done = run([str(ROOT / "infra/dev/install.sh")], env={**clean, **kept})
         bin, lib = home / ".local/bin", home / ".local/lib/ribera"
         check(done.stdout.split() == [str(bin / "ribera"), str(bin / "ribera-agent")], f"install prints both, got {done.stdout}")

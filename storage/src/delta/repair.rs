@@ -180,7 +180,7 @@ impl<S: ObjectStore> Table<'_, S> {
         let listed = list_all(self.objects, &self.log_folder(), None).await?;
         let mut past = Past::default();
         for (version, paths) in checkpoints_of(&listed, u64::MAX) {
-            if let Some(snapshot) = self.read_checkpoint(version, &paths, Parts::Files).await? {
+            if let Some(Ok(snapshot)) = self.read_checkpoint(version, &paths, Parts::Files).await? {
                 past.take(snapshot.files().cloned());
             }
         }

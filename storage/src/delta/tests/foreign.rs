@@ -209,6 +209,22 @@ fn a_checkpoint_in_several_files_is_read_and_one_that_misses_a_file_is_passed_ov
 }
 
 #[test]
+fn a_log_that_begins_with_a_checkpoint_that_cannot_be_read_fails_with_its_number_and_cause() {
+    block_on(async {
+        let world = World::new();
+        world.offer(1, &[1]).await;
+        let path = world.table().checkpoint_path(1).unwrap();
+        world.objects.put(&path, Bytes::from_static(b"PAR1 and no more PAR1").into()).await.unwrap();
+        world.offer(2, &[2]).await;
+        for version in 0..=1 {
+            world.objects.delete(&crate::paths::log_entry(world.table().name(), version).unwrap()).await.unwrap();
+        }
+        let error = world.table().load().await.unwrap_err();
+        assert!(error.kind() == ErrorKind::Data && error.message().contains("checkpoint 1: "), "{error}");
+    });
+}
+
+#[test]
 fn whatever_another_program_writes_as_commit_info_the_table_can_be_read() {
     block_on(async {
         for info in [
