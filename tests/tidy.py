@@ -26,6 +26,10 @@ BANNED = [
 ]
 # An address in the repository is either an example, this machine, or the name of a standard.
 URL_HOSTS = re.compile(r"^(localhost|127\.0\.0\.1|\[::1\]|([\w-]+\.)*example(\.(com|org|net))?|www\.w3\.org|www\.apache\.org|\{|\$|%|\.\.\.)")
+# Documents whose tables promise tests, and how many rows they must at least have.
+PROMISES = {"docs/complaints.md": 20, "docs/security.md": 30}
+TEST_OF_RUST = re.compile(r"#\[(?:tokio::)?test\b[^\n]*\n(?:\s*(?:#\[|//)[^\n]*\n)*\s*(?:pub )?(?:async )?fn (\w+)")
+TEST_OF_PYTHON = re.compile(r"^(?:    )?def (\w+)\(", re.M)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -35,6 +39,7 @@ def main() -> int:
     breaches = [breach for path in files for breach in check_file(path)]
     breaches += check_licences()
     breaches += check_planted_bugs()
+    breaches += check_promised_tests(files)
     for breach in breaches:
         print(breach)
     print(f"tidy: {len(files)} files, {len(breaches)} breaches", file=sys.stderr)
@@ -97,6 +102,32 @@ def check_planted_bugs():
         )
         if done.returncode != 0:
             yield f"{patch.relative_to(ROOT)}:1: does not apply: {done.stderr.strip().splitlines()[-1]}"
+
+
+def check_promised_tests(files: list[Path]):
+    """Every row of these tables names tests that exist."""
+    known = set()
+    for path in files:
+        name = path.relative_to(ROOT).as_posix()
+        if path.suffix == ".rs":
+            known.update(TEST_OF_RUST.findall(path.read_text()))
+        elif name.startswith("tests/") and path.suffix == ".py":
+            known.update(TEST_OF_PYTHON.findall(path.read_text()))
+    faults = re.findall(r"^ +Self::(\w+),", (ROOT / "tests/sim/tally.rs").read_text(), re.M)
+    for document, rows_min in PROMISES.items():
+        rows = 0
+        for number, line in enumerate((ROOT / document).read_text().split("\n"), 1):
+            if not line.startswith("| ") or line.endswith("| tests |"):
+                continue
+            rows += 1
+            named = re.findall(r"`([^`]+)`", line.rstrip(" |").rsplit("|", 1)[1])
+            if not named:
+                yield f"{document}:{number}: a row names its tests"
+            for test in named:
+                if test not in known and test not in faults and not test.startswith("./run "):
+                    yield f"{document}:{number}: no such test: {test}"
+        if rows < rows_min:
+            yield f"{document}:1: at least {rows_min} rows, got {rows}"
 
 
 def satisfied(expression: str, allowed: set[str]) -> bool:

@@ -172,7 +172,7 @@ browser_driver() {
 # The independent readers, in a virtual environment named after its requirements.
 python_environment() {
   [ -f "$VENV/.complete" ] && return
-  say "python: deltalake, polars, duckdb, pyarrow, moto, clients of SQL Server"
+  say "python: deltalake, polars, duckdb, ClickHouse (180 MB), pyarrow, moto, clients of SQL Server"
   (
     flock 9
     [ -f "$VENV/.complete" ] && exit

@@ -7,7 +7,7 @@ ROOT=${ROOT:-$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)}
 source "$ROOT/infra/dev/env.sh"
 cd "$ROOT" || exit
 
-SUITES=(lint build unit sim judge browser e2e crash)
+SUITES=(lint build unit sim judge browser e2e foreign crash)
 case ${1:-test} in
   test) KILLS=20 SEEDS=20 STORES=6 ;;
   soak) KILLS=500 SEEDS=200 STORES=20 SUITES+=(mutants package) ;;
@@ -45,6 +45,9 @@ judge() { python tests/judge/judge_test.py; }
 browser() { python tests/browser/browser_test.py; }
 
 e2e() { python tests/e2e/run.py --stores "$STORES"; }
+
+# Other programs that write to a table of ours.
+foreign() { python tests/e2e/foreign.py; }
 
 crash() { python tests/e2e/crash.py --kills "$KILLS" --stores "$STORES"; }
 

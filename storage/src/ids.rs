@@ -74,6 +74,13 @@ checked_name! {
     TableName, "table name", 64, b"_."
 }
 
+impl TableName {
+    /// The name of its dataset: a table is its dataset, or a shard of it (`dataset.shard`).
+    pub fn dataset(&self) -> &str {
+        self.as_str().split_once('.').map_or(self.as_str(), |(dataset, _)| dataset)
+    }
+}
+
 impl From<&DatasetName> for TableName {
     fn from(dataset: &DatasetName) -> Self {
         Self(dataset.0.clone())

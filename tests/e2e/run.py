@@ -18,10 +18,11 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from scenario import TESTS, all_complete, chain_of, check, expectations, judged, small_sales
+from scenario import READERS_OF_NEW_COLUMNS, TESTS, all_complete, chain_of, check, expectations, judged, small_sales
 
 from chain import BIN, ROOT, SOURCES, run  # noqa: I001  (the path is set by `scenario`)
 import demo
+from deltalake import DeltaTable
 
 EXPECTED: dict[tuple[int, int], str] = {}
 
@@ -162,8 +163,12 @@ def compaction_and_checkpoint_keep_every_row(stores: int, seed: int) -> None:
         for day in range(1, 10):
             chain.agent(chain.busiest_first[0], "extract", "--from", f"2017-02-0{day}", "--to", f"2017-02-0{day}", "--force", "--wait-acks", "60")
         chain.wait_until_settled()
+        check_protocol(chain)
         before = judged(chain)
+        check(len(before["readers"]) == 5, f"every reader is asked, got {before['readers']}")
         chain.ribera("maintain")
+        check((chain.store / "lake/ventas/_delta_log/_last_checkpoint").exists(), "maintenance writes a checkpoint")
+        check_protocol(chain)
         after = judged(chain)
         check(after["content"] == before["content"], "maintenance keeps the content")
         check(after["files"] < before["files"], f"fewer files than {before['files']}, got {after['files']}")
@@ -184,7 +189,7 @@ def a_column_added_and_a_vacuum_leave_every_reader_the_same_rows(stores: int, se
         chain.agent(store, "extract", *days, "--force", "--wait-acks", "60")
         chain.wait_until_settled()
         # Rows written before the column was there have none.
-        with_column = judged(chain, "--without", "caja", expect=[f"content={before['content']}"])
+        with_column = judged(chain, *READERS_OF_NEW_COLUMNS, "--without", "caja", expect=[f"content={before['content']}"])
         filled = "SELECT count(*) AS n FROM ventas WHERE caja IS NOT NULL"
         till = sqlite3.connect(chain.pos / f"{store}.db")
         [expected] = till.execute(
@@ -199,8 +204,37 @@ def a_column_added_and_a_vacuum_leave_every_reader_the_same_rows(stores: int, se
         check(done["files_deleted"] > 0, f"files replaced 40 days ago are deleted, got {done}")
         vacuumed = judged(chain, "--without", "caja", expect=[f"content={before['content']}"])
         check(vacuumed["version"] > with_column["version"], "maintenance committed")
+        check("clickhouse" in vacuumed["readers"], "behind a checkpoint every reader reads it")
         check(int(chain.ribera_json("sql", filled)["rows"][0]["n"]) == expected, "the new column is kept")
         chain.ribera("verify")
+
+
+def installed_programs_need_neither_the_repository_nor_its_settings(stores: int, seed: int) -> None:
+    with chain_of(small_sales(1, seed)) as chain:
+        home = chain.folder / "home"
+        # As a shell has it after a login.
+        clean = {"HOME": str(home), "PATH": os.environ["PATH"], "TMPDIR": str(chain.folder)}
+        kept = {name: os.environ[name] for name in ("CARGO_TARGET_DIR", "DUCKDB_LIB_DIR") if name in os.environ}
+        kept["RIBERA_TOOLS"] = str(demo.sales.cache_folder())
+        done = run([str(ROOT / "infra/dev/install.sh")], env={**clean, **kept})
+        bin, lib = home / ".local/bin", home / ".local/lib/ribera"
+        check(done.stdout.split() == [str(bin / "ribera"), str(bin / "ribera-agent")], f"install prints both, got {done.stdout}")
+        check(f'export PATH="{bin}:$PATH"' in done.stderr, f"install says what PATH lacks, got {done.stderr}")
+        on_path = {**clean, "PATH": f"{bin}:{os.environ['PATH']}"}
+        libraries = run(["ldd", str(lib / "ribera")], env=on_path).stdout
+        check(f"{lib}/libduckdb.so" in libraries, f"the library beside the program is used, got {libraries}")
+        [store] = chain.busiest_first
+        days = ["--from", str(chain.first), "--to", str(chain.last)]
+        run(["ribera-agent", "--config", str(chain.config(store)), "backfill", *days], env=on_path, cwd=home)
+        ribera = ["ribera", "--lake", str(chain.store), "--json"]
+        # Machine code that was compiled before is kept by its content: to compile takes most of a minute.
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ribera/components"
+        run([*ribera, "sweep", "--cache", str(cache)], env=on_path, cwd=home)
+        answer = run([*ribera, "sql", "SELECT count(*) AS n FROM ventas"], env=on_path, cwd=home)
+        check(int(json.loads(answer.stdout)["rows"][0]["n"]) == chain.table.height, f"every row is there, got {answer.stdout}")
+        # Again over what is there, and on a PATH that has the folder.
+        done = run([str(ROOT / "infra/dev/install.sh")], env={**on_path, **kept})
+        check(done.stderr == "", f"nothing is left to say, got {done.stderr}")
 
 
 SCENARIOS = [
@@ -212,7 +246,16 @@ SCENARIOS = [
     every_kind_of_database_gives_the_same_lake_in_one_run,
     compaction_and_checkpoint_keep_every_row,
     a_column_added_and_a_vacuum_leave_every_reader_the_same_rows,
+    installed_programs_need_neither_the_repository_nor_its_settings,
 ]
+
+
+def check_protocol(chain) -> None:
+    """Every reader may read the table, no other writer may write it."""
+    protocol = DeltaTable(chain.store / "lake/ventas").protocol()
+    versions = (protocol.min_reader_version, protocol.min_writer_version)
+    check(versions == (1, 7), f"reader 1 and writer 7, got {versions}")
+    check(sorted(protocol.writer_features) == ["appendOnly", "invariants", "ribera"], f"our feature, got {protocol}")
 
 
 def add_column(chain, store: str, name: str, sql: str) -> None:

@@ -15,6 +15,8 @@ import polars as pl  # noqa: E402
 import sales  # noqa: E402
 from chain import Chain  # noqa: E402
 
+# ClickHouse's own reader cannot read two schemas in one log: after a change of columns it waits for the next checkpoint.
+READERS_OF_NEW_COLUMNS = ["--readers", "deltalake,polars,duckdb,clickhouse-kernel"]
 FIRST, LAST = date(2017, 1, 20), date(2017, 3, 10)
 
 
@@ -42,7 +44,7 @@ def expectations(table: pl.DataFrame) -> list[str]:
 
 
 def judged(chain: Chain, *words: str, sources: bool = True, expect: list[str] | None = None) -> dict:
-    """The verdict of the three independent readers, which must be clean."""
+    """The verdict of the independent readers, which must be clean."""
     command = [sys.executable, str(TESTS / "judge" / "judge.py"), str(chain.store), "--json"]
     if sources:
         command += ["--sources", str(chain.pos)]

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Judges a lake with readers that share no code with Ribera: deltalake, Polars and DuckDB with its
-delta extension. Each reads the table on its own and must find the same rows, sums and content.
+"""Judges a lake with readers that share no code with Ribera: deltalake, Polars, DuckDB with its delta extension,
+and ClickHouse with each of its two readers of Delta. Each reads the table on its own and must find the same rows,
+sums and content.
 
-    judge.py LAKE [--table ventas] [--readers deltalake,polars,duckdb]
+    judge.py LAKE [--table ventas] [--readers deltalake,polars,duckdb,clickhouse,clickhouse-kernel]
         [--expect rows=1469307 quantity=152923108 sales_value=4596039.58 content=HASH files=N]
         [--sources FOLDER_OF_SQLITE_FILES] [--day-totals FILE.json] [--version N] [--without COLUMN...] [--json]
 
@@ -10,12 +11,14 @@ LAKE is the object store's folder, its `lake/` folder or the table's own folder.
 quantity and amount of every store-day with the tills' databases, to the cent; `--day-totals` with what
 other databases said of theirs, a list of store, day, rows, quantity, total. `content` is a hash of
 all rows that does not depend on their order or on files. Exit code 0: all agree and all
-expectations hold; 1: they do not; 2: bad call or unreadable table.
+expectations hold; 1: they do not; 2: bad call or unreadable table. Without `--readers` all are asked, except
+that ClickHouse's own reader is not asked about an older version: it knows the newest alone.
 """
 
 import argparse
 import hashlib
 import json
+import os
 import sqlite3
 import sys
 from decimal import Decimal
@@ -23,14 +26,16 @@ from pathlib import Path
 
 import polars as pl
 
-READERS = ("deltalake", "polars", "duckdb")
+READERS = ("deltalake", "polars", "duckdb", "clickhouse", "clickhouse-kernel")
+# The reader that cannot go back to an older version.
+NEWEST_ONLY = "clickhouse"
 
 
 def main() -> int:
     arguments = parse(sys.argv[1:])
     try:
         root = table_root(arguments.lake, arguments.table)
-        names = arguments.readers.split(",")
+        names = arguments.readers.split(",") if arguments.readers else readers_of(arguments.version)
         readings = {name: read(name, root, arguments.version).drop(arguments.without) for name in names}
         files, version = files_and_version(root, arguments.version)
     except Exception as error:  # each reader has exceptions of its own
@@ -50,7 +55,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("lake", type=Path)
     parser.add_argument("--table", default="ventas")
-    parser.add_argument("--readers", default=",".join(READERS))
+    parser.add_argument("--readers", help=",".join(READERS))
     parser.add_argument("--expect", nargs="+", default=[], metavar="NAME=VALUE")
     parser.add_argument("--sources", type=Path)
     parser.add_argument("--day-totals", type=Path)
@@ -67,6 +72,10 @@ def table_root(lake: Path, table: str) -> Path:
     raise OSError(f"{lake}: no Delta table {table!r} there")
 
 
+def readers_of(version: int | None) -> list[str]:
+    return [name for name in READERS if version is None or name != NEWEST_ONLY]
+
+
 def read(reader: str, root: Path, version: int | None) -> pl.DataFrame:
     if reader == "deltalake":
         from deltalake import DeltaTable, QueryBuilder
@@ -77,6 +86,8 @@ def read(reader: str, root: Path, version: int | None) -> pl.DataFrame:
         return pl.scan_delta(str(root), version=version).collect()
     if reader == "duckdb":
         return read_duckdb(root, version)
+    if reader.startswith("clickhouse"):
+        return read_clickhouse(root, version, by_kernel=reader == "clickhouse-kernel")
     raise ValueError(f"reader {reader!r}: must be one of {', '.join(READERS)}")
 
 
@@ -88,6 +99,18 @@ def read_duckdb(root: Path, version: int | None) -> pl.DataFrame:
     connection.execute(f"LOAD '{delta_extension()}'")
     at = "" if version is None else f", version => {version}"
     return pl.DataFrame(connection.execute(f"SELECT * FROM delta_scan('{root}'{at})").to_arrow_table())
+
+
+def read_clickhouse(root: Path, version: int | None, by_kernel: bool) -> pl.DataFrame:
+    import chdb
+
+    # It opens only files below the working folder.
+    os.chdir("/")
+    settings = f"allow_delta_kernel_rs = {int(by_kernel)}"
+    if version is not None:
+        settings += f", delta_lake_snapshot_version = {version}"
+    query = f"SELECT * FROM deltaLakeLocal('{root}') SETTINGS {settings}"
+    return pl.read_ipc_stream(chdb.query(query, "ArrowStream").bytes())
 
 
 def delta_extension() -> Path:
@@ -150,16 +173,31 @@ def text(name: str, kind: pl.DataType) -> pl.Expr:
 
 def compare_sources(table: pl.DataFrame, folder: Path, day_totals: Path | None) -> tuple[int, list[str]]:
     """Every store-day of the tills against the lake; at most ten differences are named."""
-    lake = {
+    lake, tills = lake_days(table), till_days(folder)
+    for one in json.loads(day_totals.read_text()) if day_totals else []:
+        tills[one["store"], one["day"]] = (int(one["rows"]), Decimal(one["quantity"]), Decimal(one["total"]))
+    if not tills:
+        return 0, [f"{folder}: no till has sales"]
+    wrong = differing_days(lake, tills)
+    named = [
+        f"store {store} day {day}: till {describe(tills.get((store, day)))}, lake {describe(lake.get((store, day)))}"
+        for store, day in wrong[:10]
+    ]
+    return len(tills), named + ([f"{len(wrong)} store-days differ in all"] if wrong else [])
+
+
+def lake_days(table: pl.DataFrame) -> dict[tuple[str, str], tuple]:
+    """Rows, quantity and amount of each store and day in the lake."""
+    days = table.group_by("store_id", "fecha").agg(pl.len(), pl.col("cantidad").sum(), pl.col("total").sum())
+    return {
         (store, str(day)): (rows, Decimal(quantity), Decimal(total))
-        for store, day, rows, quantity, total in table.group_by("store_id", "fecha")
-        .agg(pl.len(), pl.col("cantidad").sum(), pl.col("total").sum())
-        .iter_rows()
+        for store, day, rows, quantity, total in days.iter_rows()
     }
-    said = json.loads(day_totals.read_text()) if day_totals else []
-    tills = {
-        (one["store"], one["day"]): (int(one["rows"]), Decimal(one["quantity"]), Decimal(one["total"])) for one in said
-    }
+
+
+def till_days(folder: Path) -> dict[tuple[str, str], tuple]:
+    """Rows, quantity and amount of each store and day in the tills' SQLite files."""
+    tills = {}
     for path in sorted(folder.glob("*.db")):
         database = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
         for day, rows, quantity, cents in database.execute(
@@ -168,14 +206,11 @@ def compare_sources(table: pl.DataFrame, folder: Path, day_totals: Path | None) 
         ):
             tills[path.stem, day] = (rows, Decimal(quantity), Decimal(cents).scaleb(-2))
         database.close()
-    if not tills:
-        return 0, [f"{folder}: no till has sales"]
-    wrong = [key for key in tills.keys() | lake.keys() if tills.get(key) != lake.get(key)]
-    named = [
-        f"store {store} day {day}: till {describe(tills.get((store, day)))}, lake {describe(lake.get((store, day)))}"
-        for store, day in sorted(wrong)[:10]
-    ]
-    return len(tills), named + ([f"{len(wrong)} store-days differ in all"] if wrong else [])
+    return tills
+
+
+def differing_days(lake: dict, tills: dict) -> list[tuple[str, str]]:
+    return sorted(key for key in tills.keys() | lake.keys() if tills.get(key) != lake.get(key))
 
 
 def describe(facts: tuple | None) -> str:

@@ -39,11 +39,11 @@ class JudgeTest(unittest.TestCase):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         return done.returncode, done.stdout + done.stderr
 
-    def test_a_right_lake_is_accepted_by_all_three_readers(self):
+    def test_a_right_lake_is_accepted_by_every_reader(self):
         expected = [f"rows={SALES.height}", f"quantity={SALES['cantidad'].sum()}", f"sales_value={SALES['centavos'].sum() / 100:.2f}"]
         code, text = self.run_judge(self.lake, "--sources", self.folder / "pos", "--expect", *expected)
         self.assertEqual(code, 0, text)
-        self.assertIn("deltalake, polars, duckdb", text)
+        self.assertIn("deltalake, polars, duckdb, clickhouse, clickhouse-kernel", text)
 
     def test_a_wrong_expectation_is_named(self):
         code, text = self.run_judge(self.lake, "--expect", f"rows={SALES.height + 1}")
@@ -74,6 +74,25 @@ class JudgeTest(unittest.TestCase):
         self.write("parts", rows.slice(50).sample(fraction=1, shuffle=True, seed=1), mode="append")
         code, text = self.run_judge(lake, "--expect", f"content={judge.content_hash(rows)}", f"rows={rows.height}")
         self.assertEqual(code, 0, text)
+
+    def test_an_older_version_is_read_by_every_reader_that_can_go_back(self):
+        self.write("lake", lake_rows(SALES).slice(0, 3), mode="append")
+        code, text = self.run_judge(self.lake, "--version", 0, "--expect", f"rows={SALES.height}")
+        self.assertEqual(code, 0, text)
+        self.assertIn("deltalake, polars, duckdb, clickhouse-kernel", text)
+        code, text = self.run_judge(self.lake, "--version", 0, "--readers", "clickhouse")
+        self.assertEqual(code, 2, text)
+
+    def test_a_reader_that_is_not_known_is_a_bad_call(self):
+        code, text = self.run_judge(self.lake, "--readers", "spark")
+        self.assertEqual(code, 2, text)
+        self.assertIn("must be one of deltalake", text)
+
+    def test_each_reader_alone_finds_the_row_that_is_missing(self):
+        lake = self.write("lost", lake_rows(SALES).slice(1))
+        for reader in judge.READERS:
+            code, text = self.run_judge(lake, "--readers", reader, "--expect", f"rows={SALES.height}")
+            self.assertEqual(code, 1, f"{reader}: {text}")
 
     def test_a_file_that_is_gone_is_no_clean_verdict(self):
         next((self.lake / "lake" / "ventas").rglob("*.parquet")).unlink()

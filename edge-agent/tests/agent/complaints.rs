@@ -1,8 +1,8 @@
 //! What users of other tools suffered: docs/complaints.md names the test that keeps it from happening here.
-//! Those that no other file is about stand here.
+//! Here are those that no other file is about.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -16,50 +16,6 @@ use crate::cli::{agent, backfill, json, place};
 use crate::each::{KINDS, Kind, Place};
 use crate::fixture::{CONFIG, World, block_on, day, extract, request};
 use crate::{mariadb_server, postgres_server};
-
-const TABLE: &str = include_str!("../../../docs/complaints.md");
-
-/// The sources of all tests in the repository.
-fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap()) {
-        let (path, name) = (entry.path(), entry.file_name().into_string().unwrap());
-        if path.is_dir() && !["target", ".git"].contains(&name.as_str()) {
-            sources(&path, found);
-        } else if name.ends_with(".rs") || name.ends_with(".py") {
-            found.push(path);
-        }
-    }
-}
-
-#[test]
-fn every_complaint_names_tests_that_there_are() {
-    let mut files = Vec::new();
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    ["edge-agent", "tests", "storage", "functions"].iter().for_each(|folder| sources(&root.join(folder), &mut files));
-    let text: String = files.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
-    let defined: BTreeSet<&str> = text
-        .lines()
-        .filter_map(|line| line.trim().trim_start_matches("async ").strip_prefix("fn ").or(line.strip_prefix("def ")))
-        .filter_map(|line| line.split('(').next())
-        .collect();
-    let is_row = |line: &&str| line.starts_with("| ") && !line.ends_with("| tests |");
-    let rows: Vec<&str> = TABLE.lines().filter(is_row).collect();
-    let faults = std::fs::read_to_string(root.join("tests/sim/tally.rs")).unwrap();
-    assert!(rows.len() >= 20, "{}", rows.len());
-    let mut named = 0;
-    for row in rows {
-        let tests: Vec<&str> = row.split('|').nth(3).unwrap().split('`').skip(1).step_by(2).collect();
-        assert!(!tests.is_empty(), "{row}");
-        for test in tests {
-            let is_fault = test.starts_with(char::is_uppercase) && faults.contains(&format!("    Self::{test},"));
-            let is_command = test.starts_with("./run ");
-            let is_there = defined.contains(test) || is_fault || is_command;
-            assert!(is_there, "docs/complaints.md names {test:?}, which is no test");
-            named += 1;
-        }
-    }
-    assert!(named > 45, "{named}");
-}
 
 /// A program that only looks alive is the worst: while a server does not answer the heart beats on, and what
 /// became of the cycle is in the next beat.

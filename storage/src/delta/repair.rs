@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::{StreamExt, stream};
 
 use super::commit::plan::{FileUnits, Retention, retentions};
-use super::log::action::{self, Action, AddFile, RemoveFile};
+use super::log::action::{self, APPEND_ONLY, Action, AddFile, RemoveFile};
 use super::log::checkpoint::Parts;
 use super::log::entry::{CommitDescription, EntryOutcome};
 use super::log::snapshot::Snapshot;
@@ -33,6 +33,8 @@ pub struct Repaired {
     pub removed: Vec<String>,
     /// Files of ours that come back.
     pub restored: Vec<String>,
+    /// Properties of the table that another program set and that keep batches out.
+    pub unset: Vec<String>,
     /// Files of ours that were there once and cannot come back: their objects are gone.
     pub lost: Vec<String>,
 }
@@ -115,6 +117,12 @@ impl<S: ObjectStore> Table<'_, S> {
                 }
             }
         }
+        if snapshot.metadata.is_append_only() {
+            let mut metadata = snapshot.metadata.clone();
+            metadata.configuration.remove(APPEND_ONLY);
+            repaired.unset.push(APPEND_ONLY.to_owned());
+            actions.push(Action { meta_data: Some(metadata), ..Action::default() });
+        }
         Ok((repaired, actions))
     }
 
@@ -172,7 +180,7 @@ impl<S: ObjectStore> Table<'_, S> {
         let listed = list_all(self.objects, &self.log_folder(), None).await?;
         let mut past = Past::default();
         for (version, paths) in checkpoints_of(&listed, u64::MAX) {
-            if let Some(snapshot) = self.read_checkpoint(version, &paths, Parts::Files).await? {
+            if let Some(Ok(snapshot)) = self.read_checkpoint(version, &paths, Parts::Files).await? {
                 past.take(snapshot.files().cloned());
             }
         }

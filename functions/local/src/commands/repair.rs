@@ -37,6 +37,7 @@ struct Table {
     version: Option<u64>,
     removed: Vec<String>,
     restored: Vec<String>,
+    unset: Vec<String>,
     lost: Vec<String>,
 }
 
@@ -45,9 +46,9 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit> {
     let dataset = lake.dataset(&args.dataset)?;
     let mut tables = Vec::new();
     for name in lake.settings.tables(&dataset.name)? {
-        let Repaired { version, removed, restored, lost } =
+        let Repaired { version, removed, restored, unset, lost } =
             lake.table(&name).repair(lake.ports(), dataset, args.dry_run).await?;
-        tables.push(Table { table: name.to_string(), version, removed, restored, lost });
+        tables.push(Table { table: name.to_string(), version, removed, restored, unset, lost });
     }
     let whole = tables.iter().all(|table| table.lost.is_empty() && table.removed.len() <= table.restored.len());
     context.answer(&json!({"dry_run": args.dry_run, "tables": tables}), |lang| report(lang, &args, &tables))?;
@@ -69,7 +70,7 @@ fn report(lang: Lang, args: &Args, tables: &[Table]) -> String {
                 format!("{}: {removed} foreign files out, {restored} brought back, {lost} lost", table.table),
             ),
         });
-        for (sign, paths) in [("-", &table.removed), ("+", &table.restored), ("!", &table.lost)] {
+        for (sign, paths) in [("-", &table.removed), ("+", &table.restored), ("-", &table.unset), ("!", &table.lost)] {
             lines.extend(paths.iter().take(PATHS_MAX).map(|path| format!("  {sign} {}", text::line(path))));
         }
     }

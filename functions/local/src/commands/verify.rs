@@ -75,9 +75,7 @@ fn text(lang: Lang, reports: &[VerifyReport]) -> String {
         lines.push(format!("{kind}  {}  {}", text::line(&finding.path), text::line(&finding.detail)));
     }
     for report in reports.iter().filter(|report| report.findings.iter().any(|one| one.kind == FindingKind::ForeignFile)) {
-        // A table is its dataset, or `dataset.shard`.
-        let name = report.table.as_str();
-        let repair = format!("ribera repair {}", name.split_once('.').map_or(name, |(dataset, _)| dataset));
+        let (name, repair) = (&report.table, format!("ribera repair {}", report.table.dataset()));
         lines.push(lang.pick(
             format!("Otro programa escribió en {name}: {repair}"),
             format!("Another program wrote to {name}: {repair}"),

@@ -63,6 +63,9 @@ pub const WRITER_FEATURE: &str = "ribera";
 /// The features that Ribera's writer keeps: those of writer version 2, and our own.
 const WRITER_FEATURES: [&str; 3] = ["appendOnly", "invariants", WRITER_FEATURE];
 
+/// The property of a table from which nothing may be removed. Every correction of ours removes rows.
+pub(in crate::delta) const APPEND_ONLY: &str = "delta.appendOnly";
+
 impl Protocol {
     /// What Ribera writes: every engine reads it, no other program writes it.
     pub fn ours() -> Self {
@@ -117,6 +120,12 @@ pub struct Metadata {
     pub created_time: Option<i64>,
     #[serde(default)]
     pub configuration: BTreeMap<String, String>,
+}
+
+impl Metadata {
+    pub(in crate::delta) fn is_append_only(&self) -> bool {
+        self.configuration.get(APPEND_ONLY).is_some_and(|value| value.eq_ignore_ascii_case("true"))
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

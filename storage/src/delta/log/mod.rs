@@ -232,9 +232,16 @@ impl<S: ObjectStore> Table<'_, S> {
     /// and whoever believed it would take every unit for one that nobody has won. Where nothing
     /// else is left the table can be read all the same; its files are then foreign.
     async fn replay(&self, listed: &[ObjectMeta], last: u64, parts: Parts) -> Result<Option<Snapshot>> {
-        let (mut untagged, mut failure) = (None, None);
+        let (mut untagged, mut failure, mut unreadable) = (None, None, None);
         for (version, paths) in checkpoints_of(listed, last).into_iter().rev() {
-            let Some(snapshot) = self.read_checkpoint(version, &paths, parts).await? else { continue };
+            let snapshot = match self.read_checkpoint(version, &paths, parts).await? {
+                Some(Ok(snapshot)) => snapshot,
+                Some(Err(error)) => {
+                    unreadable = unreadable.or(Some(error));
+                    continue;
+                }
+                None => continue,
+            };
             if snapshot.has_lost_tags() {
                 untagged = untagged.or(Some(snapshot));
                 continue;
@@ -250,7 +257,7 @@ impl<S: ObjectStore> Table<'_, S> {
                 replayed => return replayed.map(Some),
             }
         }
-        match (untagged, failure) {
+        match (untagged, failure.or(unreadable)) {
             (Some(snapshot), _) => self.replay_onto(snapshot, listed, last).await.map(Some),
             (None, Some(failure)) => Err(failure),
             (None, None) => Ok(None),
@@ -264,18 +271,19 @@ impl<S: ObjectStore> Table<'_, S> {
         self.replay_onto(snapshot, listed, last).await
     }
 
-    /// `None` when a part is gone or cannot be read.
+    /// `None` when a part is gone; an error inside when it cannot be read.
     pub(in crate::delta) async fn read_checkpoint(
         &self,
         version: u64,
         paths: &[ObjectPath],
         parts: Parts,
-    ) -> Result<Option<Snapshot>> {
+    ) -> Result<Option<Result<Snapshot>>> {
         let read = stream::iter(paths).map(|path| self.objects.get(path)).buffered(CONCURRENCY);
         let Some(bytes) = read.try_collect::<Vec<_>>().await?.into_iter().collect::<Option<Vec<Bytes>>>() else {
             return Ok(None);
         };
-        Ok(checkpoint::read(&self.name, version, &bytes, parts).ok())
+        let named = |error: Error| error.context(format!("table {}: checkpoint {version}", self.name));
+        Ok(Some(checkpoint::read(&self.name, version, &bytes, parts).map_err(named)))
     }
 
     /// Replays the listed entries after the snapshot's version, up to `last`.

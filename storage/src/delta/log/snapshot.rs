@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use crate::delta::log::action::{Action, AddFile, CommitInfo, Metadata, Protocol, RemoveFile};
+use crate::delta::log::action::{APPEND_ONLY, Action, AddFile, CommitInfo, Metadata, Protocol, RemoveFile};
 use crate::error::{Error, Result};
 use crate::ids::{StoreId, TableName, Unit};
 
@@ -153,7 +153,10 @@ impl Snapshot {
 
     pub(in crate::delta) fn apply_action(&mut self, action: Action, changes: &mut Changes) -> Result<()> {
         if let Some(protocol) = action.protocol {
-            protocol.check().map_err(|error| error.context(format!("table {}", self.table)))?;
+            protocol.check().map_err(|error| {
+                let hint = "docs/operator.md, \"If another program upgraded the table\"";
+                error.context(format!("table {}", self.table)).with_hint(hint)
+            })?;
             self.protocol = protocol;
             changes.metadata = true;
         }
@@ -208,10 +211,10 @@ impl Snapshot {
                 "table {}: {what}: must not be set, because a correction replaces rows",
                 self.table
             ))
-            .with_hint("unset the table's property with the program that set it"))
+            .with_hint(format!("ribera repair {}", self.table.dataset())))
         };
-        if self.metadata.configuration.get("delta.appendOnly").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
-            return bad("delta.appendOnly");
+        if self.metadata.is_append_only() {
+            return bad(APPEND_ONLY);
         }
         if self.metadata.schema_string.contains("\"delta.invariants\"") {
             return bad("delta.invariants");

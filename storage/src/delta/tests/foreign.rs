@@ -209,6 +209,22 @@ fn a_checkpoint_in_several_files_is_read_and_one_that_misses_a_file_is_passed_ov
 }
 
 #[test]
+fn a_log_that_begins_with_a_checkpoint_that_cannot_be_read_fails_with_its_number_and_cause() {
+    block_on(async {
+        let world = World::new();
+        world.offer(1, &[1]).await;
+        let path = world.table().checkpoint_path(1).unwrap();
+        world.objects.put(&path, Bytes::from_static(b"PAR1 and no more PAR1").into()).await.unwrap();
+        world.offer(2, &[2]).await;
+        for version in 0..=1 {
+            world.objects.delete(&crate::paths::log_entry(world.table().name(), version).unwrap()).await.unwrap();
+        }
+        let error = world.table().load().await.unwrap_err();
+        assert!(error.kind() == ErrorKind::Data && error.message().contains("checkpoint 1: "), "{error}");
+    });
+}
+
+#[test]
 fn whatever_another_program_writes_as_commit_info_the_table_can_be_read() {
     block_on(async {
         for info in [
@@ -263,21 +279,45 @@ fn nullable_columns_and_comments_of_another_program_stay_through_our_own_changes
 }
 
 #[test]
-fn a_table_that_a_person_protects_is_not_written() {
+fn a_table_that_a_person_protects_is_not_written_until_a_repair_unsets_it() {
     block_on(async {
         let world = World::new();
         world.offer(1, &[1]).await;
         let mut metadata = world.snapshot().await.metadata.clone();
         metadata.configuration.insert("delta.appendOnly".into(), "true".into());
+        metadata.configuration.insert("delta.logRetentionDuration".into(), "interval 9 days".into());
         put_entry(&world, &[json!({"metaData": metadata})]).await;
         let batch = TestBatch {
             store: 1,
             position: Position { epoch: 0, sequence: 2 },
             days: [(1, vec![TestRow { day: 1, id: 1, cents: 1 }])].into(),
         };
-        let offered = offer(&world.table(), world.host.ports(&world.objects), &world.dataset, &batch).await;
-        let error = offered.unwrap_err();
+        let ports = world.host.ports(&world.objects);
+        let error = offer(&world.table(), ports, &world.dataset, &batch).await.unwrap_err();
         assert!(error.kind() == ErrorKind::Config && error.message().contains("delta.appendOnly"), "{error}");
+        assert_eq!(error.hint(), Some("ribera repair pruebas"));
+        let repaired = world.table().repair(ports, &world.dataset, false).await.unwrap();
+        assert_eq!((repaired.unset, repaired.removed.len()), (vec!["delta.appendOnly".to_owned()], 0));
+        assert_eq!(world.snapshot().await.metadata.configuration.len(), 1, "other properties stay");
+        offer(&world.table(), ports, &world.dataset, &batch).await.unwrap();
+        assert_eq!(world.rows(&world.snapshot().await).await["s1"].len(), 1);
+    });
+}
+
+#[test]
+fn a_table_that_another_program_upgraded_is_refused_with_what_to_do() {
+    block_on(async {
+        for protocol in [
+            json!({"minReaderVersion": 1, "minWriterVersion": 3}),
+            json!({"minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": ["deletionVectors"], "writerFeatures": ["deletionVectors"]}),
+        ] {
+            let world = World::new();
+            world.offer(1, &[1]).await;
+            put_entry(&world, &[json!({"protocol": protocol})]).await;
+            let error = world.table().load().await.unwrap_err();
+            assert!(error.kind() == ErrorKind::Data && error.message().contains("log entry 2"), "{error}");
+            assert!(error.hint().unwrap().contains("docs/operator.md"), "{error}");
+        }
     });
 }
 
