@@ -10,7 +10,7 @@ cd "$ROOT" || exit
 SUITES=(lint build unit sim judge browser e2e foreign crash)
 case ${1:-test} in
   test) KILLS=20 SEEDS=20 STORES=6 ;;
-  soak) KILLS=500 SEEDS=200 STORES=20 SUITES+=(mutants package) ;;
+  soak) KILLS=500 SEEDS=200 STORES=20 SUITES+=(mutants fuzz package) ;;
   *) echo "test.sh: test or soak, got $1" >&2; exit 2 ;;
 esac
 shift
@@ -40,6 +40,29 @@ sim() {
 # Planted bugs that the simulation must notice.
 mutants() { tests/sim/mutants.sh; }
 
+# Random bytes for whatever reads what a store or another program wrote: FUZZ_SECONDS for each target.
+fuzz() {
+  local targets target folder=$CARGO_TARGET_DIR/fuzz tools=$RIBERA_TOOLS/cargo-fuzz
+  if ! cargo +nightly --version >/dev/null 2>&1; then
+    skip "the fuzzer needs a nightly toolchain; try: rustup toolchain install nightly --profile minimal"
+    return
+  fi
+  PATH=$tools/bin:$PATH
+  if ! cargo +nightly fuzz --version >/dev/null 2>&1; then
+    cargo install --locked --quiet --root "$tools" cargo-fuzz@0.13.2 || return
+  fi
+  targets=$(cargo +nightly fuzz list --fuzz-dir tests/fuzz) || return
+  cargo +nightly fuzz build --fuzz-dir tests/fuzz --target-dir "$folder" || return
+  for target in $targets; do
+    mkdir -p "$folder/corpus/$target" "$folder/crashes/$target"
+    say "fuzz $target"
+    # What it finds goes to the cache; what we wrote is read only.
+    cargo +nightly fuzz run --fuzz-dir tests/fuzz --target-dir "$folder" "$target" \
+      "$folder/corpus/$target" "tests/fuzz/seeds/$target" -- -max_total_time="${FUZZ_SECONDS:-60}" -max_len=16384 \
+      -timeout=20 -artifact_prefix="$folder/crashes/$target/" -print_final_stats=1 -verbosity=0 || return
+  done
+}
+
 judge() { python tests/judge/judge_test.py; }
 
 browser() { python tests/browser/browser_test.py; }
@@ -67,6 +90,9 @@ package() {
   RIBERA_AGENT="$wine $beside/ribera-agent-windows-x86_64.exe" python tests/e2e/run.py "$alone"
 }
 
+# Says why a suite cannot run here; it is no success.
+skip() { SKIPPED=$1; say "skipped: $1"; }
+
 python() { "$VENV/bin/python" -B "$@"; }
 
 main() {
@@ -74,7 +100,9 @@ main() {
   for suite in "$@"; do
     say "== $suite"
     local begin=$SECONDS verdict=ok
+    SKIPPED=
     "$suite" || { verdict=FAILED; failed+=("$suite"); }
+    [ -z "$SKIPPED" ] || verdict="skipped: $SKIPPED"
     report+=("$(printf '%-8s %6d s  %s' "$suite" $((SECONDS - begin)) "$verdict")")
     # Nothing later can run without the programs.
     [ "$suite/$verdict" = build/FAILED ] && break

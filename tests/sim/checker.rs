@@ -4,17 +4,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use futures::FutureExt;
 use jiff::civil::Date;
 use ribera_core::coverage::{self, Coverage, DayState};
-use ribera_core::quarantine;
+use ribera_core::{quarantine, status};
+use ribera_storage::dataset::DatasetDefinition;
 use ribera_storage::delta::Table;
 use ribera_storage::object::{MemoryStore, ObjectStore, list_all};
 use ribera_storage::ports::Host;
-use ribera_storage::{DatasetName, StoreId, Unit, paths};
+use ribera_storage::store::StoreDefinition;
+use ribera_storage::{DatasetName, StoreId, Unit, paths, text};
 
 use super::cloud::{Cloud, ready};
 use super::host::{SimClock, SimRandom};
-use super::kernel::Micros;
+use super::kernel::{Chance, Micros};
 use super::lake::{LakeFile, LakeModel};
 use super::pos::{Pos, Rows};
 use super::rows;
@@ -24,6 +27,11 @@ pub struct Checker {
     pub lake: Rc<LakeModel>,
     pub stores: BTreeMap<StoreId, Rc<Pos>>,
     pub dataset: DatasetName,
+    pub definition: DatasetDefinition,
+    /// What is declared of the hostile store, where there is one.
+    pub hostile: Option<StoreDefinition>,
+    /// Its own random source.
+    pub chance: Rc<Chance>,
     /// Local time of the next day at which a day is over.
     pub closes_at: jiff::civil::Time,
 }
@@ -32,7 +40,10 @@ impl Checker {
     /// At any moment: no day is called complete that is not.
     pub fn coverage_is_honest(&self) {
         match self.coverage() {
-            Ok(coverage) => self.judge(&coverage),
+            Ok(coverage) => {
+                self.judge(&coverage);
+                self.judge_hostile(&coverage);
+            }
             Err(error) => self.lake.fail(format!("I6 coverage failed on a healthy store: {error:?}")),
         }
     }
@@ -41,8 +52,28 @@ impl Checker {
     pub fn a_file_is_what_it_says(&self) {
         let files = self.lake.files();
         if !files.is_empty() {
-            let (path, file) = &files[self.cloud.sim.chance().index(files.len())];
+            let (path, file) = &files[self.chance.index(files.len())];
             self.file_rows(path, file);
+        }
+    }
+
+    /// At any moment: no read of a store's object was larger than it had to be.
+    pub fn reads_are_bounded(&self) {
+        let greedy = self.cloud.take_greedy();
+        self.check("I9 no object of a store is read whole before it is measured", greedy.is_empty(), || {
+            greedy.join("; ")
+        });
+    }
+
+    /// At any moment: the page and the API answer, and nothing in them moves a cursor.
+    pub fn status_answers(&self) {
+        for target in ["/", "/api/v1/summary?dataset=ventas", "/api/v1/stores?dataset=ventas", "/api/v1/runs"] {
+            let request = status::Request { method: "GET".to_owned(), target: target.to_owned() };
+            let answer = status::respond(self.host().ports(), &request).now_or_never();
+            let fits = answer.as_ref().is_some_and(|answer| {
+                answer.status < 500 && !answer.body.chars().any(|letter| letter != '\n' && text::is_control(letter))
+            });
+            self.check("I9 the page answers whatever a store wrote", fits, || format!("{target}: {answer:?}"));
         }
     }
 
@@ -87,9 +118,19 @@ impl Checker {
                 self.cloud.tally.borrow_mut().amount("rows at the end", lake.len() as u64);
             }
         }
+        found.retain(|(store, _), _| !self.lake.is_hostile(store));
         self.check("I2 nothing is in the lake that is nowhere else", found.is_empty(), || {
             format!("{:?}", found.keys())
         });
+    }
+
+    /// Rows of honest stores in the lake, by store and day.
+    pub fn honest_rows(&self) -> BTreeMap<(StoreId, Date), Rows> {
+        let files = self.lake.files().into_iter().filter(|(_, file)| !self.lake.is_hostile(&file.store));
+        let rows = files.flat_map(|(path, file)| {
+            self.file_rows(&path, &file).into_iter().map(move |(day, rows)| ((file.store.clone(), day), rows))
+        });
+        rows.collect()
     }
 
     /// When all is quiet: every expected, due day is complete, and nothing waits.
@@ -101,7 +142,7 @@ impl Checker {
             });
         }
         let Ok(coverage) = self.coverage() else { return };
-        for store in &coverage.stores {
+        for store in coverage.stores.iter().filter(|store| !self.lake.is_hostile(&store.store)) {
             for (day, state) in store.calendar.days().filter(|(day, _)| *day <= last_day) {
                 let settled = matches!(state, DayState::Complete | DayState::NotExpected);
                 self.check("I5 every due day is complete when faults have stopped", settled, || {
@@ -116,7 +157,7 @@ impl Checker {
         let Ok(coverage) = self.coverage() else { return BTreeSet::new() };
         let mut doubted = BTreeSet::new();
         for entry in ready(quarantine::list(self.host().ports(), None, 10_000)).unwrap_or_default() {
-            let Some(batch) = entry.batch else { continue };
+            let Some(batch) = entry.batch.filter(|batch| !self.lake.is_hostile(&batch.store)) else { continue };
             let first = paths::quarantine(&batch).map(|path| path.to_string()).unwrap_or_default();
             if entry.path != first {
                 let days = entry.record.units.iter().filter_map(|unit| unit.date());
@@ -163,14 +204,14 @@ impl Checker {
     }
 
     /// True time at which the source's own clock says that `day` is over.
-    fn closes(&self, pos: &Pos, day: Date) -> Micros {
+    pub fn closes(&self, pos: &Pos, day: Date) -> Micros {
         let zone = pos.definition.zone().expect("a zone");
         let closing = day.tomorrow().expect("a date").to_datetime(self.closes_at);
         let closing = zone.to_timestamp(closing).expect("a time").as_microsecond();
         closing - pos.clock_off.get()
     }
 
-    fn file_rows(&self, path: &str, file: &LakeFile) -> BTreeMap<Date, Rows> {
+    pub fn file_rows(&self, path: &str, file: &LakeFile) -> BTreeMap<Date, Rows> {
         let bytes = ready(self.cloud.objects.get(&file.object)).ok().flatten();
         self.check("I4 every referenced file exists", bytes.is_some(), || format!("{path} is gone"));
         let Some(bytes) = bytes else { return BTreeMap::new() };
@@ -193,15 +234,15 @@ impl Checker {
         days
     }
 
-    fn coverage(&self) -> ribera_storage::Result<Coverage> {
+    pub fn coverage(&self) -> ribera_storage::Result<Coverage> {
         ready(coverage::compute(self.host().ports(), &self.dataset))
     }
 
     fn host(&self) -> Host<MemoryStore, SimClock, SimRandom> {
-        Host::new(self.cloud.objects.clone(), SimClock::right(&self.cloud.sim), SimRandom(self.cloud.sim.clone()))
+        Host::new(self.cloud.objects.clone(), SimClock::right(&self.cloud.sim), SimRandom(Rc::clone(&self.chance)))
     }
 
-    fn check(&self, name: &'static str, holds: bool, what: impl FnOnce() -> String) {
+    pub fn check(&self, name: &'static str, holds: bool, what: impl FnOnce() -> String) {
         self.cloud.tally.borrow_mut().check(name);
         if !holds {
             self.lake.fail(format!("{name}: {}", what()));

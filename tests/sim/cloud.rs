@@ -9,10 +9,12 @@ use std::rc::Rc;
 use bytes::Bytes;
 use futures::FutureExt;
 use jiff::Timestamp;
+use ribera_storage::batch::{DIFFERING_BYTES_MAX, MANIFEST_BYTES_MAX};
+use ribera_storage::heartbeat::HEARTBEAT_BYTES_MAX;
 use ribera_storage::object::{MemoryStore, ObjectMeta, ObjectPath, ObjectStore, PutBody, PutOutcome};
 use ribera_storage::{Error, Result};
 
-use super::kernel::{DAY, GroupId, MINUTE, Micros, SECOND, Sim};
+use super::kernel::{Chance, DAY, GroupId, MINUTE, Micros, SECOND, Sim};
 use super::tally::{Fault, Tally};
 
 /// How often things go wrong, in parts of a million calls.
@@ -55,6 +57,7 @@ pub struct Cloud {
     pub tally: RefCell<Tally>,
     pub rates: Rates,
     faulty: Cell<bool>,
+    was_faulty: bool,
     began: Micros,
     /// By step: since when it may crash a program, and how often it was met since.
     armed: RefCell<BTreeMap<String, (Micros, u64)>>,
@@ -62,6 +65,8 @@ pub struct Cloud {
     watchers: RefCell<Vec<Rc<dyn Watcher>>>,
     /// The cloud's own tasks: effects that come late.
     group: GroupId,
+    /// Reads of more bytes than anyone may want of such an object.
+    greedy: RefCell<Vec<String>>,
 }
 
 /// Sees each change of the store as it happens, before anyone else can.
@@ -71,17 +76,19 @@ pub trait Watcher {
 }
 
 impl Cloud {
-    pub fn new(sim: &Sim, rates: Rates) -> Rc<Self> {
+    pub fn new(sim: &Sim, rates: Rates, faulty: bool) -> Rc<Self> {
         Rc::new(Self {
             sim: sim.clone(),
             objects: MemoryStore::new(),
             tally: RefCell::default(),
             rates,
-            faulty: Cell::new(true),
+            faulty: Cell::new(faulty),
+            was_faulty: faulty,
             began: sim.now(),
             armed: RefCell::default(),
             watchers: RefCell::default(),
             group: sim.new_group(|_| {}),
+            greedy: RefCell::default(),
         })
     }
 
@@ -98,8 +105,13 @@ impl Cloud {
         self.faulty.get()
     }
 
+    /// Whether faults have ever been possible in this world.
+    pub fn was_faulty(&self) -> bool {
+        self.was_faulty
+    }
+
     pub fn set_faulty(&self, faulty: bool) {
-        self.faulty.set(faulty);
+        self.faulty.set(faulty && self.was_faulty);
     }
 
     pub fn now(&self) -> Timestamp {
@@ -108,6 +120,21 @@ impl Cloud {
 
     pub fn count(&self, fault: Fault) {
         self.tally.borrow_mut().fault(fault);
+    }
+
+    /// What reads were found too large since this was last asked.
+    pub fn take_greedy(&self) -> Vec<String> {
+        self.greedy.take()
+    }
+
+    /// A write without a way: it is there at once. For worlds' own hands, never for a program.
+    pub fn put_at_once(&self, path: &ObjectPath, bytes: Bytes) {
+        // A memory store never fails.
+        let _ = self.apply(&Change::Put(path.clone(), bytes));
+    }
+
+    pub fn delete_at_once(&self, path: &ObjectPath) {
+        let _ = self.apply(&Change::Delete(path.clone()));
     }
 
     /// Draws whether a fault of `per_million` fires now, and counts it.
@@ -200,6 +227,8 @@ pub struct Program {
     /// `agent` or `host`: the first word of its steps.
     pub kind: &'static str,
     pub crash: Fault,
+    /// Its own pace and names.
+    pub chance: Rc<Chance>,
     /// The group that dies; changes with each start.
     pub group: Cell<GroupId>,
     /// Its line is down until then.
@@ -207,8 +236,10 @@ pub struct Program {
 }
 
 impl Program {
-    pub fn new(name: impl Into<String>, kind: &'static str, crash: Fault) -> Rc<Self> {
-        Rc::new(Self { name: name.into(), kind, crash, group: Cell::new(0), line_down_until: Cell::new(Micros::MIN) })
+    pub fn new(sim: &Sim, name: impl Into<String>, kind: &'static str, crash: Fault) -> Rc<Self> {
+        let name = name.into();
+        let chance = sim.chance_of(&format!("{kind} {name}"));
+        Rc::new(Self { name, kind, crash, chance, group: Cell::new(0), line_down_until: Cell::new(Micros::MIN) })
     }
 }
 
@@ -270,7 +301,7 @@ impl SimStore {
         if cloud.strikes(Fault::TimeoutAfterEffect, rates.timeout_after_effect) {
             return Err(failed("timed out"));
         }
-        cloud.sim.sleep(cloud.sim.chance().between(1_000, 20_000)).await;
+        cloud.sim.sleep(self.program.chance.between(1_000, 20_000)).await;
         Ok(outcome)
     }
 
@@ -282,6 +313,16 @@ impl SimStore {
             return Err(Error::retry(format!("simulated: {verb} {path}: refused")));
         }
         answer(&cloud.objects)
+    }
+
+    /// Notes a read of a store's object that is larger than its readers may ask for.
+    fn measured(&self, path: &ObjectPath, bytes: Option<Bytes>) -> Option<Bytes> {
+        let (length, most) = (bytes.as_ref().map_or(0, Bytes::len), read_most(path.as_str()));
+        if length > most {
+            let what = format!("{} read {length} bytes of {path}, at most {most} are wanted", self.program.name);
+            self.cloud.greedy.borrow_mut().push(what);
+        }
+        bytes
     }
 
     fn perhaps_damaged(&self, change: Change) -> Change {
@@ -304,9 +345,9 @@ impl SimStore {
     async fn travel(&self) {
         let (sim, cloud) = (&self.cloud.sim, &self.cloud);
         let span = if cloud.strikes(Fault::CallSlow, cloud.rates.call_slow) {
-            sim.chance().between(5 * SECOND, 3 * MINUTE)
+            self.program.chance.between(5 * SECOND, 3 * MINUTE)
         } else {
-            sim.chance().between(5_000, 80_000)
+            self.program.chance.between(5_000, 80_000)
         };
         sim.sleep(span).await;
     }
@@ -328,11 +369,14 @@ impl SimStore {
 
 impl ObjectStore for SimStore {
     async fn get(&self, path: &ObjectPath) -> Result<Option<Bytes>> {
-        self.read("get", path.as_str(), |objects| ready(objects.get(path))).await
+        self.read("get", path.as_str(), |objects| ready(objects.get(path)))
+            .await
+            .map(|bytes| self.measured(path, bytes))
     }
 
     async fn get_range(&self, path: &ObjectPath, range: Range<u64>) -> Result<Option<Bytes>> {
-        self.read("get", path.as_str(), |objects| ready(objects.get_range(path, range))).await
+        let read = self.read("get", path.as_str(), |objects| ready(objects.get_range(path, range))).await;
+        read.map(|bytes| self.measured(path, bytes))
     }
 
     async fn put(&self, path: &ObjectPath, body: PutBody) -> Result<()> {
@@ -363,6 +407,18 @@ pub fn timestamp(now: Micros) -> Timestamp {
 /// The answer of a memory store, which never waits.
 pub fn ready<T>(call: impl Future<Output = Result<T>>) -> Result<T> {
     call.now_or_never().unwrap_or_else(|| Err(Error::bug("a memory store waited")))
+}
+
+/// The most that one read may take of an object that a store's credential can write: its limit and the
+/// one byte that shows that there is more. Honest data files here have a few kilobytes.
+fn read_most(path: &str) -> usize {
+    match path.split('/').next() {
+        Some("inbox") => MANIFEST_BYTES_MAX + 1,
+        Some("agents") if path.ends_with("/heartbeat.json") => HEARTBEAT_BYTES_MAX + 1,
+        Some("agents") => DIFFERING_BYTES_MAX + 1,
+        Some("landing") => 1 << 20,
+        _ => usize::MAX,
+    }
 }
 
 /// What kind of object a path names: the second half of a step's name.

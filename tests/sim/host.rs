@@ -7,7 +7,7 @@ use std::rc::Rc;
 use futures::FutureExt;
 use futures::future::{Either, select};
 use jiff::{SignedDuration, Timestamp};
-use ribera_core::coverage::{self, CoverageSettings};
+use ribera_core::coverage::{self, CoverageSettings, Refreshed};
 use ribera_core::ingest::{self, IngestSettings, SweepBudget};
 use ribera_storage::delta::{Table, compaction_plan};
 use ribera_storage::object::ObjectPath;
@@ -16,7 +16,8 @@ use ribera_storage::ports::{Clock, Random};
 use ribera_storage::{Result, control, paths};
 
 use super::cloud::{Cloud, Program, SimStore, Watcher, timestamp};
-use super::kernel::{HOUR, MINUTE, Micros, SECOND, Sim};
+use super::kernel::{Chance, HOUR, MINUTE, Micros, SECOND, Sim};
+use super::lake::LakeModel;
 use super::machine::LOOK_EVERY;
 use super::tally::Fault;
 
@@ -44,11 +45,11 @@ impl Clock for SimClock {
 }
 
 #[derive(Clone)]
-pub struct SimRandom(pub Sim);
+pub struct SimRandom(pub Rc<Chance>);
 
 impl Random for SimRandom {
     fn next_u64(&self) -> u64 {
-        self.0.chance().next_u64()
+        self.0.next_u64()
     }
 }
 
@@ -83,6 +84,7 @@ type OwnPorts = ports::Host<SimStore, SimClock, SimRandom>;
 
 pub struct Host {
     cloud: Rc<Cloud>,
+    lake: Rc<LakeModel>,
     program: Rc<Program>,
     schedule: HostSchedule,
     own: OwnPorts,
@@ -90,11 +92,18 @@ pub struct Host {
 }
 
 impl Host {
-    pub fn new(cloud: &Rc<Cloud>, name: &str, schedule: HostSchedule) -> Rc<Self> {
-        let program = Program::new(name, "host", Fault::HostCrash);
-        let own =
-            ports::Host::new(SimStore::new(cloud, &program), SimClock::right(&cloud.sim), SimRandom(cloud.sim.clone()));
-        Rc::new(Self { cloud: Rc::clone(cloud), program, schedule, own, stopped: Cell::new(false) })
+    pub fn new(cloud: &Rc<Cloud>, lake: &Rc<LakeModel>, name: &str, schedule: HostSchedule) -> Rc<Self> {
+        let program = Program::new(&cloud.sim, name, "host", Fault::HostCrash);
+        let random = SimRandom(Rc::clone(&program.chance));
+        let own = ports::Host::new(SimStore::new(cloud, &program), SimClock::right(&cloud.sim), random);
+        Rc::new(Self {
+            cloud: Rc::clone(cloud),
+            lake: Rc::clone(lake),
+            program,
+            schedule,
+            own,
+            stopped: Cell::new(false),
+        })
     }
 
     /// Starts the program; it starts again by itself after each death.
@@ -118,13 +127,13 @@ impl Host {
         });
         self.program.group.set(group);
         let HostSchedule { sweep_every, coverage_every, maintain_every, replay_every, .. } = self.schedule;
-        self.every(sweep_every, async |host| host.sweep().await);
-        self.every(coverage_every, async |host| host.refresh_coverage().await);
-        self.every(maintain_every, async |host| {
+        self.every("sweep", sweep_every, async |host| host.sweep().await);
+        self.every("coverage", coverage_every, async |host| host.refresh_coverage().await);
+        self.every("maintain", maintain_every, async |host| {
             host.wait_for_burst().await;
             host.maintain().await;
         });
-        self.every(replay_every, async |host| host.replay_quarantined().await);
+        self.every("replay", replay_every, async |host| host.replay_quarantined().await);
     }
 
     /// An event arrives. A host that is down does not hear it.
@@ -144,6 +153,15 @@ impl Host {
 
     /// One whole sweep, as often as it asks to be called again.
     pub async fn sweep(&self) {
+        let lay_there = if self.cloud.is_faulty() { Vec::new() } else { self.lake.honest_manifests_waiting() };
+        self.try_sweep().await;
+        // Nothing goes wrong any more: whatever one store has piled up, no other waits for the next sweep.
+        if !self.cloud.is_faulty() {
+            self.lake.check_swept(&lay_there);
+        }
+    }
+
+    async fn try_sweep(&self) {
         let (settings, budget) = (IngestSettings::default(), SweepBudget::default());
         for _ in 0..20 {
             let more = Cell::new(false);
@@ -157,8 +175,17 @@ impl Host {
 
     pub async fn refresh_coverage(&self) {
         let settings = CoverageSettings::default();
-        self.call("coverage", coverage::refresh(self.own.ports(), &settings).map(|summaries| summaries.map(drop)))
+        let refresh = coverage::refresh(self.own.ports(), &settings);
+        self.call("coverage", refresh.map(|refreshed| refreshed.map(|refreshed| self.check_refreshed(&refreshed))))
             .await;
+    }
+
+    /// I9. A dataset fails only where the object store itself did not answer.
+    fn check_refreshed(&self, refreshed: &Refreshed) {
+        self.cloud.tally.borrow_mut().check("I9 coverage of every dataset is computed");
+        for failed in refreshed.failed.iter().filter(|failed| !failed.error.contains("simulated:")) {
+            self.lake.fail(format!("I9 coverage of every dataset is computed: {}: {}", failed.dataset, failed.error));
+        }
     }
 
     /// What `ribera maintain` does, without its engine: compaction, checkpoint, vacuum.
@@ -190,6 +217,8 @@ impl Host {
             // A clone's record stands beside the first's, and is not replayed.
             if let Some(batch) = entry.batch
                 && paths::quarantine(&batch)?.as_str() == entry.path
+                // Nobody offers the crowds of a hostile store again but now and then.
+                && (!self.lake.is_hostile(&batch.store) || self.program.chance.percent(5))
             {
                 ribera_core::quarantine::replay(self.own.ports(), &batch).await?;
                 self.cloud.tally.borrow_mut().amount("batches replayed", 1);
@@ -235,12 +264,14 @@ impl Host {
         self.cloud.sim.kill(self.program.group.get());
     }
 
-    fn every(self: &Rc<Self>, span: Micros, work: impl AsyncFn(&Self) + 'static) {
+    fn every(self: &Rc<Self>, name: &str, span: Micros, work: impl AsyncFn(&Self) + 'static) {
         let me = Rc::clone(self);
         let sim = self.cloud.sim.clone();
+        // Each schedule keeps its own pace: what a call took longer moves no other.
+        let chance = sim.chance_of(&format!("{} {name} {}", self.program.name, sim.now()));
         self.cloud.sim.spawn(self.program.group.get(), async move {
             loop {
-                sim.sleep(sim.chance().between(span / 2, span + span / 2)).await;
+                sim.sleep(chance.between(span / 2, span + span / 2)).await;
                 work(&me).await;
             }
         });
@@ -251,13 +282,17 @@ impl Host {
         let sim = &self.cloud.sim;
         let early = self.cloud.strikes(Fault::CallAborted, 10_000);
         let limit = if early { sim.chance().between(0, 3 * SECOND) } else { self.schedule.call_limit };
-        let ended = match select(Box::pin(work), Box::pin(sim.sleep(limit))).await {
-            Either::Left((Ok(()), _)) => "done".to_owned(),
-            Either::Left((Err(error), _)) => format!("failed: {error:?}"),
-            Either::Right(_) => "ended at its limit".to_owned(),
+        let (ended, is_sound) = match select(Box::pin(work), Box::pin(sim.sleep(limit))).await {
+            Either::Left((Ok(()), _)) => ("done".to_owned(), true),
+            Either::Left((Err(error), _)) => (format!("failed: {error:?}"), error.is_retry()),
+            Either::Right(_) => ("ended at its limit".to_owned(), early || self.cloud.is_faulty()),
         };
         self.cloud.tally.borrow_mut().amount("calls", 1);
         sim.trace(&format!("{} {name} {ended}", self.program.name));
+        self.cloud.tally.borrow_mut().check("I9 no call dies of what a store wrote");
+        if !is_sound {
+            self.lake.fail(format!("I9 no call dies of what a store wrote: {} {name} {ended}", self.program.name));
+        }
     }
 }
 

@@ -1,15 +1,16 @@
 //! The lake as an outsider sees it: every log entry is replayed the moment it appears, by code
 //! that shares with the system only the parsing of one tag, and held against the invariants.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use bytes::Bytes;
 use jiff::SignedDuration;
-use ribera_storage::batch::{Ack, AckOutcome, Differing, Facts, Manifest};
+use ribera_storage::batch::{Ack, AckOutcome, Differing, Facts, Manifest, QuarantineReason};
 use ribera_storage::delta::UnitTag;
 use ribera_storage::delta::tags::{self, UNITS_TAG};
+use ribera_storage::hex::sha256_hex;
 use ribera_storage::ids::Position;
 use ribera_storage::object::{MemoryStore, ObjectPath, ObjectStore};
 use ribera_storage::{BatchId, DatasetName, StoreId, Unit, paths};
@@ -17,6 +18,17 @@ use serde_json::Value;
 
 use super::cloud::{Cloud, Watcher, ready};
 use super::kernel::Micros;
+
+mod hostile;
+
+/// A manifest as it was put.
+#[derive(Debug, Clone)]
+pub struct Sent {
+    pub bytes: Bytes,
+    pub manifest: Manifest,
+    /// When these bytes were put the last time.
+    pub at: Micros,
+}
 
 /// A file of a table.
 #[derive(Debug, Clone)]
@@ -37,6 +49,15 @@ pub struct Win {
 
 type Key = (StoreId, Unit);
 
+/// Why an honest batch may be refused: its upload was damaged, its journal was restored or cloned, or
+/// calls died over it.
+const EXPLAINED: [QuarantineReason; 4] = [
+    QuarantineReason::FileHashMismatch,
+    QuarantineReason::ClonedJournal,
+    QuarantineReason::LimitExceeded,
+    QuarantineReason::FailsAlways,
+];
+
 #[derive(Debug, Default)]
 struct Table {
     next_version: u64,
@@ -51,11 +72,19 @@ struct Table {
 struct State {
     tables: BTreeMap<String, Table>,
     /// Every manifest that ever stood in the inbox, by batch: more than one only for clones.
-    manifests: BTreeMap<BatchId, Vec<(Bytes, Manifest)>>,
+    manifests: BTreeMap<BatchId, Vec<Sent>>,
+    /// The manifest that the log names for a committed batch.
+    accepted: BTreeMap<(StoreId, Position), Sent>,
+    /// Since when an honest batch waits for its answer.
+    unanswered: BTreeMap<BatchId, Micros>,
+    /// The longest that an honest batch waited from its manifest to its answer.
+    longest_wait: Micros,
+    /// Batches of honest stores that were refused.
+    honest_refused: u64,
     /// Units of replace batches by stream position, for the check of whole batches.
     units: BTreeMap<(StoreId, Position), BTreeSet<Unit>>,
-    /// By store: what its agents published last as differing from what they sent.
-    differing: BTreeMap<StoreId, Differing>,
+    /// By store: what its agents have published as differing from what they sent, in order.
+    differing: BTreeMap<StoreId, Vec<(Micros, Differing)>>,
     violations: Vec<String>,
     /// The trace before the first of them.
     tail: Option<Vec<String>>,
@@ -66,12 +95,23 @@ pub struct LakeModel {
     cloud: Rc<Cloud>,
     dataset: DatasetName,
     retention: SignedDuration,
+    /// The store that writes what it likes below its own prefixes.
+    hostile: Option<StoreId>,
+    /// It deletes something of its own just now.
+    by_own_hand: Cell<bool>,
     state: RefCell<State>,
 }
 
 impl LakeModel {
-    pub fn new(cloud: &Rc<Cloud>, dataset: &DatasetName, retention: SignedDuration) -> Rc<Self> {
-        Rc::new(Self { cloud: Rc::clone(cloud), dataset: dataset.clone(), retention, state: RefCell::default() })
+    pub fn new(
+        cloud: &Rc<Cloud>,
+        dataset: &DatasetName,
+        retention: SignedDuration,
+        hostile: Option<StoreId>,
+    ) -> Rc<Self> {
+        let (cloud, dataset) = (Rc::clone(cloud), dataset.clone());
+        let (by_own_hand, state) = (Cell::new(false), RefCell::default());
+        Rc::new(Self { cloud, dataset, retention, hostile, by_own_hand, state })
     }
 
     /// What was found wrong so far, in order.
@@ -143,7 +183,7 @@ impl LakeModel {
         state.manifests.iter().any(|(batch, manifests)| {
             batch.store == *store
                 && batch.position > winner.position
-                && manifests.iter().any(|(_, manifest)| differs(manifest))
+                && manifests.iter().any(|sent| differs(&sent.manifest))
                 && paths::inbox(batch).is_ok_and(|path| ready(objects.head(&path)).is_ok_and(|found| found.is_some()))
         })
     }
@@ -151,14 +191,31 @@ impl LakeModel {
     /// Whether an agent has said that the winner's facts are not the source's any more.
     pub fn difference_is_published(&self, store: &StoreId, unit: Unit, winner: &Win) -> bool {
         let state = self.state.borrow();
-        let published = state.differing.get(store).map(|published| published.units.as_slice()).unwrap_or_default();
-        published.iter().any(|differing| differing.unit == unit && differing.awaits > winner.position)
+        let published =
+            state.differing.get(store).and_then(|lists| lists.last()).map(|(_, list)| list.units.as_slice());
+        published
+            .unwrap_or_default()
+            .iter()
+            .any(|differing| differing.unit == unit && differing.awaits > winner.position)
+    }
+
+    /// Whether the list that was the newest `at` that moment said that a batch before `position` or of it
+    /// is not what the source holds.
+    pub fn was_disowned(&self, store: &StoreId, unit: Unit, position: Position, at: Micros) -> bool {
+        let state = self.state.borrow();
+        let lists = state.differing.get(store).map(Vec::as_slice).unwrap_or_default();
+        let newest = lists.iter().rev().find(|(since, _)| *since <= at);
+        newest.is_some_and(|(_, list)| list.units.iter().any(|one| one.unit == unit && one.awaits > position))
     }
 
     fn saw_differing(&self, path: &str, bytes: &Bytes) {
         let store = path.split('/').nth(1).and_then(|store| store.parse().ok());
         match (store, serde_json::from_slice(bytes)) {
-            (Some(store), Ok(published)) => drop(self.state.borrow_mut().differing.insert(store, published)),
+            (Some(store), Ok(published)) => {
+                let lists = &mut self.state.borrow_mut().differing;
+                lists.entry(store).or_default().push((self.cloud.sim.now(), published));
+            }
+            _ if self.is_of_hostile(path) => {}
             _ => self.fail(format!("{path} is no list of differing units")),
         }
     }
@@ -177,13 +234,22 @@ impl LakeModel {
     fn saw_manifest(&self, path: &ObjectPath, bytes: &Bytes) {
         let Ok(batch) = paths::batch_of("inbox", path) else { return };
         let Ok(manifest) = Manifest::from_json(bytes) else {
+            if self.is_hostile(&batch.store) {
+                return;
+            }
             return self.fail(format!("an agent wrote a manifest that is none: {path}"));
         };
         let mut state = self.state.borrow_mut();
         let units = manifest.units.iter().map(|facts| facts.unit).collect();
         // Of two manifests with one number only the first can be taken.
         state.units.entry((batch.store.clone(), batch.position)).or_insert(units);
-        state.manifests.entry(batch).or_default().push((bytes.clone(), manifest));
+        let at = self.cloud.sim.now();
+        if !self.is_hostile(&batch.store) {
+            state.unanswered.entry(batch.clone()).or_insert(at);
+        }
+        let all = state.manifests.entry(batch).or_default();
+        all.retain(|sent| sent.bytes != bytes);
+        all.push(Sent { bytes: bytes.clone(), manifest, at });
     }
 
     fn saw_entry(&self, table_name: &str, version: u64, bytes: &Bytes, replaced: bool) {
@@ -203,6 +269,7 @@ impl LakeModel {
 
     fn replay(&self, table_name: &str, version: u64, actions: &[Value]) {
         let now = self.cloud.sim.now();
+        self.accept(table_name, version, actions);
         let mut touched: BTreeSet<StoreId> = BTreeSet::new();
         let mut removed_units: BTreeMap<Key, UnitTag> = BTreeMap::new();
         for action in actions.iter().filter_map(|action| action.get("remove")) {
@@ -235,6 +302,30 @@ impl LakeModel {
         self.settle(table_name, version, &removed_units, &added_units);
         for store in touched {
             self.check_whole_batches(table_name, version, &store);
+        }
+    }
+
+    /// Notes which manifest the log names for each batch: of several under one number it may be any.
+    fn accept(&self, table_name: &str, version: u64, actions: &[Value]) {
+        let batches = actions.iter().filter_map(|action| action["commitInfo"]["ribera"]["batches"].as_array());
+        for settled in batches.flatten() {
+            let id = settled["id"].as_str().and_then(|id| id.parse::<BatchId>().ok());
+            let sent = id.as_ref().and_then(|id| {
+                let state = self.state.borrow();
+                let wanted =
+                    |sent: &&Sent| Some(sha256_hex(&sent.bytes).as_str()) == settled["manifestSha256"].as_str();
+                state.manifests.get(id)?.iter().find(wanted).cloned()
+            });
+            self.check("I3 the log names manifests that were sent", sent.is_some(), || {
+                format!("{table_name} {version}: {settled}")
+            });
+            if let (Some(id), Some(sent)) = (id, sent) {
+                let key = (id.store, id.position);
+                let units = sent.manifest.units.iter().map(|facts| facts.unit).collect();
+                let mut state = self.state.borrow_mut();
+                state.units.insert(key.clone(), units);
+                state.accepted.insert(key, sent);
+            }
         }
     }
 
@@ -309,10 +400,7 @@ impl LakeModel {
 
     fn saw_ack(&self, bytes: &Bytes) {
         let Ok(ack) = serde_json::from_slice::<Ack>(bytes) else { return self.fail("an ack is no ack".to_owned()) };
-        let units = {
-            let state = self.state.borrow();
-            state.units.get(&(ack.batch.store.clone(), ack.batch.position)).cloned().unwrap_or_default()
-        };
+        let units = self.answered(&ack);
         let positions: Vec<Option<Position>> =
             units.iter().map(|unit| self.winner(&ack.batch.store, *unit).map(|win| win.position)).collect();
         let position = ack.batch.position;
@@ -335,11 +423,37 @@ impl LakeModel {
                     paths::quarantine(&ack.batch).ok().and_then(|path| ready(self.cloud.objects.head(&path)).ok()?);
                 self.check("I8 a refusal is on record", standing.is_some(), || format!("{} {reason:?}", ack.batch));
                 self.cloud.tally.borrow_mut().amount(reason.as_str(), 1);
+                if !self.is_hostile(&ack.batch.store) {
+                    self.state.borrow_mut().honest_refused += 1;
+                    let explained = EXPLAINED.contains(reason) && self.cloud.was_faulty();
+                    self.check("I9 no honest batch is refused but for its own fault", explained, || {
+                        format!("{} {reason:?}", ack.batch)
+                    });
+                }
             }
         }
     }
 
+    /// The units of the manifest that an answer is about; an honest batch waits no longer.
+    fn answered(&self, ack: &Ack) -> BTreeSet<Unit> {
+        let mut state = self.state.borrow_mut();
+        if let Some(since) = state.unanswered.remove(&ack.batch) {
+            state.longest_wait = state.longest_wait.max(self.cloud.sim.now() - since);
+        }
+        let sent = state.manifests.get(&ack.batch).into_iter().flatten();
+        let this = sent.into_iter().find(|sent| sha256_hex(&sent.bytes) == ack.manifest_sha256);
+        match this {
+            Some(sent) if self.is_hostile(&ack.batch.store) => {
+                sent.manifest.units.iter().map(|facts| facts.unit).collect()
+            }
+            _ => state.units.get(&(ack.batch.store.clone(), ack.batch.position)).cloned().unwrap_or_default(),
+        }
+    }
+
     fn gone_from_inbox(&self, path: &ObjectPath) {
+        if self.is_of_hostile(path.as_str()) {
+            return self.hostile_gone(path);
+        }
         let Ok(batch) = paths::batch_of("inbox", path) else { return };
         let objects = &self.cloud.objects;
         let there = |path: ribera_storage::Result<ObjectPath>| {
@@ -384,10 +498,13 @@ impl Watcher for LakeModel {
     fn put(&self, path: &ObjectPath, bytes: &Bytes, replaced: bool) {
         let text = path.as_str();
         if text.starts_with("inbox/") {
-            self.check("I3 a manifest is never overwritten", !replaced, || text.to_owned());
+            let own = self.is_of_hostile(text);
+            self.check("I3 a manifest is never overwritten", !replaced || own, || text.to_owned());
             self.saw_manifest(path, bytes);
         } else if text.starts_with("acks/") {
             self.saw_ack(bytes);
+        } else if text.starts_with("quarantine/") {
+            self.saw_refusal(text, bytes);
         } else if text.starts_with("agents/") && text.contains("/differing/") {
             self.saw_differing(text, bytes);
         } else if let Some((table, version)) = log_entry(text) {
@@ -402,7 +519,7 @@ impl Watcher for LakeModel {
             self.gone_from_inbox(path);
         } else if path.as_str().starts_with("lake/") && path.as_str().contains("/part-") {
             self.gone_from_lake(path);
-        } else if path.as_str().starts_with("landing/") {
+        } else if path.as_str().starts_with("landing/") && !self.by_own_hand.get() {
             self.fail(format!("I1 a batch file was deleted: {path}"));
         }
     }

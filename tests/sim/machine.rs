@@ -55,10 +55,11 @@ pub struct Machine {
 impl Machine {
     pub fn new(cloud: &Rc<Cloud>, lake: &Rc<LakeModel>, pos: &Rc<Pos>, dataset: &DatasetDefinition) -> Rc<Self> {
         let config = toml::from_str(&config_text(pos, dataset)).expect("the agent's configuration");
+        let program = Program::new(&cloud.sim, pos.store.as_str(), "agent", Fault::AgentCrash);
         Rc::new(Self {
             cloud: Rc::clone(cloud),
             lake: Rc::clone(lake),
-            program: Program::new(pos.store.as_str(), "agent", Fault::AgentCrash),
+            program: Rc::clone(&program),
             disk: SimDisk::new(cloud),
             clock_off: Rc::default(),
             pos: Rc::clone(pos),
@@ -67,7 +68,7 @@ impl Machine {
             image: RefCell::default(),
             clones: RefCell::default(),
             scrapped: Cell::new(false),
-            is_punctual: cloud.sim.chance().percent(80),
+            is_punctual: program.chance.percent(80),
             has_looked: Cell::new(false),
             is_calm: Cell::new(false),
             asked: RefCell::default(),
@@ -83,7 +84,7 @@ impl Machine {
         let me = Rc::clone(self);
         sim.spawn(group, async move {
             // At the next boot of a fleet not everyone is first.
-            me.cloud.sim.sleep(me.cloud.sim.chance().between(0, 10 * MINUTE)).await;
+            me.cloud.sim.sleep(me.program.chance.between(0, 10 * MINUTE)).await;
             me.run_agent().await;
             me.cloud.sim.trace(&format!("{} ended", me.program.name));
         });
@@ -134,7 +135,12 @@ impl Machine {
         let clone = Rc::new(Self {
             cloud: Rc::clone(&self.cloud),
             lake: Rc::clone(&self.lake),
-            program: Program::new(format!("{}-clone", self.program.name), "agent", Fault::AgentCrash),
+            program: Program::new(
+                &sim,
+                format!("{}-clone-{}", self.program.name, sim.now()),
+                "agent",
+                Fault::AgentCrash,
+            ),
             disk: self.disk.image(),
             clock_off: Rc::default(),
             pos: Rc::clone(&self.pos),
@@ -274,17 +280,17 @@ impl Machine {
 
     /// Most machines of a chain look at the same minutes, so that batches come in bursts.
     async fn wait_for_turn(&self, every: Micros) {
-        let sim = &self.cloud.sim;
+        let (sim, chance) = (&self.cloud.sim, &self.program.chance);
         let pause = if self.is_punctual {
-            every - sim.now().rem_euclid(every) + sim.chance().between(0, 30 * SECOND)
+            every - sim.now().rem_euclid(every) + chance.between(0, 30 * SECOND)
         } else {
-            sim.chance().between(every / 2, every * 3 / 2)
+            chance.between(every / 2, every * 3 / 2)
         };
         sim.sleep(pause).await;
     }
 
     fn random(&self) -> SimRandom {
-        SimRandom(self.cloud.sim.clone())
+        SimRandom(Rc::clone(&self.program.chance))
     }
 }
 

@@ -11,7 +11,7 @@ use ribera_storage::batch::Facts;
 use ribera_storage::store::StoreDefinition;
 use ribera_storage::{ExactDecimal, StoreId};
 
-use super::kernel::{Micros, Sim};
+use super::kernel::{Chance, Micros, Sim};
 
 /// A ticket line. The key is (ticket, line).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,11 +66,14 @@ pub struct Pos {
     pub clock_off: Cell<Micros>,
     /// Reads of one transaction see one moment.
     pub has_snapshots: bool,
+    /// What happens in the store is drawn from a source of its own: the same truth whoever else is in the world.
+    chance: Rc<Chance>,
     sim: Sim,
 }
 
 impl Pos {
     pub fn new(sim: &Sim, definition: StoreDefinition, has_snapshots: bool) -> Rc<Self> {
+        let chance = sim.chance_of(definition.id.as_str());
         Rc::new(Self {
             store: definition.id.clone(),
             definition,
@@ -78,6 +81,7 @@ impl Pos {
             next_ticket: Cell::new(1),
             clock_off: Cell::new(0),
             has_snapshots,
+            chance,
             sim: sim.clone(),
         })
     }
@@ -87,7 +91,7 @@ impl Pos {
     pub fn sell(&self, day: Date, is_return: bool) {
         let ticket = self.next_ticket.replace(self.next_ticket.get() + 1);
         let sign = if is_return { -1 } else { 1 };
-        let chance = self.sim.chance();
+        let chance = &self.chance;
         let row =
             Row { ticket, quantity: sign * chance.between(1, 9_000), total: sign * chance.between(1, 90_000_000) };
         self.change(day, |rows| rows.insert(ticket, row).is_none());
@@ -95,7 +99,7 @@ impl Pos {
 
     /// A ticket vanishes; nothing when the day is empty.
     pub fn void_one(&self, day: Date) {
-        let pick = self.sim.chance().next_u64();
+        let pick = self.chance.next_u64();
         self.change(day, |rows| {
             let key = nth(rows, pick);
             key.and_then(|key| rows.remove(&key)).is_some()
@@ -104,7 +108,7 @@ impl Pos {
 
     /// A ticket gets another amount; nothing when the day is empty.
     pub fn correct_one(&self, day: Date) {
-        let (pick, total) = (self.sim.chance().next_u64(), self.sim.chance().between(1, 90_000_000));
+        let (pick, total) = (self.chance.next_u64(), self.chance.between(1, 90_000_000));
         self.change(day, |rows| {
             let key = nth(rows, pick);
             key.and_then(|key| rows.get_mut(&key)).map(|row| row.total = total).is_some()
@@ -153,6 +157,15 @@ impl Pos {
         let states = std::iter::once((Micros::MIN, Sums::default())).chain(history.iter().copied());
         let ends = history.iter().map(|(since, _)| *since).chain([Micros::MAX]);
         states.zip(ends).any(|((since, sums), until)| since <= to && until > from && sums.agree_with(facts))
+    }
+
+    /// Whether the day had exactly these sums at some moment in `from..=to`.
+    pub fn ever_held(&self, day: Date, wanted: Sums, from: Micros, to: Micros) -> bool {
+        let days = self.days.borrow();
+        let history = days.get(&day).map(|day| day.history.as_slice()).unwrap_or_default();
+        let states = std::iter::once((Micros::MIN, Sums::default())).chain(history.iter().copied());
+        let ends = history.iter().map(|(since, _)| *since).chain([Micros::MAX]);
+        states.zip(ends).any(|((since, sums), until)| since <= to && until > from && sums == wanted)
     }
 
     fn change(&self, day: Date, edit: impl FnOnce(&mut Rows) -> bool) {

@@ -1,5 +1,6 @@
 //! Runs seeds on threads, adds up what they did, says what failed and how to see it again.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
@@ -7,12 +8,20 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::tally::{Fault, Tally};
+use super::twin::{self, Outcome};
 use super::world::{World, WorldOptions};
 
 /// Steps must be crashed this often in a run of many seeds.
 pub const CRASHES_MIN: u64 = 10;
 /// From so many seeds on, a fault that never fired or a step that was hardly crashed is a failure.
 pub const SEEDS_FOR_COUNTS: usize = 100;
+
+/// Without these some checks have nothing to check.
+const NEEDED: [&str; 3] =
+    ["complete days of the hostile store", "complete days of an answer", "complete days of an older version"];
+
+/// Of so many seeds one is also run with and without the hostile store, side by side.
+pub const TWINS_EVERY: u64 = 5;
 
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -38,6 +47,7 @@ pub struct SeedReport {
     pub violations: Vec<String>,
     /// The last events before the first violation.
     pub tail: Vec<String>,
+    pub outcome: Outcome,
 }
 
 #[derive(Debug)]
@@ -57,7 +67,13 @@ pub fn kept_seeds() -> Vec<u64> {
 }
 
 pub fn run_seed(seed: u64, options: &Options) -> SeedReport {
-    World::run(seed, &world_options(options, false))
+    let mut report = World::run(seed, &world_options(options, false));
+    if seed.is_multiple_of(TWINS_EVERY) && report.violations.is_empty() {
+        let (violations, tally) = twin::compare(seed, options);
+        report.violations.extend(violations);
+        report.tally.add(&tally);
+    }
+    report
 }
 
 /// Runs one seed and prints its events.
@@ -133,12 +149,30 @@ impl Report {
         if !silent.is_empty() && self.seeds.len() >= SEEDS_FOR_COUNTS / 5 {
             problems.push(format!("faults that never fired: {}", silent.join(", ")));
         }
+        if self.seeds.len() >= SEEDS_FOR_COUNTS / 5 {
+            problems.extend(self.idle());
+        }
         if self.seeds.len() >= SEEDS_FOR_COUNTS {
             for (step, count) in self.tally.rarely_crashed(CRASHES_MIN) {
                 problems.push(format!("step {step}: crashed {} of {} times", count.crashed, count.met));
             }
         }
         problems
+    }
+
+    /// What proves nothing because it never came to anything.
+    fn idle(&self) -> Vec<String> {
+        let mut idle = Vec::new();
+        let silent = self.tally.silent_acts();
+        if !silent.is_empty() {
+            idle.push(format!("hostile acts that never happened: {}", silent.join(", ")));
+        }
+        for amount in NEEDED {
+            if self.tally.amounts.get(amount).is_none_or(|sum| *sum == 0) {
+                idle.push(format!("{amount}: none in the whole run"));
+            }
+        }
+        idle
     }
 
     pub fn replay_command(&self, seed: u64) -> String {
@@ -164,6 +198,7 @@ impl Report {
             "days": self.options.days,
             "seconds": self.seconds,
             "faults": faults,
+            "acts": self.tally.acts.iter().map(|(act, count)| (act.name(), count)).collect::<BTreeMap<_, _>>(),
             "steps": steps,
             "checks": self.tally.checks,
             "amounts": self.tally.amounts,
@@ -181,6 +216,10 @@ impl Report {
                 let fired = self.tally.faults.get(fault).copied().unwrap_or(0);
                 vec![fault.name().to_owned(), fired.to_string()]
             }),
+        ));
+        text.push_str(&table(
+            ["hostile act", "happened"],
+            self.tally.acts.iter().map(|(act, count)| vec![act.name().to_owned(), count.to_string()]),
         ));
         text.push_str(&table(
             ["step of I/O", "met", "crashed"],
@@ -214,7 +253,8 @@ impl Report {
 }
 
 fn world_options(options: &Options, print_trace: bool) -> WorldOptions {
-    WorldOptions { stores: options.stores, days: options.days, print_trace }
+    let Options { stores, days, .. } = *options;
+    WorldOptions { stores, days, print_trace, hostile: true, faulty: true, events: true }
 }
 
 fn table<const N: usize>(header: [&str; N], rows: impl Iterator<Item = Vec<String>>) -> String {

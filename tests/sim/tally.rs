@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::hostile::Act;
+
 /// Every kind of fault. One that never fires in a whole run fails the run: it proves nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
@@ -49,10 +51,12 @@ pub enum Fault {
     ClockOff,
     /// The agent's clock jumps, backwards too.
     ClockJumps,
+    /// Another program writes a checkpoint, and our tags are lost in it.
+    CheckpointUntagged,
 }
 
 impl Fault {
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::CallFails,
         Self::TimeoutAfterEffect,
         Self::EffectAfterTimeout,
@@ -78,6 +82,7 @@ impl Fault {
         Self::SourceMoves,
         Self::ClockOff,
         Self::ClockJumps,
+        Self::CheckpointUntagged,
     ];
 
     pub fn name(self) -> &'static str {
@@ -107,6 +112,7 @@ impl Fault {
             Self::SourceMoves => "source moves",
             Self::ClockOff => "clock off",
             Self::ClockJumps => "clock jumps",
+            Self::CheckpointUntagged => "checkpoint untagged",
         }
     }
 }
@@ -121,6 +127,8 @@ pub struct StepCount {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tally {
     pub faults: BTreeMap<Fault, u64>,
+    /// What the hostile store did.
+    pub acts: BTreeMap<Act, u64>,
     pub steps: BTreeMap<String, StepCount>,
     /// By invariant, such as `I4 every referenced file exists`.
     pub checks: BTreeMap<&'static str, u64>,
@@ -131,6 +139,10 @@ pub struct Tally {
 impl Tally {
     pub fn fault(&mut self, fault: Fault) {
         *self.faults.entry(fault).or_default() += 1;
+    }
+
+    pub fn act(&mut self, act: Act) {
+        *self.acts.entry(act).or_default() += 1;
     }
 
     pub fn check(&mut self, name: &'static str) {
@@ -157,6 +169,9 @@ impl Tally {
         for (fault, count) in &other.faults {
             *self.faults.entry(*fault).or_default() += count;
         }
+        for (act, count) in &other.acts {
+            *self.acts.entry(*act).or_default() += count;
+        }
         for (step, count) in &other.steps {
             let mine = self.steps.entry(step.clone()).or_default();
             mine.met += count.met;
@@ -173,6 +188,11 @@ impl Tally {
     /// Faults that never fired.
     pub fn silent_faults(&self) -> Vec<&'static str> {
         Fault::ALL.iter().filter(|fault| !self.faults.contains_key(fault)).map(|fault| fault.name()).collect()
+    }
+
+    /// Acts that the hostile store never came to.
+    pub fn silent_acts(&self) -> Vec<&'static str> {
+        Act::ALL.iter().filter(|act| !self.acts.contains_key(act)).map(|act| act.name()).collect()
     }
 
     /// Steps crashed fewer than `times`.

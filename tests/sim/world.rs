@@ -1,24 +1,31 @@
 //! One seed: builds the world, lets it live with faults, calms it, and checks what must hold.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use jiff::ToSpan;
 use jiff::civil::{Date, date};
+use ribera_core::coverage::DayState;
+use ribera_storage::StoreId;
 use ribera_storage::control::{self, Settings};
 use ribera_storage::dataset::DatasetDefinition;
 use ribera_storage::store::{StoreDefinition, WeekdayName};
 
 use super::checker::Checker;
 use super::cloud::{Cloud, Rates, ready};
+use super::foreign;
 use super::host::{Events, Host, HostSchedule};
+use super::hostile::{self, HostileStore};
 use super::kernel::{DAY, HOUR, MINUTE, Micros, Sim};
 use super::lake::LakeModel;
 use super::machine::Machine;
 use super::nature::{self, Misfortunes};
 use super::pos::Pos;
+use super::reader::Reader;
 use super::rows;
 use super::run::SeedReport;
+use super::twin::Outcome;
 
 #[derive(Debug, Clone)]
 pub struct WorldOptions {
@@ -26,6 +33,12 @@ pub struct WorldOptions {
     /// Business days.
     pub days: u32,
     pub print_trace: bool,
+    /// A store that writes what it likes lives beside the others.
+    pub hostile: bool,
+    /// Machines, lines and the object store fail.
+    pub faulty: bool,
+    /// Manifests wake a host; else the sweep finds them.
+    pub events: bool,
 }
 
 /// After the last business day changes and faults go on for so long.
@@ -51,22 +64,26 @@ pub struct World {
     hosts: Vec<Rc<Host>>,
     machines: Vec<Rc<Machine>>,
     checker: Rc<Checker>,
+    reader: Rc<Reader>,
     first: Date,
     days: u32,
     end: Micros,
+    /// When each day was first seen complete, of honest stores.
+    complete_since: RefCell<BTreeMap<(StoreId, Date), Micros>>,
 }
 
 impl World {
     pub fn run(seed: u64, options: &WorldOptions) -> SeedReport {
         let world = Self::new(seed, options);
         let panicked = world.live().err();
+        let outcome = world.outcome();
         let mut violations = world.lake.violations();
         violations.extend(panicked);
         let tail = world.lake.first_tail().unwrap_or_else(|| world.sim.trace_tail());
         let (tally, digest) = (world.cloud.tally.borrow().clone(), world.sim.digest());
         world.sim.shut_down();
         world.cloud.unwatch();
-        SeedReport { seed, tally, digest, violations, tail }
+        SeedReport { seed, tally, digest, violations, tail, outcome }
     }
 
     fn new(seed: u64, options: &WorldOptions) -> Self {
@@ -75,35 +92,49 @@ impl World {
         let start = first.to_zoned(jiff::tz::TimeZone::UTC).expect("a time").timestamp().as_microsecond();
         let end = start + i64::from(options.days) * DAY + AFTERMATH;
         let sim = Sim::new(seed, start, options.print_trace);
-        let cloud = Cloud::new(&sim, Rates::default());
+        let cloud = Cloud::new(&sim, Rates::default(), options.faulty);
         let dataset = DatasetDefinition::from_toml(rows::DATASET).expect("the simulation's dataset");
         let schedule = HostSchedule::default();
-        let lake = LakeModel::new(&cloud, &dataset.name, schedule.vacuum_retention);
+        let bad = options.hostile.then(|| hostile::definition(first));
+        let lake =
+            LakeModel::new(&cloud, &dataset.name, schedule.vacuum_retention, bad.as_ref().map(|bad| bad.id.clone()));
         let stores: Vec<Rc<Pos>> = (0..options.stores).map(|index| open_store(&sim, index, first)).collect();
-        declare(&cloud, &dataset, &stores);
+        declare(&cloud, &dataset, &stores, bad.as_ref());
         let hosts: Vec<Rc<Host>> =
-            ["host-a", "host-b"].iter().map(|name| Host::new(&cloud, name, schedule.clone())).collect();
+            ["host-a", "host-b"].iter().map(|name| Host::new(&cloud, &lake, name, schedule.clone())).collect();
         cloud.watch(lake.clone());
-        cloud.watch(Events::new(&cloud, &hosts, 150_000));
+        if options.events {
+            cloud.watch(Events::new(&cloud, &hosts, 150_000));
+        }
         let machines: Vec<Rc<Machine>> = stores.iter().map(|pos| Machine::new(&cloud, &lake, pos, &dataset)).collect();
         let checker = Rc::new(Checker {
             cloud: Rc::clone(&cloud),
             lake: Rc::clone(&lake),
             stores: stores.iter().map(|pos| (pos.store.clone(), Rc::clone(pos))).collect::<BTreeMap<_, _>>(),
             dataset: dataset.name.clone(),
+            definition: dataset.clone(),
+            hostile: bad,
+            chance: sim.chance_of("checker"),
             closes_at: dataset.closes_at,
         });
         let nature = sim.new_group(|_| {});
         for pos in &stores {
             nature::live(&cloud, nature, pos, first, options.days, end);
         }
+        if options.hostile {
+            HostileStore::new(&cloud, &lake, &dataset.name, first, options.days).live(nature, end);
+        }
+        let reader = Reader::new(&cloud, &checker);
         nature::befall(&cloud, nature, &machines, &Misfortunes::default(), start, end);
-        Self { sim, cloud, lake, hosts, machines, checker, first, days: options.days, end }
+        foreign::write_checkpoints(&cloud, nature, end);
+        let (days, complete_since) = (options.days, RefCell::default());
+        Self { sim, cloud, lake, hosts, machines, checker, reader, first, days, end, complete_since }
     }
 
     fn live(&self) -> Result<(), String> {
         self.hosts.iter().for_each(Host::start);
         self.machines.iter().for_each(Machine::start);
+        self.reader.start();
         self.watch_until(self.end)?;
         self.cloud.set_faulty(false);
         self.sim.trace("faults stop");
@@ -196,8 +227,13 @@ impl World {
         Ok(())
     }
 
+    /// The last business day.
+    fn last(&self) -> Date {
+        self.first.checked_add((i64::from(self.days) - 1).days()).expect("a date")
+    }
+
     fn final_checks(&self) {
-        let last = self.first.checked_add((i64::from(self.days) - 1).days()).expect("a date");
+        let last = self.last();
         self.checker.lake_is_complete();
         self.checker.tables_read_as_logged();
         self.checker.all_is_settled(last);
@@ -207,13 +243,53 @@ impl World {
     /// Runs on, looking now and then; stops early once something is wrong.
     fn watch_until(&self, deadline: Micros) -> Result<(), String> {
         while self.sim.now() < deadline && self.lake.is_good() {
-            let step = self.sim.chance().between(CHECK_EVERY / 2, CHECK_EVERY * 3 / 2);
+            let step = match self.cloud.was_faulty() {
+                true => self.checker.chance.between(CHECK_EVERY / 2, CHECK_EVERY * 3 / 2),
+                false => HOUR,
+            };
             self.sim.run_until(deadline.min(self.sim.now() + step))?;
+            if !self.cloud.was_faulty() {
+                self.note_complete();
+            }
             self.checker.coverage_is_honest();
             self.checker.a_file_is_what_it_says();
             self.checker.tables_read_as_logged();
+            self.checker.reads_are_bounded();
+            self.checker.status_answers();
         }
         Ok(())
+    }
+
+    /// What two runs of one seed are compared by.
+    fn outcome(&self) -> Outcome {
+        let (longest_wait, refused) = self.lake.answers();
+        Outcome {
+            rows: self.checker.honest_rows(),
+            // Later days are as late as the run ended.
+            states: self.honest_states().filter(|((_, day), _)| *day <= self.last()).collect(),
+            complete_since: self.complete_since.take(),
+            longest_wait,
+            refused,
+        }
+    }
+
+    fn honest_states(&self) -> impl Iterator<Item = ((StoreId, Date), DayState)> {
+        let stores = self.checker.coverage().map(|coverage| coverage.stores).unwrap_or_default();
+        let honest = stores.into_iter().filter(|store| !self.lake.is_hostile(&store.store));
+        honest.flat_map(|store| {
+            let days: Vec<_> = store.calendar.days().map(|(day, state)| ((store.store.clone(), day), state)).collect();
+            days
+        })
+    }
+
+    /// Notes when a day was first seen complete; every hour of a world without faults.
+    fn note_complete(&self) {
+        let now = self.sim.now();
+        let complete = self.honest_states().filter(|(_, state)| *state == DayState::Complete);
+        let mut since = self.complete_since.borrow_mut();
+        complete.for_each(|(day, _)| {
+            since.entry(day).or_insert(now);
+        });
     }
 
     fn count_amounts(&self) {
@@ -250,9 +326,10 @@ fn open_store(sim: &Sim, index: u32, first: Date) -> Rc<Pos> {
 }
 
 /// Publishes what a data engineer declares; half the stores lie in a shard of their own.
-fn declare(cloud: &Rc<Cloud>, dataset: &DatasetDefinition, stores: &[Rc<Pos>]) {
+fn declare(cloud: &Rc<Cloud>, dataset: &DatasetDefinition, stores: &[Rc<Pos>], bad: Option<&StoreDefinition>) {
     cloud.objects.set_now(cloud.now());
-    let definitions: Vec<StoreDefinition> = stores.iter().map(|pos| pos.definition.clone()).collect();
+    let honest = stores.iter().map(|pos| pos.definition.clone());
+    let definitions: Vec<StoreDefinition> = honest.chain(bad.cloned()).collect();
     let ids: Vec<_> = stores.iter().skip(stores.len() / 2).map(|pos| pos.store.clone()).collect();
     let shards = BTreeMap::from([(dataset.name.clone(), BTreeMap::from([("b".to_owned(), ids)]))]);
     let settings = Settings { shards, ..Settings::default() };

@@ -1,6 +1,7 @@
 //! All randomness of a run, from one seed.
 
 use std::cell::RefCell;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -12,6 +13,13 @@ pub struct Chance(RefCell<ChaCha8Rng>);
 impl Chance {
     pub fn new(seed: u64) -> Self {
         Self(RefCell::new(ChaCha8Rng::seed_from_u64(seed)))
+    }
+
+    /// A source of its own: what others draw changes nothing in it.
+    pub fn of(seed: u64, name: &str) -> Self {
+        let mut hasher = DefaultHasher::new();
+        (seed, name).hash(&mut hasher);
+        Self::new(hasher.finish())
     }
 
     pub fn next_u64(&self) -> u64 {

@@ -25,6 +25,7 @@ type Task = (GroupId, Pin<Box<dyn Future<Output = ()>>>);
 
 struct Inner {
     now: Cell<Micros>,
+    seed: u64,
     chance: Chance,
     trace: RefCell<Trace>,
     tasks: RefCell<BTreeMap<TaskId, Task>>,
@@ -44,6 +45,7 @@ impl Sim {
     pub fn new(seed: u64, start: Micros, print_trace: bool) -> Self {
         Self(Rc::new(Inner {
             now: Cell::new(start),
+            seed,
             chance: Chance::new(seed),
             trace: RefCell::new(Trace::new(print_trace)),
             tasks: RefCell::default(),
@@ -62,6 +64,11 @@ impl Sim {
 
     pub fn chance(&self) -> &Chance {
         &self.0.chance
+    }
+
+    /// A source of randomness that belongs to `name` alone.
+    pub fn chance_of(&self, name: &str) -> Rc<Chance> {
+        Rc::new(Chance::of(self.0.seed, name))
     }
 
     pub fn trace(&self, what: &str) {

@@ -215,8 +215,13 @@ impl<S: ObjectStore> Table<'_, S> {
         let newer = listed.iter().filter_map(|meta| LogFile::of(&meta.path)).any(|file| {
             matches!(file, LogFile::Checkpoint(_) | LogFile::CheckpointPart { .. }) && file.version() > version
         });
-        if newer && let Some(snapshot) = self.replay(&listed, u64::MAX, parts).await? {
-            return Ok(Some(snapshot));
+        // The listing begins behind the checkpoint of `version`: what it holds may be of no use alone.
+        if newer {
+            match self.replay(&listed, u64::MAX, parts).await {
+                Ok(Some(snapshot)) if !snapshot.has_lost_tags() => return Ok(Some(snapshot)),
+                Err(error) if error.is_retry() => return Err(error),
+                Ok(_) | Err(_) => {}
+            }
         }
         let Some(bytes) = bytes else { return Ok(None) };
         match checkpoint::read(&self.name, version, &[bytes], parts) {

@@ -160,6 +160,36 @@ fn a_checkpoint_that_lost_our_tags_is_not_believed() {
 }
 
 #[test]
+fn a_newer_checkpoint_without_tags_is_passed_over_for_the_one_that_the_hint_names() {
+    block_on(async {
+        for old_log_is_gone in [false, true] {
+            let world = World::new();
+            world.offer(1, &[1]).await;
+            world.offer(2, &[2]).await;
+            let ours = world.table().checkpoint(world.host.ports(&world.objects)).await.unwrap().unwrap();
+            let hint_path = world.table().last_checkpoint_path().unwrap();
+            let hint = world.objects.get(&hint_path).await.unwrap().unwrap();
+            world.offer(3, &[3]).await;
+            let truth = world.snapshot().await;
+            untag_newest_checkpoint(&world).await;
+            // Whoever wrote it died before it wrote the hint, or another writer put its own over it.
+            world.objects.put(&hint_path, hint.into()).await.unwrap();
+            if old_log_is_gone {
+                for version in 0..=ours {
+                    let entry = crate::paths::log_entry(world.table().name(), version).unwrap();
+                    world.objects.delete(&entry).await.unwrap();
+                }
+            }
+            let (store, read) = ("s1".parse().unwrap(), world.snapshot().await);
+            assert_eq!(read.version(), truth.version());
+            assert_eq!(read.winners(&store).unwrap(), truth.winners(&store).unwrap(), "{old_log_is_gone}");
+            world.offer(4, &[3]).await;
+            assert_eq!(world.rows(&world.snapshot().await).await["s1"].len(), 9, "nothing is doubled");
+        }
+    });
+}
+
+#[test]
 fn without_an_older_log_the_rows_can_be_read_and_no_batch_is_taken_until_the_tags_are_back() {
     block_on(async {
         let world = World::new();
