@@ -53,7 +53,7 @@ impl Checker {
             }
         }
         let lists = self.listed(&format!("{}/", paths::differing(&store.id, &self.dataset)));
-        let newest = lists.iter().filter(|meta| numbered::number_of(&meta.path).is_some()).next_back()?;
+        let newest = lists.iter().rfind(|meta| numbered::number_of(&meta.path).is_some())?;
         self.read::<Differing>(newest, DIFFERING_BYTES_MAX).is_none().then(|| format!("{} cannot be read", newest.path))
     }
 
@@ -74,7 +74,7 @@ impl Checker {
         }
         self.waits(store, unit, &win).or_else(|| self.is_refused(store, unit, &win)).or_else(|| {
             let lists = self.listed(&format!("{}/", paths::differing(&store.id, &self.dataset)));
-            let newest = lists.iter().filter(|meta| numbered::number_of(&meta.path).is_some()).next_back()?;
+            let newest = lists.iter().rfind(|meta| numbered::number_of(&meta.path).is_some())?;
             let list: Differing = self.read(newest, DIFFERING_BYTES_MAX)?;
             let named = list.units.iter().any(|one| one.unit == unit && one.awaits > win.position);
             named.then(|| format!("{} names it", newest.path))
