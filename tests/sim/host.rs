@@ -218,7 +218,7 @@ impl Host {
             if let Some(batch) = entry.batch
                 && paths::quarantine(&batch)?.as_str() == entry.path
                 // Nobody offers the crowds of a hostile store again but now and then.
-                && (!self.lake.is_hostile(&batch.store) || self.program.chance.percent(5))
+                && (!self.lake.is_hostile(&batch.store) || (self.cloud.is_faulty() && self.program.chance.percent(5)))
             {
                 ribera_core::quarantine::replay(self.own.ports(), &batch).await?;
                 self.cloud.tally.borrow_mut().amount("batches replayed", 1);
