@@ -13,7 +13,7 @@ use ribera_storage::delta::{Table, compaction_plan};
 use ribera_storage::object::ObjectPath;
 use ribera_storage::ports;
 use ribera_storage::ports::{Clock, Random};
-use ribera_storage::{Result, control, paths};
+use ribera_storage::{ErrorKind, Result, control, paths};
 
 use super::cloud::{Cloud, Program, SimStore, Watcher, timestamp};
 use super::kernel::{Chance, HOUR, MINUTE, Micros, SECOND, Sim};
@@ -220,8 +220,14 @@ impl Host {
                 // Nobody offers the crowds of a hostile store again but now and then.
                 && (!self.lake.is_hostile(&batch.store) || (self.cloud.is_faulty() && self.program.chance.percent(5)))
             {
-                ribera_core::quarantine::replay(self.own.ports(), &batch).await?;
-                self.cloud.tally.borrow_mut().amount("batches replayed", 1);
+                match ribera_core::quarantine::replay(self.own.ports(), &batch).await {
+                    Ok(_) => self.cloud.tally.borrow_mut().amount("batches replayed", 1),
+                    // Its day was not over when it came: the agent sends it again.
+                    Err(error) if error.kind() == ErrorKind::Config => {
+                        self.cloud.tally.borrow_mut().amount("replays refused", 1);
+                    }
+                    Err(error) => return Err(error),
+                }
             }
         }
         Ok(())

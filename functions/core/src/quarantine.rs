@@ -1,10 +1,10 @@
 //! The quarantine: list, show, replay.
 
 use futures::{StreamExt, TryStreamExt, stream};
-use ribera_storage::batch::{QUARANTINE_RECORD_BYTES_MAX, QuarantineReason, QuarantineRecord};
+use ribera_storage::batch::{Manifest, QUARANTINE_RECORD_BYTES_MAX, QuarantineReason, QuarantineRecord};
 use ribera_storage::object::{Bounded, ObjectMeta, ObjectPath, get_at_most, list_all};
 use ribera_storage::ports::Ports;
-use ribera_storage::{BatchId, Error, ObjectStore, Result, paths};
+use ribera_storage::{BatchId, Error, ObjectStore, Result, Unit, control, paths};
 use serde::{Deserialize, Serialize};
 
 const FOLDER: &str = "quarantine/";
@@ -49,6 +49,7 @@ pub async fn replay<S: ObjectStore>(ports: Ports<'_, S>, batch: &BatchId) -> Res
             .with_hint("ribera quarantine list"));
     };
     let record: QuarantineRecord = parse(&path, &bytes)?;
+    let arrived_at = record.received_at.unwrap_or(record.quarantined_at);
     // The manifest as `done/` keeps it, else as the record does.
     let manifest = match ports.objects.get(&paths::done(batch)?).await? {
         Some(manifest) => manifest,
@@ -60,9 +61,38 @@ pub async fn replay<S: ObjectStore>(ports: Ports<'_, S>, batch: &BatchId) -> Res
             .with_hint(format!("ribera-agent extract --force, in store {}", batch.store)));
         }
     };
+    if let Ok(manifest) = Manifest::from_json(&manifest) {
+        refuse_early_days(ports, &manifest, arrived_at).await?;
+    }
     ports.objects.put(&paths::replay(batch)?, manifest.into()).await?;
     finish_replay(ports, batch).await?;
     paths::inbox(batch)
+}
+
+/// A replayed manifest looks as if it had arrived now. Of a day that was not over when the batch really
+/// arrived, but was called closed, that would make a proof: such days are extracted again instead.
+async fn refuse_early_days<S: ObjectStore>(
+    ports: Ports<'_, S>,
+    manifest: &Manifest,
+    arrived_at: jiff::Timestamp,
+) -> Result<()> {
+    let batch = &manifest.batch;
+    let (store, dataset) = futures::try_join!(
+        control::load_store(ports.objects, &batch.store),
+        control::load_dataset(ports.objects, &batch.dataset)
+    )?;
+    let (Some(store), Some(dataset)) = (store, dataset) else { return Ok(()) };
+    for facts in manifest.units.iter().filter(|facts| facts.is_proven()) {
+        if let Unit::Day(day) = facts.unit
+            && !crate::coverage::is_over(&store, &dataset, day, arrived_at)?
+        {
+            return Err(Error::config(format!(
+                "quarantine: {batch}: a closed day must have been over when it arrived, got {day} at {arrived_at}: after a replay it would look proven"
+            ))
+            .with_hint(format!("ribera-agent extract --from {day} --to {day} --force, in store {}", batch.store)));
+        }
+    }
+    Ok(())
 }
 
 /// Deletes the records of a batch, because a person has decided that nothing is to be made of it:
@@ -157,6 +187,7 @@ fn unreadable(meta: &ObjectMeta, why: &str) -> QuarantineRecord {
         manifest: String::new(),
         units: Vec::new(),
         quarantined_at: meta.modified,
+        received_at: None,
     }
 }
 

@@ -143,6 +143,15 @@ fn state(expected: bool, over: bool, due: bool, day: &Day) -> DayState {
     }
 }
 
+/// Whether a business date of a store is over at `at`, by the dataset's rule.
+///
+/// # Errors
+///
+/// `Config` when the store's time zone is unknown.
+pub fn is_over(store: &StoreDefinition, dataset: &DatasetDefinition, date: Date, at: Timestamp) -> Result<bool> {
+    Ok(date <= StoreClock { zone: store.zone()?, dataset }.over_through(at))
+}
+
 /// What the evidence says of one business date.
 #[derive(Debug, Clone, Default)]
 struct Day {

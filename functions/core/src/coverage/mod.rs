@@ -27,6 +27,7 @@ mod types;
 pub use evidence::Evidence;
 use evidence::Known;
 
+pub use judge::is_over;
 pub use types::{Calendar, DayState, Light, StateCounts};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -64,7 +64,11 @@ pub async fn quarantine<S: ObjectStore>(
     table: Option<TableName>,
     started_at: Timestamp,
 ) -> Result<()> {
-    let record = quarantine_record(received, refusal, ports.clock.now());
+    let mut record = quarantine_record(received, refusal, ports.clock.now());
+    record.received_at = match received.modified {
+        Some(modified) => Some(modified),
+        None => ports.objects.head(&received.path).await?.map(|meta| meta.modified),
+    };
     put_json(ports.objects, &paths::quarantine(&received.batch)?, &record).await?;
     let table = table.unwrap_or_else(|| TableName::from(&received.batch.dataset));
     let outcome = AckOutcome::Quarantined { reason: refusal.reason, detail: refusal.detail.clone() };
@@ -103,6 +107,7 @@ pub async fn quarantine_too_large<S: ObjectStore>(
         manifest: String::new(),
         units: Vec::new(),
         quarantined_at: ports.clock.now(),
+        received_at: None,
     };
     let named = sha256_hex(format!("{path} {bytes}").as_bytes());
     put_json(ports.objects, &paths::quarantine_clone(batch, &named)?, &record).await?;
@@ -125,6 +130,7 @@ pub async fn quarantine_unreadable<S: ObjectStore>(
         manifest: kept_text(&bytes),
         units: Vec::new(),
         quarantined_at: ports.clock.now(),
+        received_at: None,
     };
     let mut named = path.as_str().as_bytes().to_vec();
     named.extend_from_slice(&bytes);
@@ -144,6 +150,7 @@ fn quarantine_record(received: &Received, refusal: &Refusal, now: Timestamp) -> 
         manifest: kept_text(&received.bytes),
         units: received.manifest.as_ref().map(units_of).unwrap_or_default(),
         quarantined_at: now,
+        received_at: received.modified,
     }
 }
 

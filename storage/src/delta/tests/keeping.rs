@@ -303,6 +303,7 @@ fn ledger_and_acks_are_made_again_from_log_quarantine_and_manifests() {
             manifest: String::new(),
             units: Vec::new(),
             quarantined_at: world.host.now(),
+            received_at: None,
         };
         let quarantined = serde_json::to_vec(&record).unwrap();
         world.objects.put(&paths::quarantine(&bad.id()).unwrap(), quarantined.into()).await.unwrap();

@@ -227,3 +227,38 @@ fn one_unreadable_tag_in_the_log_makes_only_its_store_doubtful() {
         assert!(matches!(ingest(&host, &[&later]).await[0], Outcome::Committed { .. }), "the table goes on");
     });
 }
+
+#[test]
+fn a_replay_does_not_make_a_batch_younger_than_it_was() {
+    block_on(async {
+        let host = world().await;
+        // It is noon of 1 February: an agent whose clock is ahead has closed the day already.
+        let today = date(2026, 2, 1);
+        let mut early = Sent::new(&id(1), &[today], 3);
+        early.manifest.file.sha256 = "0".repeat(64);
+        early.manifest.file.path =
+            paths::landing(&early.manifest.batch, early.manifest.month, &early.manifest.file.sha256)
+                .unwrap()
+                .to_string();
+        early.put(&host.objects).await;
+        assert_eq!(refused(&host, &early).await.0, QuarantineReason::FileHashMismatch);
+        host.clock.advance(3 * 86_400);
+        host.objects.set_now("2026-02-04T12:00:00Z".parse().unwrap());
+        let error = quarantine::replay(host.ports(), &early.manifest.batch).await.unwrap_err();
+        assert!(error.kind() == ribera_storage::ErrorKind::Config && error.message().contains("2026-02-01"), "{error}");
+        assert_eq!(quarantine::show(host.ports(), &early.manifest.batch).await.unwrap().len(), 1, "nothing is touched");
+        // A day that was over then is offered again, and so is one that was not called closed.
+        let mut open = Sent::new(&id(2), &[today], 3);
+        open.manifest.units[0].closed = false;
+        for (sequence, mut sent) in [(2, open), (3, Sent::new(&id(3), &[DAY], 3))] {
+            sent.manifest.file.sha256 = "1".repeat(64);
+            sent.manifest.file.path =
+                paths::landing(&sent.manifest.batch, sent.manifest.month, &sent.manifest.file.sha256)
+                    .unwrap()
+                    .to_string();
+            sent.put(&host.objects).await;
+            refused(&host, &sent).await;
+            assert!(quarantine::replay(host.ports(), &sent.manifest.batch).await.is_ok(), "{sequence}");
+        }
+    });
+}
