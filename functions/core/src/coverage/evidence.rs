@@ -189,11 +189,14 @@ fn take_newer(found: &mut StoreEvidence, store: &StoreId, snapshot: Option<&Snap
         .map(|tag| (tag.unit, tag))
         .collect();
     for file in newest.store_files(store) {
-        let tags = file.units().unwrap_or_default();
-        if tags.is_empty() {
-            let reason = file.units().err().map_or_else(|| foreign(file), |error| error.line());
-            found.doubts.push(Doubt { span: span_of(file), reason });
-        }
+        let tags = match file.units() {
+            Ok(tags) if !tags.is_empty() => tags,
+            untagged => {
+                let reason = untagged.map_or_else(|error| error.line(), |_| foreign(file));
+                found.doubts.push(Doubt { span: span_of(file), reason });
+                continue;
+            }
+        };
         for tag in tags {
             let differs = |old: &UnitTag| old.position < tag.position && !old.facts.agrees_with(&tag.facts);
             if older.get(&tag.unit).is_some_and(differs) {

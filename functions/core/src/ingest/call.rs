@@ -299,6 +299,7 @@ impl<S: ObjectStore> Call<'_, S> {
         };
         match report.outcome(&received.batch) {
             Some(BatchOutcome::Expired) => {
+                // What is left of it is harmless: an expired record is never taken up, and the sweep writes over it.
                 let _ = Table::new(self.ports.objects, record.table.clone()).delete_ready(&received.batch).await;
                 failed(&Error::retry("its ready record expired and is written anew by the next sweep"))
             }

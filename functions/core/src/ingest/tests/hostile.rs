@@ -235,11 +235,7 @@ fn a_replay_does_not_make_a_batch_younger_than_it_was() {
         // It is noon of 1 February: an agent whose clock is ahead has closed the day already.
         let today = date(2026, 2, 1);
         let mut early = Sent::new(&id(1), &[today], 3);
-        early.manifest.file.sha256 = "0".repeat(64);
-        early.manifest.file.path =
-            paths::landing(&early.manifest.batch, early.manifest.month, &early.manifest.file.sha256)
-                .unwrap()
-                .to_string();
+        early.state_sha256("0".repeat(64));
         early.put(&host.objects).await;
         assert_eq!(refused(&host, &early).await.0, QuarantineReason::FileHashMismatch);
         host.clock.advance(3 * 86_400);
@@ -251,11 +247,7 @@ fn a_replay_does_not_make_a_batch_younger_than_it_was() {
         let mut open = Sent::new(&id(2), &[today], 3);
         open.manifest.units[0].closed = false;
         for (sequence, mut sent) in [(2, open), (3, Sent::new(&id(3), &[DAY], 3))] {
-            sent.manifest.file.sha256 = "1".repeat(64);
-            sent.manifest.file.path =
-                paths::landing(&sent.manifest.batch, sent.manifest.month, &sent.manifest.file.sha256)
-                    .unwrap()
-                    .to_string();
+            sent.state_sha256("1".repeat(64));
             sent.put(&host.objects).await;
             refused(&host, &sent).await;
             assert!(quarantine::replay(host.ports(), &sent.manifest.batch).await.is_ok(), "{sequence}");

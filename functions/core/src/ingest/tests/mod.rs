@@ -64,6 +64,13 @@ impl Sent {
         paths::inbox(&self.manifest.batch).unwrap()
     }
 
+    /// The manifest states `sha256` of the file, and a path that fits it, whatever the file is.
+    fn state_sha256(&mut self, sha256: String) {
+        let manifest = &mut self.manifest;
+        manifest.file.path = paths::landing(&manifest.batch, manifest.month, &sha256).unwrap().to_string();
+        manifest.file.sha256 = sha256;
+    }
+
     async fn put_file<S: ObjectStore>(&self, objects: &S) {
         let path = ObjectPath::new(self.manifest.file.path.clone()).unwrap();
         objects.put(&path, self.file.clone().into()).await.unwrap();
