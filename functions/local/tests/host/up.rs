@@ -1,7 +1,7 @@
 //! `ribera up` as the real program.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -61,14 +61,27 @@ impl Up {
 
 impl Drop for Up {
     fn drop(&mut self) {
+        let ended = self.child.try_wait();
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("ribera up: ended before the test: {ended:?}; the last of its log:");
+            lines[lines.len().saturating_sub(20)..].iter().for_each(|line| eprintln!("  {line}"));
+        }
     }
 }
 
 /// Status and body.
 pub fn ask(address: &str, method: &str, target: &str, more: &str, body: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(address).unwrap();
+    try_ask(address, method, target, more, body).unwrap_or_else(|error| panic!("{method} {target}: {error}"))
+}
+
+/// Status and body. An error when the connection ended without an answer: where the system's queue of
+/// connections is short (`net.core.somaxconn`), the kernel resets some of many that come at once.
+pub fn try_ask(address: &str, method: &str, target: &str, more: &str, body: &str) -> io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect(address)?;
     let length = body.len();
     // A server that refuses a long body may end the connection before all of it is sent.
     let _ = write!(
@@ -76,11 +89,14 @@ pub fn ask(address: &str, method: &str, target: &str, more: &str, body: &str) ->
         "{method} {target} HTTP/1.1\r\nconnection: close\r\ncontent-length: {length}\r\n{more}\r\n{body}"
     );
     let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer);
+    let read = stream.read_to_end(&mut answer);
+    if answer.is_empty() {
+        return Err(read.err().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into()));
+    }
     let answer = String::from_utf8_lossy(&answer).into_owned();
     let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
     let status = status.unwrap_or_else(|| panic!("{method} {target}: {answer:?}"));
-    (status, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
+    Ok((status, answer.split_once("\r\n\r\n").unwrap().1.to_owned()))
 }
 
 fn command(lake: &Lake, words: &[&str]) -> Command {
