@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ribera_storage::object::s3::Pace;
-use ribera_storage::object::{FolderStore, ObjectMeta, ObjectPath, PutBody, PutOutcome, S3Store};
+use ribera_storage::object::{FolderStore, ObjectMeta, ObjectPath, Part, PutBody, PutOutcome, S3Store};
 use ribera_storage::{Error, ErrorKind, ObjectStore, Result};
 
 use crate::config::ObjectStoreConfig;
@@ -89,7 +89,7 @@ impl ObjectStore for Objects {
         delegate!(self, get(path))
     }
 
-    async fn get_range(&self, path: &ObjectPath, range: Range<u64>) -> Result<Option<Bytes>> {
+    async fn get_range(&self, path: &ObjectPath, range: Range<u64>) -> Result<Option<Part>> {
         delegate!(self, get_range(path, range))
     }
 

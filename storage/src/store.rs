@@ -74,6 +74,25 @@ pub struct CalendarException {
 }
 
 impl StoreDefinition {
+    /// An active store that trades every day, with nothing else said of it. Not validated.
+    pub fn new(id: StoreId, name: impl Into<String>, time_zone: impl Into<String>) -> Self {
+        Self {
+            id,
+            name: name.into(),
+            time_zone: time_zone.into(),
+            tenant: None,
+            host: None,
+            port: None,
+            opened: None,
+            closed: None,
+            rest_days: Vec::new(),
+            holidays: Vec::new(),
+            exceptions: Vec::new(),
+            active: true,
+            hold_repair: false,
+        }
+    }
+
     /// Reads and validates; the error names field, rule and value got.
     pub fn from_toml(text: &str) -> Result<Self> {
         let store: Self = toml::from_str(text)

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ribera_storage::Result;
-use ribera_storage::object::{MemoryStore, ObjectMeta, ObjectPath, ObjectStore, PutBody, PutOutcome};
+use ribera_storage::object::{MemoryStore, ObjectMeta, ObjectPath, ObjectStore, Part, PutBody, PutOutcome};
 
 use crate::ports::SplitMix;
 
@@ -106,7 +106,7 @@ impl ObjectStore for SlowStore {
         self.slowly("get", GET, self.inner.get(path)).await
     }
 
-    async fn get_range(&self, path: &ObjectPath, range: Range<u64>) -> Result<Option<Bytes>> {
+    async fn get_range(&self, path: &ObjectPath, range: Range<u64>) -> Result<Option<Part>> {
         self.slowly("get", GET, self.inner.get_range(path, range)).await
     }
 

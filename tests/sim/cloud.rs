@@ -11,7 +11,7 @@ use futures::FutureExt;
 use jiff::Timestamp;
 use ribera_storage::batch::{DIFFERING_BYTES_MAX, MANIFEST_BYTES_MAX};
 use ribera_storage::heartbeat::HEARTBEAT_BYTES_MAX;
-use ribera_storage::object::{MemoryStore, ObjectMeta, ObjectPath, ObjectStore, PutBody, PutOutcome};
+use ribera_storage::object::{MemoryStore, ObjectMeta, ObjectPath, ObjectStore, Part, PutBody, PutOutcome};
 use ribera_storage::{Error, Result};
 
 use super::kernel::{Chance, DAY, GroupId, MINUTE, Micros, SECOND, Sim};
@@ -316,13 +316,12 @@ impl SimStore {
     }
 
     /// Notes a read of a store's object that is larger than its readers may ask for.
-    fn measured(&self, path: &ObjectPath, bytes: Option<Bytes>) -> Option<Bytes> {
-        let (length, most) = (bytes.as_ref().map_or(0, Bytes::len), read_most(path.as_str()));
+    fn measure(&self, path: &ObjectPath, bytes: Option<&Bytes>) {
+        let (length, most) = (bytes.map_or(0, Bytes::len), read_most(path.as_str()));
         if length > most {
             let what = format!("{} read {length} bytes of {path}, at most {most} are wanted", self.program.name);
             self.cloud.greedy.borrow_mut().push(what);
         }
-        bytes
     }
 
     fn perhaps_damaged(&self, change: Change) -> Change {
@@ -369,14 +368,15 @@ impl SimStore {
 
 impl ObjectStore for SimStore {
     async fn get(&self, path: &ObjectPath) -> Result<Option<Bytes>> {
-        self.read("get", path.as_str(), |objects| ready(objects.get(path)))
-            .await
-            .map(|bytes| self.measured(path, bytes))
+        let bytes = self.read("get", path.as_str(), |objects| ready(objects.get(path))).await?;
+        self.measure(path, bytes.as_ref());
+        Ok(bytes)
     }
 
-    async fn get_range(&self, path: &ObjectPath, range: Range<u64>) -> Result<Option<Bytes>> {
-        let read = self.read("get", path.as_str(), |objects| ready(objects.get_range(path, range))).await;
-        read.map(|bytes| self.measured(path, bytes))
+    async fn get_range(&self, path: &ObjectPath, range: Range<u64>) -> Result<Option<Part>> {
+        let part = self.read("get", path.as_str(), |objects| ready(objects.get_range(path, range))).await?;
+        self.measure(path, part.as_ref().map(|part| &part.bytes));
+        Ok(part)
     }
 
     async fn put(&self, path: &ObjectPath, body: PutBody) -> Result<()> {

@@ -305,21 +305,12 @@ impl World {
 fn open_store(sim: &Sim, index: u32, first: Date) -> Rc<Pos> {
     let zones = ["Europe/Madrid", "America/New_York", "America/Santiago"];
     let chance = sim.chance();
-    let definition = StoreDefinition {
-        id: format!("s{index:02}").parse().expect("a store id"),
-        name: format!("Tienda {index}"),
-        tenant: None,
-        host: None,
-        port: None,
-        time_zone: (*chance.pick(&zones)).to_owned(),
-        opened: Some(first),
-        closed: None,
-        rest_days: if chance.percent(30) { vec![WeekdayName::Sunday] } else { Vec::new() },
-        holidays: Vec::new(),
-        exceptions: Vec::new(),
-        active: true,
-        hold_repair: false,
-    };
+    let id = format!("s{index:02}").parse().expect("a store id");
+    let mut definition = StoreDefinition::new(id, format!("Tienda {index}"), *chance.pick(&zones));
+    definition.opened = Some(first);
+    if chance.percent(30) {
+        definition.rest_days.push(WeekdayName::Sunday);
+    }
     let pos = Pos::new(sim, definition, chance.percent(50));
     pos.clock_off.set(chance.between(-20, 20) * super::kernel::MINUTE);
     pos

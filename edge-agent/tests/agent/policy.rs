@@ -11,7 +11,7 @@ use bytes::Bytes;
 use ribera_agent::cycle::Ask;
 use ribera_agent::report::Exit;
 use ribera_storage::object::{
-    MemoryStore, ObjectMeta, ObjectPath, PutBody, PutOutcome, keeps_put_if_absent, store_now,
+    MemoryStore, ObjectMeta, ObjectPath, Part, PutBody, PutOutcome, keeps_put_if_absent, store_now,
 };
 use ribera_storage::{Error, ObjectStore, Result};
 use serde_json::Value;
@@ -104,7 +104,7 @@ impl ObjectStore for Policed {
         self.check("s3:GetObject", path, false)?;
         self.objects.get(path).await
     }
-    async fn get_range(&self, path: &ObjectPath, range: Range<u64>) -> Result<Option<Bytes>> {
+    async fn get_range(&self, path: &ObjectPath, range: Range<u64>) -> Result<Option<Part>> {
         self.check("s3:GetObject", path, false)?;
         self.objects.get_range(path, range).await
     }

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use ribera_agent::cycle::Ask;
 use ribera_agent::report::{Exit, Report};
-use ribera_storage::object::{MemoryStore, ObjectMeta, ObjectPath, PutBody, PutOutcome};
+use ribera_storage::object::{MemoryStore, ObjectMeta, ObjectPath, Part, PutBody, PutOutcome};
 use ribera_storage::ports::Clock;
 use ribera_storage::{Error, ObjectStore, Result, Unit};
 
@@ -42,7 +42,7 @@ impl ObjectStore for Wire {
         self.objects()?.get(path).await
     }
 
-    async fn get_range(&self, path: &ObjectPath, range: Range<u64>) -> Result<Option<Bytes>> {
+    async fn get_range(&self, path: &ObjectPath, range: Range<u64>) -> Result<Option<Part>> {
         self.objects()?.get_range(path, range).await
     }
 

@@ -165,6 +165,10 @@ impl FixedClock {
         Self(std::sync::Arc::new(std::sync::Mutex::new(text.parse().unwrap())))
     }
 
+    pub fn set(&self, now: jiff::Timestamp) {
+        *self.0.lock().unwrap() = now;
+    }
+
     pub fn advance(&self, seconds: i64) {
         *self.0.lock().unwrap() += jiff::SignedDuration::from_secs(seconds);
     }

@@ -49,7 +49,6 @@ pub async fn replay<S: ObjectStore>(ports: Ports<'_, S>, batch: &BatchId) -> Res
             .with_hint("ribera quarantine list"));
     };
     let record: QuarantineRecord = parse(&path, &bytes)?;
-    let arrived_at = record.received_at.unwrap_or(record.quarantined_at);
     // The manifest as `done/` keeps it, else as the record does.
     let manifest = match ports.objects.get(&paths::done(batch)?).await? {
         Some(manifest) => manifest,
@@ -62,7 +61,7 @@ pub async fn replay<S: ObjectStore>(ports: Ports<'_, S>, batch: &BatchId) -> Res
         }
     };
     if let Ok(manifest) = Manifest::from_json(&manifest) {
-        refuse_early_days(ports, &manifest, arrived_at).await?;
+        refuse_early_days(ports, &manifest, record.received_at).await?;
     }
     ports.objects.put(&paths::replay(batch)?, manifest.into()).await?;
     finish_replay(ports, batch).await?;
@@ -70,11 +69,12 @@ pub async fn replay<S: ObjectStore>(ports: Ports<'_, S>, batch: &BatchId) -> Res
 }
 
 /// A replayed manifest looks as if it had arrived now. Of a day that was not over when the batch really
-/// arrived, but was called closed, that would make a proof: such days are extracted again instead.
+/// arrived, but was called closed, that would make a proof: such days are extracted again instead. So
+/// are those of a record that does not say when its batch arrived.
 async fn refuse_early_days<S: ObjectStore>(
     ports: Ports<'_, S>,
     manifest: &Manifest,
-    arrived_at: jiff::Timestamp,
+    arrived_at: Option<jiff::Timestamp>,
 ) -> Result<()> {
     let batch = &manifest.batch;
     let (store, dataset) = futures::try_join!(
@@ -83,9 +83,13 @@ async fn refuse_early_days<S: ObjectStore>(
     )?;
     let (Some(store), Some(dataset)) = (store, dataset) else { return Ok(()) };
     for facts in manifest.units.iter().filter(|facts| facts.is_proven()) {
-        if let Unit::Day(day) = facts.unit
-            && !crate::coverage::is_over(&store, &dataset, day, arrived_at)?
-        {
+        let Unit::Day(day) = facts.unit else { continue };
+        let was_over = match arrived_at {
+            Some(arrived_at) => crate::coverage::is_over(&store, &dataset, day, arrived_at)?,
+            None => false,
+        };
+        if !was_over {
+            let arrived_at = arrived_at.map_or("an unknown time".to_owned(), |at| at.to_string());
             return Err(Error::config(format!(
                 "quarantine: {batch}: a closed day must have been over when it arrived, got {day} at {arrived_at}: after a replay it would look proven"
             ))
@@ -164,7 +168,7 @@ async fn read_all<S: ObjectStore>(objects: &S, listed: Vec<ObjectMeta>) -> Resul
     let read = stream::iter(&listed).map(async |meta| {
         let record = match get_at_most(objects, &meta.path, QUARANTINE_RECORD_BYTES_MAX).await? {
             Bounded::Absent => return Ok(None),
-            Bounded::Whole(bytes) => parse(&meta.path, &bytes).unwrap_or_else(|error| unreadable(meta, &error.line())),
+            Bounded::Whole(part) => parse(&meta.path, &part.bytes).unwrap_or_else(|error| unreadable(meta, &error.line())),
             Bounded::TooLarge => unreadable(meta, &format!("larger than {QUARANTINE_RECORD_BYTES_MAX} bytes")),
         };
         Ok::<_, Error>(Some(QuarantineEntry { path: meta.path.to_string(), batch: batch_of(&meta.path), record }))

@@ -322,7 +322,7 @@ pub struct QuarantineRecord {
     #[serde(default)]
     pub units: Vec<Unit>,
     pub quarantined_at: Timestamp,
-    /// The manifest was put by then, by the object store's clock. A replay must not make it younger.
+    /// The manifest was put then, by the object store's clock. A replay must not make it younger.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub received_at: Option<Timestamp>,
 }

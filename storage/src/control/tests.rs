@@ -4,7 +4,7 @@ use super::*;
 use crate::object::MemoryStore;
 
 fn store(id: &str) -> StoreDefinition {
-    StoreDefinition::from_toml(&format!("id = {id:?}\nname = \"Tienda {id}\"\ntime_zone = \"Europe/Madrid\"")).unwrap()
+    StoreDefinition::new(id.parse().unwrap(), format!("Tienda {id}"), "Europe/Madrid")
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::task::Poll;
 
 use bytes::Bytes;
 
-use super::{ObjectMeta, ObjectPath, ObjectStore, PutBody, PutOutcome};
+use super::{ObjectMeta, ObjectPath, ObjectStore, Part, PutBody, PutOutcome};
 use crate::error::{Error, Result};
 
 /// How often, of 1,000 calls each.
@@ -149,7 +149,7 @@ impl<S: ObjectStore> ObjectStore for FaultyStore<S> {
         Self::after(fault, self.inner.get(path).await)
     }
 
-    async fn get_range(&self, path: &ObjectPath, range: Range<u64>) -> Result<Option<Bytes>> {
+    async fn get_range(&self, path: &ObjectPath, range: Range<u64>) -> Result<Option<Part>> {
         let fault = self.before(false).await?;
         Self::after(fault, self.inner.get_range(path, range).await)
     }

@@ -2,7 +2,7 @@
 //! preopened folder, where renames overwrite silently and file locks do not exist: put-if-absent
 //! is a temporary file, fsync, hard link, unlink.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{ErrorKind as Io, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::{ObjectMeta, ObjectPath, ObjectStore, PutBody, PutOutcome, keeps_put_if_absent};
+use super::{ObjectMeta, ObjectPath, ObjectStore, Part, PutBody, PutOutcome, keeps_put_if_absent};
 use crate::error::{Error, Result};
 
 /// The folder of unfinished writes; no object lies in it.
@@ -177,9 +177,7 @@ impl FolderStore {
         if !metadata.is_file() {
             return Ok(None);
         }
-        let since = metadata.modified()?.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        let modified = Timestamp::from_nanosecond(i128::try_from(since.as_nanos()).unwrap_or(0)).unwrap_or_default();
-        Ok(Some(ObjectMeta { path: path.clone(), bytes: metadata.len(), modified }))
+        Ok(Some(ObjectMeta { path: path.clone(), bytes: metadata.len(), modified: modified(&metadata)? }))
     }
 }
 
@@ -214,18 +212,19 @@ impl ObjectStore for FolderStore {
         }
     }
 
-    async fn get_range(&self, path: &ObjectPath, range: Range<u64>) -> Result<Option<Bytes>> {
+    async fn get_range(&self, path: &ObjectPath, range: Range<u64>) -> Result<Option<Part>> {
         let mut file = match File::open(self.file(path)?) {
             Err(error) if is_absent(&error) => return Ok(None),
             file => file?,
         };
-        if file.metadata()?.is_dir() {
+        let metadata = file.metadata()?;
+        if metadata.is_dir() {
             return Ok(None);
         }
         let mut bytes = Vec::new();
         file.seek(SeekFrom::Start(range.start))?;
         file.take(range.end.saturating_sub(range.start)).read_to_end(&mut bytes)?;
-        Ok(Some(bytes.into()))
+        Ok(Some(Part { bytes: bytes.into(), modified: modified(&metadata)? }))
     }
 
     async fn put(&self, path: &ObjectPath, body: PutBody) -> Result<()> {
@@ -278,6 +277,12 @@ impl ObjectStore for FolderStore {
             _ => Ok(()),
         }
     }
+}
+
+/// When the file was written. It got its name just after that.
+fn modified(metadata: &Metadata) -> Result<Timestamp> {
+    let since = metadata.modified()?.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    Ok(Timestamp::from_nanosecond(i128::try_from(since.as_nanos()).unwrap_or(0)).unwrap_or_default())
 }
 
 /// Of one folder while others delete from it; each try needs another deletion to fail.

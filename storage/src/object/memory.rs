@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::{ObjectMeta, ObjectPath, ObjectStore, PutBody, PutOutcome};
+use super::{ObjectMeta, ObjectPath, ObjectStore, Part, PutBody, PutOutcome};
 use crate::error::Result;
 
 #[derive(Debug, Clone)]
@@ -52,11 +52,11 @@ impl ObjectStore for MemoryStore {
         Ok(self.locked().get(path.as_str()).map(|object| object.bytes.clone()))
     }
 
-    async fn get_range(&self, path: &ObjectPath, range: Range<u64>) -> Result<Option<Bytes>> {
+    async fn get_range(&self, path: &ObjectPath, range: Range<u64>) -> Result<Option<Part>> {
         Ok(self.locked().get(path.as_str()).map(|object| {
             let cut = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(object.bytes.len());
             let (start, end) = (cut(range.start), cut(range.end));
-            object.bytes.slice(start..end.max(start))
+            Part { bytes: object.bytes.slice(start..end.max(start)), modified: object.modified }
         }))
     }
 

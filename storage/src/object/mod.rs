@@ -75,6 +75,14 @@ pub struct ObjectMeta {
     pub modified: Timestamp,
 }
 
+/// A part of an object, as one request gives it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    pub bytes: Bytes,
+    /// When the object was put, by the store's own clock; never later than it was.
+    pub modified: Timestamp,
+}
+
 /// What is put: bytes in memory, or a local file that is streamed.
 #[derive(Debug, Clone)]
 pub enum PutBody {
@@ -108,7 +116,7 @@ pub trait ObjectStore {
     async fn get(&self, path: &ObjectPath) -> Result<Option<Bytes>>;
 
     /// The bytes of `range` cut to the object's length, or `None` when there is no object.
-    async fn get_range(&self, path: &ObjectPath, range: Range<u64>) -> Result<Option<Bytes>>;
+    async fn get_range(&self, path: &ObjectPath, range: Range<u64>) -> Result<Option<Part>>;
 
     /// Writes whole, over whatever was there. Readers see the old or the new object.
     async fn put(&self, path: &ObjectPath, body: PutBody) -> Result<()>;
@@ -148,7 +156,7 @@ pub async fn list_all<S: ObjectStore>(store: &S, prefix: &str, start_after: Opti
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Bounded {
     Absent,
-    Whole(Bytes),
+    Whole(Part),
     /// Larger than the bound: nothing of it is kept.
     TooLarge,
 }
@@ -159,8 +167,8 @@ pub async fn get_at_most<S: ObjectStore>(objects: &S, path: &ObjectPath, bytes_m
     let wanted = bytes_max as u64 + 1;
     Ok(match objects.get_range(path, 0..wanted).await? {
         None => Bounded::Absent,
-        Some(bytes) if bytes.len() > bytes_max => Bounded::TooLarge,
-        Some(bytes) => Bounded::Whole(bytes),
+        Some(part) if part.bytes.len() > bytes_max => Bounded::TooLarge,
+        Some(part) => Bounded::Whole(part),
     })
 }
 
@@ -232,7 +240,7 @@ impl<T: ObjectStore> ObjectStore for &T {
     async fn get(&self, path: &ObjectPath) -> Result<Option<Bytes>> {
         (**self).get(path).await
     }
-    async fn get_range(&self, path: &ObjectPath, range: Range<u64>) -> Result<Option<Bytes>> {
+    async fn get_range(&self, path: &ObjectPath, range: Range<u64>) -> Result<Option<Part>> {
         (**self).get_range(path, range).await
     }
     async fn put(&self, path: &ObjectPath, body: PutBody) -> Result<()> {

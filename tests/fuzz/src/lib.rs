@@ -137,19 +137,6 @@ pub fn ventas() -> DatasetDefinition {
 }
 
 fn store(id: &str) -> StoreDefinition {
-    StoreDefinition {
-        id: id.parse().expect("an id"),
-        name: id.to_owned(),
-        tenant: None,
-        host: None,
-        port: None,
-        time_zone: "Europe/Madrid".to_owned(),
-        opened: Some(date(2026, 1, 1)),
-        closed: None,
-        rest_days: Vec::new(),
-        holidays: Vec::new(),
-        exceptions: Vec::new(),
-        active: true,
-        hold_repair: false,
-    }
+    let store = StoreDefinition::new(id.parse().expect("an id"), id, "Europe/Madrid");
+    StoreDefinition { opened: Some(date(2026, 1, 1)), ..store }
 }

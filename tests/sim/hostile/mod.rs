@@ -48,21 +48,8 @@ pub const STORE: &str = "mala";
 
 /// Where it says it is.
 pub fn definition(first: Date) -> StoreDefinition {
-    StoreDefinition {
-        id: STORE.parse().expect("a store id"),
-        name: "Tienda mala".to_owned(),
-        tenant: None,
-        host: None,
-        port: None,
-        time_zone: "Europe/Madrid".to_owned(),
-        opened: Some(first),
-        closed: None,
-        rest_days: Vec::new(),
-        holidays: Vec::new(),
-        exceptions: Vec::new(),
-        active: true,
-        hold_repair: false,
-    }
+    let store = StoreDefinition::new(STORE.parse().expect("a store id"), "Tienda mala", "Europe/Madrid");
+    StoreDefinition { opened: Some(first), ..store }
 }
 
 impl HostileStore {

@@ -23,7 +23,7 @@ use ribera_storage::dataset::{DatasetDefinition, DatasetKind};
 use ribera_storage::delta::{AddFile, Snapshot, Table, UnitTag};
 use ribera_storage::heartbeat::{GOOD, HEARTBEAT_BYTES_MAX, Heartbeat};
 use ribera_storage::ids::Position;
-use ribera_storage::object::{Bounded, ObjectMeta, ObjectPath, get_at_most, list_by_owner};
+use ribera_storage::object::{Bounded, ObjectMeta, ObjectPath, Part, get_at_most, list_by_owner};
 use ribera_storage::store::StoreDefinition;
 use ribera_storage::{
     BatchId, DatasetName, Error, Month, ObjectStore, Result, StoreId, TableName, Unit, numbered, paths,
@@ -326,7 +326,7 @@ impl<S: ObjectStore> Gatherer<'_, S> {
             let stream = evidence.stream(&batch.store, &batch.dataset);
             match read {
                 Bounded::Absent => {}
-                Bounded::Whole(bytes) => match Manifest::from_json(&bytes) {
+                Bounded::Whole(part) => match Manifest::from_json(&part.bytes) {
                     Ok(manifest) => {
                         stream.waiting.extend(manifest.units.into_iter().map(|facts| (batch.position, facts)));
                     }
@@ -355,7 +355,7 @@ impl<S: ObjectStore> Gatherer<'_, S> {
             let stream = evidence.stream(&batch.store, &batch.dataset);
             match read {
                 Bounded::Absent => {}
-                Bounded::Whole(bytes) => match serde_json::from_slice::<QuarantineRecord>(&bytes) {
+                Bounded::Whole(part) => match serde_json::from_slice::<QuarantineRecord>(&part.bytes) {
                     Ok(record) if !record.units.is_empty() => stream.quarantined.push((batch.position, record.units)),
                     _ => stream.quarantined_unread.push(batch.position),
                 },
@@ -402,7 +402,7 @@ impl<S: ObjectStore> Gatherer<'_, S> {
         // The agent publishes the next list before it deletes this one: then there is a later one.
         for _ in 0..3 {
             match get_at_most(self.objects, &path, DIFFERING_BYTES_MAX).await? {
-                Bounded::Whole(bytes) => {
+                Bounded::Whole(Part { bytes, .. }) => {
                     return Ok(serde_json::from_slice(&bytes).map_err(|error| {
                         format!(
                             "{path}: is not a list of differing units: {}",
@@ -427,7 +427,7 @@ impl<S: ObjectStore> Gatherer<'_, S> {
             .map(async |store| {
                 let path = paths::heartbeat(store)?;
                 let read = get_at_most(self.objects, &path, HEARTBEAT_BYTES_MAX).await?;
-                let Bounded::Whole(bytes) = read else { return Ok(None) };
+                let Bounded::Whole(Part { bytes, .. }) = read else { return Ok(None) };
                 let heartbeat: Option<Heartbeat> = serde_json::from_slice(&bytes).ok();
                 let written_at = self.objects.head(&path).await?.map(|meta| meta.modified);
                 Ok::<_, Error>(heartbeat.zip(written_at).map(|(heartbeat, at)| (store.clone(), heartbeat, at)))

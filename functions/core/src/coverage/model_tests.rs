@@ -155,12 +155,11 @@ fn span() -> impl Strategy<Value = Span> {
 fn store() -> impl Strategy<Value = StoreDefinition> {
     let zone = prop::sample::select(vec!["America/New_York", "Europe/Madrid", "Asia/Tokyo", "UTC"]);
     (zone, prop::option::of(day()), prop::option::of(day()), any::<bool>()).prop_map(|(zone, opened, closed, rests)| {
-        let text = format!("id = \"s1\"\nname = \"Tienda\"\ntime_zone = \"{zone}\"");
         StoreDefinition {
             opened,
             closed: closed.filter(|closed| opened.is_none_or(|opened| opened <= *closed)),
             rest_days: if rests { vec![WeekdayName::Sunday] } else { Vec::new() },
-            ..StoreDefinition::from_toml(&text).unwrap()
+            ..StoreDefinition::new("s1".parse().unwrap(), "Tienda", zone)
         }
     })
 }

@@ -12,9 +12,8 @@ use super::*;
 use crate::fixture::ventas;
 
 fn store(id: &str, opened: Option<Date>) -> StoreDefinition {
-    StoreDefinition::from_toml(&format!("id = \"{id}\"\nname = \"Tienda {id}\"\ntime_zone = \"America/New_York\""))
-        .map(|store| StoreDefinition { opened, ..store })
-        .unwrap()
+    let store = StoreDefinition::new(id.parse().unwrap(), format!("Tienda {id}"), "America/New_York");
+    StoreDefinition { opened, ..store }
 }
 
 fn at(text: &str) -> Timestamp {

@@ -6,12 +6,13 @@ use jiff::{Timestamp, ToSpan};
 use ribera_storage::batch::{MANIFEST_BYTES_MAX, Manifest, QuarantineReason};
 use ribera_storage::dataset::DatasetDefinition;
 use ribera_storage::hex::sha256_hex;
-use ribera_storage::object::{Bounded, ObjectPath, get_at_most};
+use ribera_storage::object::{Bounded, ObjectPath, Part, get_at_most};
 use ribera_storage::text::quoted;
 use ribera_storage::{BatchId, ObjectStore, Result, TableName, paths};
 
 use super::definitions::{Definitions, can_become};
 use super::refusal::Refusal;
+use super::types::Source;
 
 /// A manifest as it lies in the inbox, with the batch its path names.
 #[derive(Debug, Clone)]
@@ -20,16 +21,26 @@ pub struct Received {
     pub path: ObjectPath,
     pub bytes: Bytes,
     pub sha256: String,
-    /// By the object store's clock, where it came from a listing.
-    pub modified: Option<Timestamp>,
+    /// The manifest was put, by the object store's clock. Coverage proves with it that a day was over:
+    /// nothing later may stand here, such as the time at which somebody read it.
+    pub received_at: Timestamp,
+    pub source: Source,
     /// The manifest, if it is one and lies where it says.
     pub manifest: Result<Manifest, Refusal>,
 }
 
 impl Received {
-    pub fn new(batch: &BatchId, path: &ObjectPath, bytes: Bytes, modified: Option<Timestamp>) -> Self {
-        let manifest = parse(batch, &bytes);
-        Self { batch: batch.clone(), path: path.clone(), sha256: sha256_hex(&bytes), modified, bytes, manifest }
+    pub fn new(batch: &BatchId, path: &ObjectPath, read: Part, source: Source) -> Self {
+        let Part { bytes, modified } = read;
+        Self {
+            batch: batch.clone(),
+            path: path.clone(),
+            sha256: sha256_hex(&bytes),
+            received_at: modified,
+            source,
+            manifest: parse(batch, &bytes),
+            bytes,
+        }
     }
 }
 
@@ -51,16 +62,16 @@ pub async fn read<S: ObjectStore>(
     objects: &S,
     path: &ObjectPath,
     batch: &BatchId,
-    modified: Option<Timestamp>,
+    source: Source,
 ) -> Result<InboxLookup> {
     let done_path = paths::done(batch)?;
     let (read, done) = futures::try_join!(get_at_most(objects, path, MANIFEST_BYTES_MAX), objects.get(&done_path))?;
-    let bytes = match read {
+    let part = match read {
         Bounded::Absent => return Ok(InboxLookup::Absent),
         Bounded::TooLarge => return Ok(InboxLookup::TooLarge),
-        Bounded::Whole(bytes) => bytes,
+        Bounded::Whole(part) => part,
     };
-    let received = Received::new(batch, path, bytes, modified);
+    let received = Received::new(batch, path, part, source);
     Ok(match done {
         None => InboxLookup::Fresh(received),
         Some(done) if done == received.bytes => InboxLookup::Repeated(received),

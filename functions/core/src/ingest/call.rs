@@ -18,6 +18,7 @@ use super::encode::{self, Fetched};
 use super::refusal::Refusal;
 use super::settle::{self, Decision};
 use super::validate::CheckWarning;
+use super::types::Source;
 use super::{FailureCause, IngestSettings, Item, ManifestOutcome, Outcome};
 
 /// Small requests in flight at once.
@@ -89,7 +90,7 @@ impl<S: ObjectStore> Call<'_, S> {
             let refused = settle::quarantine_unreadable(self.ports, &item.path, &detail).await?;
             return Ok(Read::Decided(refused.map_or(Outcome::AlreadyDone, |refusal| quarantined(&refusal))));
         };
-        Ok(match admit::read(self.ports.objects, &item.path, batch, item.modified).await? {
+        Ok(match admit::read(self.ports.objects, &item.path, batch, item.source).await? {
             InboxLookup::Absent => Read::Decided(Outcome::AlreadyDone),
             InboxLookup::TooLarge => {
                 let refusal = settle::quarantine_too_large(self.ports, &item.path, batch).await?;
@@ -162,7 +163,7 @@ impl<S: ObjectStore> Call<'_, S> {
     /// The tables of manifests that a sweep found, once for all of them.
     async fn load_tables(&self, steps: &[Step]) -> Known {
         let found = steps.iter().filter_map(|step| match step {
-            Step::Admitted(admitted) if admitted.received.modified.is_some() => Some(admitted.table.clone()),
+            Step::Admitted(admitted) if admitted.received.source == Source::Sweep => Some(admitted.table.clone()),
             _ => None,
         });
         let tables: BTreeSet<TableName> = found.collect();
@@ -197,7 +198,8 @@ impl<S: ObjectStore> Call<'_, S> {
         };
         let definition =
             definitions.dataset_version(&received.batch.dataset, manifest.dataset_version)?.ok_or_else(unknown)?;
-        let arrived_at = received.modified.map_or(self.started_at, |modified| modified.min(self.started_at));
+        // Of two clocks the earlier one: a day must be over by both.
+        let arrived_at = received.received_at.min(self.started_at);
         let encoded = match encode::encode(&admitted, bytes, definition, latest, &self.settings.limits, arrived_at)? {
             Ok(encoded) => encoded,
             Err(refusal) => return Ok(self.refuse(received.clone(), refusal, definitions).await),
@@ -219,7 +221,7 @@ impl<S: ObjectStore> Call<'_, S> {
     async fn resume(&self, admitted: &Admitted, latest: &DatasetDefinition, known: &Known) -> Result<Option<Step>> {
         let Admitted { received, manifest, table } = admitted;
         let snapshot = match known.get(table) {
-            Some(loaded) if received.modified.is_some() => loaded.as_ref(),
+            Some(loaded) if received.source == Source::Sweep => loaded.as_ref(),
             _ => return Ok(None),
         };
         let lake = Table::new(self.ports.objects, table.clone());
@@ -240,14 +242,7 @@ impl<S: ObjectStore> Call<'_, S> {
 
     async fn wait_for_file(&self, admitted: &Admitted, definitions: &Definitions) -> Result<Step> {
         let received = &admitted.received;
-        let modified = match received.modified {
-            Some(modified) => modified,
-            None => match self.ports.objects.head(&received.path).await? {
-                Some(meta) => meta.modified,
-                None => return Ok(Step::Decided(Outcome::AlreadyDone)),
-            },
-        };
-        if !encode::has_waited(modified, self.ports.clock.now(), self.settings.file_wait_seconds) {
+        if !encode::has_waited(received.received_at, self.ports.clock.now(), self.settings.file_wait_seconds) {
             return Ok(Step::Decided(Outcome::Waiting));
         }
         let path = &admitted.manifest.file.path;

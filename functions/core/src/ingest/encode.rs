@@ -11,7 +11,7 @@ use ribera_storage::batch::{FileFacts, QuarantineReason};
 use ribera_storage::dataset::DatasetDefinition;
 use ribera_storage::delta::{LakeFile, LakeWriter, LakeWriterOptions, UnitTag};
 use ribera_storage::hex::sha256_hex;
-use ribera_storage::object::ObjectPath;
+use ribera_storage::object::{ObjectPath, Part};
 use ribera_storage::{Error, ErrorKind, ObjectStore, Result};
 
 use super::admit::Admitted;
@@ -34,7 +34,8 @@ pub async fn fetch<S: ObjectStore>(objects: &S, file: &FileFacts, limits: &Limit
     }
     // One byte more than stated is enough to tell that the file is longer.
     let path = ObjectPath::new(file.path.clone())?;
-    let Some(bytes) = objects.get_range(&path, 0..file.bytes + 1).await? else { return Ok(Fetched::NotThere) };
+    let part = objects.get_range(&path, 0..file.bytes + 1).await?;
+    let Some(Part { bytes, .. }) = part else { return Ok(Fetched::NotThere) };
     let differs = |field: &str, stated: &str, got: &str| {
         let detail = format!("file: {field}: must be {stated} as the manifest says, got {got}");
         Ok(Fetched::Refused(Refusal::new(QuarantineReason::FileHashMismatch, detail)))
@@ -56,7 +57,7 @@ pub struct Encoded {
 }
 
 /// Validates every row against the definition of the manifest's version and encodes it. The batch
-/// has arrived by `received_at`, by our clock.
+/// was put no earlier than `received_at`, by our clock.
 pub fn encode(
     admitted: &Admitted,
     bytes: Bytes,

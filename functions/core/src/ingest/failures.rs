@@ -94,7 +94,7 @@ impl Failures {
 /// A note that cannot be read counts as none: the count begins again.
 async fn read<S: ObjectStore>(objects: &S, path: &ObjectPath) -> Result<Option<Failing>> {
     Ok(match get_at_most(objects, path, RECORD_BYTES_MAX).await? {
-        Bounded::Whole(bytes) => serde_json::from_slice(&bytes).ok(),
+        Bounded::Whole(part) => serde_json::from_slice(&part.bytes).ok(),
         Bounded::Absent | Bounded::TooLarge => None,
     })
 }

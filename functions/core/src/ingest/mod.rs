@@ -26,7 +26,7 @@ mod validate;
 
 pub use limits::Limits;
 pub(crate) use settle::QUOTED_BYTES_MAX;
-use types::Item;
+use types::{Item, Source};
 pub use types::{FailureCause, IngestReport, IngestSettings, ManifestOutcome, Outcome, SweepBudget, SweepReport};
 
 /// Ingests the manifests that an event names. A hint only: paths that name nothing are no error.
@@ -41,7 +41,7 @@ pub async fn ingest_event<S: ObjectStore>(
     let mut items: Vec<Item> = Vec::new();
     for path in manifest_paths {
         if !items.iter().any(|item| item.path == *path) {
-            items.push(Item { path: path.clone(), modified: None });
+            items.push(Item { path: path.clone(), source: Source::Event });
         }
     }
     Ok(IngestReport { outcomes: call::ingest(ports, settings, items).await? })

@@ -7,7 +7,7 @@ use ribera_storage::batch::{
 };
 use ribera_storage::hex::sha256_hex;
 use ribera_storage::ledger::{self, LedgerRecord, Timings};
-use ribera_storage::object::{ObjectPath, PutOutcome, put_json};
+use ribera_storage::object::{ObjectPath, Part, PutOutcome, put_json};
 use ribera_storage::ports::Ports;
 use ribera_storage::{BatchId, Error, ObjectStore, Result, TableName, Unit, paths};
 
@@ -64,11 +64,7 @@ pub async fn quarantine<S: ObjectStore>(
     table: Option<TableName>,
     started_at: Timestamp,
 ) -> Result<()> {
-    let mut record = quarantine_record(received, refusal, ports.clock.now());
-    record.received_at = match received.modified {
-        Some(modified) => Some(modified),
-        None => ports.objects.head(&received.path).await?.map(|meta| meta.modified),
-    };
+    let record = quarantine_record(received, refusal, ports.clock.now());
     put_json(ports.objects, &paths::quarantine(&received.batch)?, &record).await?;
     let table = table.unwrap_or_else(|| TableName::from(&received.batch.dataset));
     let outcome = AckOutcome::Quarantined { reason: refusal.reason, detail: refusal.detail.clone() };
@@ -98,7 +94,8 @@ pub async fn quarantine_too_large<S: ObjectStore>(
     path: &ObjectPath,
     batch: &BatchId,
 ) -> Result<Refusal> {
-    let bytes = ports.objects.head(path).await?.map_or(0, |meta| meta.bytes);
+    let meta = ports.objects.head(path).await?;
+    let bytes = meta.as_ref().map_or(0, |meta| meta.bytes);
     let refusal = Refusal::limit("manifest: bytes", MANIFEST_BYTES_MAX as u64, bytes);
     let record = QuarantineRecord {
         reason: refusal.reason,
@@ -107,7 +104,7 @@ pub async fn quarantine_too_large<S: ObjectStore>(
         manifest: String::new(),
         units: Vec::new(),
         quarantined_at: ports.clock.now(),
-        received_at: None,
+        received_at: meta.map(|meta| meta.modified),
     };
     let named = sha256_hex(format!("{path} {bytes}").as_bytes());
     put_json(ports.objects, &paths::quarantine_clone(batch, &named)?, &record).await?;
@@ -121,7 +118,8 @@ pub async fn quarantine_unreadable<S: ObjectStore>(
     path: &ObjectPath,
     detail: &str,
 ) -> Result<Option<Refusal>> {
-    let Some(bytes) = ports.objects.get_range(path, 0..QUOTED_BYTES_MAX as u64).await? else { return Ok(None) };
+    let read = ports.objects.get_range(path, 0..QUOTED_BYTES_MAX as u64).await?;
+    let Some(Part { bytes, modified }) = read else { return Ok(None) };
     let refusal = Refusal::new(QuarantineReason::ManifestMisplaced, detail);
     let record = QuarantineRecord {
         reason: refusal.reason,
@@ -130,7 +128,7 @@ pub async fn quarantine_unreadable<S: ObjectStore>(
         manifest: kept_text(&bytes),
         units: Vec::new(),
         quarantined_at: ports.clock.now(),
-        received_at: None,
+        received_at: Some(modified),
     };
     let mut named = path.as_str().as_bytes().to_vec();
     named.extend_from_slice(&bytes);
@@ -150,7 +148,7 @@ fn quarantine_record(received: &Received, refusal: &Refusal, now: Timestamp) -> 
         manifest: kept_text(&received.bytes),
         units: received.manifest.as_ref().map(units_of).unwrap_or_default(),
         quarantined_at: now,
-        received_at: received.modified,
+        received_at: Some(received.received_at),
     }
 }
 
@@ -178,7 +176,7 @@ fn ledger_record(decision: Decision<'_>, now: Timestamp) -> LedgerRecord {
         timings: Timings {
             extraction_started_at: agent.map(|agent| agent.extraction_started_at),
             extraction_finished_at: agent.map(|agent| agent.extraction_finished_at),
-            received_at: received.modified,
+            received_at: Some(received.received_at),
             started_at: decision.started_at,
             settled_at: now,
         },

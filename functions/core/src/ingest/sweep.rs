@@ -15,6 +15,7 @@ use super::call::{self, quarantined};
 use super::failures::Failures;
 use super::poison::{CRASHES_MAX, GROUP_MAX, PoisonTracker, mark, unmark};
 use super::refusal::Refusal;
+use super::types::Source;
 use super::{IngestReport, IngestSettings, Item, ManifestOutcome, Outcome, SweepBudget, SweepReport, settle};
 use crate::quarantine;
 
@@ -140,7 +141,7 @@ impl<S: ObjectStore> Sweep<'_, S> {
         );
         let refusal = Refusal::new(QuarantineReason::LimitExceeded, detail);
         let reading = match &batch {
-            Some(batch) => admit::read(self.ports.objects, &meta.path, batch, Some(meta.modified)).await?,
+            Some(batch) => admit::read(self.ports.objects, &meta.path, batch, Source::Sweep).await?,
             None => InboxLookup::Absent,
         };
         let outcome = match (reading, &batch) {
@@ -182,7 +183,7 @@ impl<S: ObjectStore> Sweep<'_, S> {
 
     async fn quarantine_failing(&self, batch: &BatchId, refusal: &Refusal) -> Result<Option<Outcome>> {
         let path = paths::inbox(batch)?;
-        let InboxLookup::Fresh(received) = admit::read(self.ports.objects, &path, batch, None).await? else {
+        let InboxLookup::Fresh(received) = admit::read(self.ports.objects, &path, batch, Source::Sweep).await? else {
             return Ok(None);
         };
         // Nobody is to commit it any more.
@@ -214,7 +215,7 @@ impl<S: ObjectStore> Sweep<'_, S> {
 }
 
 fn items(group: &[ObjectMeta]) -> Vec<Item> {
-    group.iter().map(|meta| Item { path: meta.path.clone(), modified: Some(meta.modified) }).collect()
+    group.iter().map(|meta| Item { path: meta.path.clone(), source: Source::Sweep }).collect()
 }
 
 fn is_settled(one: &ManifestOutcome) -> bool {

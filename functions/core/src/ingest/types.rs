@@ -1,6 +1,5 @@
 //! Settings of ingest, and what it reports.
 
-use jiff::Timestamp;
 use ribera_storage::BatchId;
 use ribera_storage::batch::QuarantineReason;
 use ribera_storage::object::ObjectPath;
@@ -105,8 +104,16 @@ pub struct SweepReport {
 #[derive(Debug, Clone)]
 pub(super) struct Item {
     pub path: ObjectPath,
-    /// By the object store's clock, where a listing told.
-    pub modified: Option<Timestamp>,
+    pub source: Source,
+}
+
+/// Who named a manifest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// An upload. Nearly always nobody has begun with the batch yet.
+    Event,
+    /// A listing of the inbox. Most often a call that died had begun with the batch.
+    Sweep,
 }
 
 impl IngestReport {

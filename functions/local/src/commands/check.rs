@@ -153,7 +153,7 @@ async fn heartbeat(lake: &Lake, store: &StoreId) -> Result<Option<Said>> {
     let at = meta.modified;
     let bytes = match get_at_most(&lake.objects, &path, HEARTBEAT_BYTES_MAX).await? {
         Bounded::Absent => return Ok(None),
-        Bounded::Whole(bytes) => bytes,
+        Bounded::Whole(part) => part.bytes,
         Bounded::TooLarge => return Ok(Some(Said { at, good: false, obstacle: None })),
     };
     // One agent's broken object must not end the check of all stores.

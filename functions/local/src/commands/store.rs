@@ -152,20 +152,19 @@ fn from_flags(args: AddArgs) -> Result<StoreDefinition> {
     let id = args.id.ok_or_else(|| missing("ID"))?;
     let tenant = args.tenant.as_deref().map(str::parse::<TaxNumber>).transpose();
     let tenant = tenant.map_err(|error| Error::config(format!("--tenant: {error}")))?;
+    let name = args.name.unwrap_or_else(|| id.to_string());
+    let time_zone = args.time_zone.ok_or_else(|| missing("--zone"))?;
     let store = StoreDefinition {
-        name: args.name.unwrap_or_else(|| id.to_string()),
         tenant: tenant.map(String::from),
         host: args.host,
         port: args.port,
-        time_zone: args.time_zone.ok_or_else(|| missing("--zone"))?,
         opened: args.opened,
         closed: args.closed,
         rest_days: args.rest_days,
         holidays: args.holidays,
-        exceptions: Vec::new(),
         active: !args.inactive,
         hold_repair: args.hold_repair,
-        id,
+        ..StoreDefinition::new(id, name, time_zone)
     };
     store.validate()?;
     Ok(store)

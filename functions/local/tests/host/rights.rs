@@ -14,7 +14,7 @@ use ribera_core::coverage::CoverageSettings;
 use ribera_core::ingest::{IngestSettings, SweepBudget};
 use ribera_core::quarantine;
 use ribera_core::{coverage, ingest, status};
-use ribera_storage::object::{FolderStore, ObjectMeta, ObjectPath, PutBody, PutOutcome};
+use ribera_storage::object::{FolderStore, ObjectMeta, ObjectPath, Part, PutBody, PutOutcome};
 use ribera_storage::ports::Host;
 use ribera_storage::{ObjectStore, Result};
 use tokio::task::block_in_place;
@@ -101,7 +101,7 @@ impl ObjectStore for Recording<'_> {
         self.reads(path.as_str());
         self.objects.get(path).await
     }
-    async fn get_range(&self, path: &ObjectPath, range: Range<u64>) -> Result<Option<Bytes>> {
+    async fn get_range(&self, path: &ObjectPath, range: Range<u64>) -> Result<Option<Part>> {
         self.reads(path.as_str());
         self.objects.get_range(path, range).await
     }

@@ -12,7 +12,7 @@ use futures::executor::LocalPool;
 use futures::task::LocalSpawnExt;
 
 use super::*;
-use crate::object::{MemoryStore, ObjectMeta, PutBody};
+use crate::object::{MemoryStore, ObjectMeta, Part, PutBody};
 
 /// Virtual time: sleeping tasks are woken in order of their hour, and nothing waits for real.
 #[derive(Clone, Default)]
@@ -88,7 +88,7 @@ impl ObjectStore for SlowStore {
         self.wait(20.0, 60.0).await;
         self.inner.get(path).await
     }
-    async fn get_range(&self, path: &ObjectPath, range: Range<u64>) -> Result<Option<Bytes>> {
+    async fn get_range(&self, path: &ObjectPath, range: Range<u64>) -> Result<Option<Part>> {
         self.wait(20.0, 60.0).await;
         self.inner.get_range(path, range).await
     }

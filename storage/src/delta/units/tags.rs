@@ -43,7 +43,7 @@ pub struct UnitTag {
     pub closed: bool,
     /// By the agent's clock, to the millisecond; for people only.
     pub extracted_at: Timestamp,
-    /// The batch had arrived by then, by our own clock, to the millisecond. Every rewrite keeps it:
+    /// The batch was put then, by the object store's clock, to the millisecond. Every rewrite keeps it:
     /// a day that arrived before it was over is not complete, however often its rows are merged.
     pub received_at: Timestamp,
 }

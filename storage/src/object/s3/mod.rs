@@ -21,7 +21,7 @@ use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE};
 use rusty_s3::actions::{GetObject, HeadObject, ListObjectsV2, PutObject};
 use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
 
-use super::{ObjectMeta, ObjectPath, ObjectStore, PutBody, PutOutcome, keeps_put_if_absent};
+use super::{ObjectMeta, ObjectPath, ObjectStore, Part, PutBody, PutOutcome, keeps_put_if_absent};
 use crate::error::{Error, Result};
 use crate::hex::hex;
 use crate::secret::Secret;
@@ -266,29 +266,34 @@ impl ObjectStore for S3Store {
         Ok(self.get_answer(path, None).await?.map(|answer| answer.body))
     }
 
-    async fn get_range(&self, path: &ObjectPath, range: Range<u64>) -> Result<Option<Bytes>> {
+    async fn get_range(&self, path: &ObjectPath, range: Range<u64>) -> Result<Option<Part>> {
+        // Nothing of the object is asked for, or nothing lies there: its time is still wanted.
+        let nothing = async || {
+            let meta = self.head(path).await?;
+            Ok(meta.map(|meta| Part { bytes: Bytes::new(), modified: meta.modified }))
+        };
         if range.is_empty() {
-            return Ok(self.head(path).await?.map(|_| Bytes::new()));
+            return nothing().await;
         }
         let Some(answer) = self.get_answer(path, Some(range.clone())).await? else { return Ok(None) };
-        match answer.status {
-            StatusCode::RANGE_NOT_SATISFIABLE => Ok(Some(Bytes::new())),
+        let server = |message: String| self.failed("get", path, S3Failure::new(Cause::Server, message));
+        let bytes = match answer.status {
+            StatusCode::RANGE_NOT_SATISFIABLE => return nothing().await,
             // Whoever ignores ranges gives all.
             StatusCode::OK => {
                 let cut = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(answer.body.len());
-                Ok(Some(answer.body.slice(cut(range.start)..cut(range.end))))
+                answer.body.slice(cut(range.start)..cut(range.end))
             }
             _ => {
                 let wanted = format!("bytes {}-", range.start);
                 match answer.header(CONTENT_RANGE) {
-                    Some(got) if got.starts_with(&wanted) => Ok(Some(answer.body)),
-                    got => {
-                        let message = format!("asked for {wanted}, got {:?}", got.unwrap_or_default());
-                        Err(self.failed("get", path, S3Failure::new(Cause::Server, message)))
-                    }
+                    Some(got) if got.starts_with(&wanted) => answer.body.clone(),
+                    got => return Err(server(format!("asked for {wanted}, got {:?}", got.unwrap_or_default()))),
                 }
             }
-        }
+        };
+        let modified = answer.last_modified().ok_or_else(|| server("lacks Last-Modified".to_owned()))?;
+        Ok(Some(Part { bytes, modified }))
     }
 
     async fn put(&self, path: &ObjectPath, body: PutBody) -> Result<()> {

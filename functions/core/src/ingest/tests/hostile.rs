@@ -254,3 +254,60 @@ fn a_replay_does_not_make_a_batch_younger_than_it_was() {
         }
     });
 }
+
+#[test]
+fn a_batch_put_before_its_day_was_over_proves_nothing_however_late_its_event_is_handled() {
+    for by_event in [true, false] {
+        block_on(async {
+            let host = world().await;
+            let day = date(2026, 2, 1);
+            let mut states = Vec::new();
+            // The day ends at 03:00 in UTC. An agent whose clock is ahead calls it closed at both times.
+            for (sequence, put_at) in [(1, "2026-02-02T02:59:58Z"), (2, "2026-02-02T03:00:00Z")] {
+                host.objects.set_now(put_at.parse().unwrap());
+                let sent = Sent::new(&id(sequence), &[day], 3);
+                sent.put(&host.objects).await;
+                // Nobody handles it before 12:00.
+                let now = "2026-02-02T12:00:00Z".parse().unwrap();
+                host.clock.set(now);
+                host.objects.set_now(now);
+                let outcomes = if by_event { ingest(&host, &[&sent]).await } else { swept(&host).await };
+                assert!(matches!(outcomes[0], Outcome::Committed { .. }), "{outcomes:?}");
+                let coverage = coverage::compute(host.ports(), &"ventas".parse().unwrap()).await.unwrap();
+                states.push(coverage.stores[0].calendar.state(day));
+            }
+            assert!(states[0] != DayState::Complete && states[1] == DayState::Complete, "{by_event}: {states:?}");
+        });
+    }
+}
+
+#[test]
+fn every_record_in_quarantine_says_when_its_batch_was_put_and_one_that_does_not_is_not_offered_again() {
+    block_on(async {
+        let host = world().await;
+        let put_at: jiff::Timestamp = "2026-02-01T11:00:00Z".parse().unwrap();
+        host.objects.set_now(put_at);
+        let mut sent = Sent::new(&id(1), &[DAY], 3);
+        sent.state_sha256("0".repeat(64));
+        sent.put(&host.objects).await;
+        let large = Sent::new(&id(2), &[DAY], 3);
+        host.objects.put(&large.inbox(), vec![b' '; MANIFEST_BYTES_MAX + 7].into()).await.unwrap();
+        let lost = ObjectPath::new("inbox/s1/lost.txt").unwrap();
+        host.objects.put(&lost, Bytes::from_static(b"lost").into()).await.unwrap();
+        host.objects.set_now(NOW.parse().unwrap());
+        assert_eq!(swept(&host).await.len(), 3);
+        let entries = quarantine::list(host.ports(), None, 10).await.unwrap();
+        assert_eq!(entries.len(), 3);
+        assert!(entries.iter().all(|entry| entry.record.received_at == Some(put_at)), "{entries:?}");
+        // As an older release wrote it.
+        let path = paths::quarantine(&sent.manifest.batch).unwrap();
+        let bytes = host.objects.get(&path).await.unwrap().unwrap();
+        let mut record: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        assert!(record.as_object_mut().unwrap().remove("received_at").is_some());
+        host.objects.put(&path, record.to_string().into_bytes().into()).await.unwrap();
+        let error = quarantine::replay(host.ports(), &sent.manifest.batch).await.unwrap_err();
+        assert!(error.message().contains("an unknown time"), "{error}");
+        host.objects.put(&path, bytes.into()).await.unwrap();
+        assert!(quarantine::replay(host.ports(), &sent.manifest.batch).await.is_ok());
+    });
+}

@@ -37,8 +37,7 @@ async fn world() -> TestHost {
 }
 
 fn store(id: &str) -> StoreDefinition {
-    StoreDefinition::from_toml(&format!("id = \"{id}\"\nname = \"{id}\"\ntime_zone = \"UTC\"\nopened = \"2026-01-01\""))
-        .unwrap()
+    StoreDefinition { opened: Some(date(2026, 1, 1)), ..StoreDefinition::new(id.parse().unwrap(), id, "UTC") }
 }
 
 /// A batch as its agent puts it.

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use futures::future::join_all;
 use proptest::prelude::*;
 use ribera_storage::object::faulty::{Faults, FaultyStore};
-use ribera_storage::object::{ObjectMeta, PutBody, PutOutcome};
+use ribera_storage::object::{ObjectMeta, Part, PutBody, PutOutcome};
 use ribera_storage::{Error, Result};
 
 use super::*;
@@ -210,7 +210,7 @@ impl ObjectStore for Mortal {
         self.step()?;
         self.inner.get(path).await
     }
-    async fn get_range(&self, path: &ObjectPath, range: Range<u64>) -> Result<Option<Bytes>> {
+    async fn get_range(&self, path: &ObjectPath, range: Range<u64>) -> Result<Option<Part>> {
         self.step()?;
         self.inner.get_range(path, range).await
     }

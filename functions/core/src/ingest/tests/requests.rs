@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use ribera_storage::object::{ObjectMeta, PutBody, PutOutcome};
+use ribera_storage::object::{ObjectMeta, Part, PutBody, PutOutcome};
 use ribera_storage::ports::Host;
 
 use super::*;
@@ -30,7 +30,7 @@ impl ObjectStore for Counting {
         self.inner.get(path).await
     }
 
-    async fn get_range(&self, path: &ObjectPath, range: Range<u64>) -> ribera_storage::Result<Option<Bytes>> {
+    async fn get_range(&self, path: &ObjectPath, range: Range<u64>) -> ribera_storage::Result<Option<Part>> {
         self.count("get");
         self.inner.get_range(path, range).await
     }
