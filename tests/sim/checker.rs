@@ -146,7 +146,9 @@ impl Checker {
             for (day, state) in store.calendar.days().filter(|(day, _)| *day <= last_day) {
                 let settled = matches!(state, DayState::Complete | DayState::NotExpected);
                 self.check("I5 every due day is complete when faults have stopped", settled, || {
-                    format!("{} {day} is {state:?}", store.store)
+                    let win = self.lake.winner(&store.store, Unit::Day(day));
+                    let said = win.as_ref().map(|win| self.lake.accepted(&store.store, Unit::Day(day), win.position));
+                    format!("{} {day} is {state:?}: in the lake {win:?}, as said {said:?}", store.store)
                 });
             }
         }

@@ -149,6 +149,7 @@ impl Cloud {
 
     /// A named step of a program: it may die here.
     pub fn step(&self, program: &Program, step: &str) {
+        let Some(crash) = program.crash else { return };
         self.tally.borrow_mut().meet(step);
         let group = program.group.get();
         if !self.is_faulty() || !self.sim.is_alive(group) {
@@ -158,7 +159,7 @@ impl Cloud {
         let rate = self.rates.crash_first / (met + 1).saturating_pow(2) + self.rates.crash_later;
         if self.sim.chance().one_in_million(rate) {
             self.tally.borrow_mut().crash(step);
-            self.count(program.crash);
+            self.count(crash);
             self.sim.trace(&format!("{} crashes at {step}", program.name));
             self.sim.die(group);
         }
@@ -224,9 +225,10 @@ impl Cloud {
 #[derive(Debug)]
 pub struct Program {
     pub name: String,
-    /// `agent` or `host`: the first word of its steps.
+    /// `agent`, `host` or `reader`: the first word of its steps.
     pub kind: &'static str,
-    pub crash: Fault,
+    /// What it counts as when it dies at a step; `None` for one that never does.
+    pub crash: Option<Fault>,
     /// Its own pace and names.
     pub chance: Rc<Chance>,
     /// The group that dies; changes with each start.
@@ -236,7 +238,7 @@ pub struct Program {
 }
 
 impl Program {
-    pub fn new(sim: &Sim, name: impl Into<String>, kind: &'static str, crash: Fault) -> Rc<Self> {
+    pub fn new(sim: &Sim, name: impl Into<String>, kind: &'static str, crash: Option<Fault>) -> Rc<Self> {
         let name = name.into();
         let chance = sim.chance_of(&format!("{kind} {name}"));
         Rc::new(Self { name, kind, crash, chance, group: Cell::new(0), line_down_until: Cell::new(Micros::MIN) })

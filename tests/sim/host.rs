@@ -73,7 +73,7 @@ impl Default for HostSchedule {
             sweep_every: 5 * HOUR,
             coverage_every: 8 * HOUR,
             maintain_every: 20 * HOUR,
-            replay_every: 30 * HOUR,
+            replay_every: 5 * HOUR,
             call_limit: 15 * MINUTE,
             vacuum_retention: SignedDuration::from_hours(36),
         }
@@ -93,7 +93,7 @@ pub struct Host {
 
 impl Host {
     pub fn new(cloud: &Rc<Cloud>, lake: &Rc<LakeModel>, name: &str, schedule: HostSchedule) -> Rc<Self> {
-        let program = Program::new(&cloud.sim, name, "host", Fault::HostCrash);
+        let program = Program::new(&cloud.sim, name, "host", Some(Fault::HostCrash));
         let random = SimRandom(Rc::clone(&program.chance));
         let own = ports::Host::new(SimStore::new(cloud, &program), SimClock::right(&cloud.sim), random);
         Rc::new(Self {

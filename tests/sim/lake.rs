@@ -73,8 +73,9 @@ struct State {
     tables: BTreeMap<String, Table>,
     /// Every manifest that ever stood in the inbox, by batch: more than one only for clones.
     manifests: BTreeMap<BatchId, Vec<Sent>>,
-    /// The manifest that the log names for a committed batch.
-    accepted: BTreeMap<(StoreId, Position), Sent>,
+    /// The manifests that the log names for a position: more than one only if the store wrote several under
+    /// one number, each of other units.
+    accepted: BTreeMap<(StoreId, Position), Vec<Sent>>,
     /// Since when an honest batch waits for its answer.
     unanswered: BTreeMap<BatchId, Micros>,
     /// The longest that an honest batch waited from its manifest to its answer.
@@ -199,13 +200,19 @@ impl LakeModel {
             .any(|differing| differing.unit == unit && differing.awaits > winner.position)
     }
 
-    /// Whether the list that was the newest `at` that moment said that a batch before `position` or of it
-    /// is not what the source holds.
-    pub fn was_disowned(&self, store: &StoreId, unit: Unit, position: Position, at: Micros) -> bool {
+    /// Whether the list that was the newest `at` that moment said that a batch before the winner's or the
+    /// winner's own is not what the source holds, and no batch has said since that it is.
+    pub fn was_disowned(&self, store: &StoreId, unit: Unit, winner: &Win, at: Micros) -> bool {
         let state = self.state.borrow();
         let lists = state.differing.get(store).map(Vec::as_slice).unwrap_or_default();
         let newest = lists.iter().rev().find(|(since, _)| *since <= at);
-        newest.is_some_and(|(_, list)| list.units.iter().any(|one| one.unit == unit && one.awaits > position))
+        let names = |list: &Differing| list.units.iter().any(|one| one.unit == unit && one.awaits > winner.position);
+        let later = state.manifests.iter().filter(|(batch, _)| {
+            batch.store == *store && batch.dataset == self.dataset && batch.position > winner.position
+        });
+        let said = later.flat_map(|(_, all)| all).flat_map(|sent| &sent.manifest.units);
+        let last = said.filter(|facts| facts.unit == unit && facts.is_proven()).last();
+        newest.is_some_and(|(_, list)| names(list)) && !last.is_some_and(|facts| facts.file.agrees_with(&winner.facts))
     }
 
     fn saw_differing(&self, path: &str, bytes: &Bytes) {
@@ -324,7 +331,7 @@ impl LakeModel {
                 let units = sent.manifest.units.iter().map(|facts| facts.unit).collect();
                 let mut state = self.state.borrow_mut();
                 state.units.insert(key.clone(), units);
-                state.accepted.insert(key, sent);
+                state.accepted.entry(key).or_default().push(sent);
             }
         }
     }

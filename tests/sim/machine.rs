@@ -55,7 +55,7 @@ pub struct Machine {
 impl Machine {
     pub fn new(cloud: &Rc<Cloud>, lake: &Rc<LakeModel>, pos: &Rc<Pos>, dataset: &DatasetDefinition) -> Rc<Self> {
         let config = toml::from_str(&config_text(pos, dataset)).expect("the agent's configuration");
-        let program = Program::new(&cloud.sim, pos.store.as_str(), "agent", Fault::AgentCrash);
+        let program = Program::new(&cloud.sim, pos.store.as_str(), "agent", Some(Fault::AgentCrash));
         Rc::new(Self {
             cloud: Rc::clone(cloud),
             lake: Rc::clone(lake),
@@ -139,7 +139,7 @@ impl Machine {
                 &sim,
                 format!("{}-clone-{}", self.program.name, sim.now()),
                 "agent",
-                Fault::AgentCrash,
+                Some(Fault::AgentCrash),
             ),
             disk: self.disk.image(),
             clock_off: Rc::default(),

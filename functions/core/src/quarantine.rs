@@ -168,7 +168,9 @@ async fn read_all<S: ObjectStore>(objects: &S, listed: Vec<ObjectMeta>) -> Resul
     let read = stream::iter(&listed).map(async |meta| {
         let record = match get_at_most(objects, &meta.path, QUARANTINE_RECORD_BYTES_MAX).await? {
             Bounded::Absent => return Ok(None),
-            Bounded::Whole(part) => parse(&meta.path, &part.bytes).unwrap_or_else(|error| unreadable(meta, &error.line())),
+            Bounded::Whole(part) => {
+                parse(&meta.path, &part.bytes).unwrap_or_else(|error| unreadable(meta, &error.line()))
+            }
             Bounded::TooLarge => unreadable(meta, &format!("larger than {QUARANTINE_RECORD_BYTES_MAX} bytes")),
         };
         Ok::<_, Error>(Some(QuarantineEntry { path: meta.path.to_string(), batch: batch_of(&meta.path), record }))

@@ -37,8 +37,12 @@ impl LakeModel {
     /// What the store said of a unit in the batch that has it now, and when that was put.
     pub fn accepted(&self, store: &StoreId, unit: Unit, position: Position) -> Option<(UnitFacts, Micros)> {
         let state = self.state.borrow();
-        let sent = state.accepted.get(&(store.clone(), position))?;
-        Some((sent.manifest.units.iter().find(|facts| facts.unit == unit)?.clone(), sent.at))
+        let all = state.accepted.get(&(store.clone(), position))?;
+        let mut said = all.iter().rev().filter_map(|sent| {
+            let facts = sent.manifest.units.iter().find(|facts| facts.unit == unit)?;
+            Some((facts.clone(), sent.at))
+        });
+        said.next()
     }
 
     /// Manifests of honest stores in the inbox.

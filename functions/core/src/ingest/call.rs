@@ -17,8 +17,8 @@ use super::definitions::Definitions;
 use super::encode::{self, Fetched};
 use super::refusal::Refusal;
 use super::settle::{self, Decision};
-use super::validate::CheckWarning;
 use super::types::Source;
+use super::validate::CheckWarning;
 use super::{FailureCause, IngestSettings, Item, ManifestOutcome, Outcome};
 
 /// Small requests in flight at once.

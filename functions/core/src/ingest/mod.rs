@@ -26,8 +26,8 @@ mod validate;
 
 pub use limits::Limits;
 pub(crate) use settle::QUOTED_BYTES_MAX;
-use types::{Item, Source};
 pub use types::{FailureCause, IngestReport, IngestSettings, ManifestOutcome, Outcome, SweepBudget, SweepReport};
+use types::{Item, Source};
 
 /// Ingests the manifests that an event names. A hint only: paths that name nothing are no error.
 ///
