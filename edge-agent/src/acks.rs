@@ -115,7 +115,7 @@ impl<S: ObjectStore> Agent<S> {
         Ok(Answer::Taken(problem))
     }
 
-    /// Units of the batch that were not extracted anew since, with the tries they had.
+    /// Units of the batch that were not extracted again since, with the tries they had.
     fn latest_units(&self, batch: &BatchRow) -> Result<BTreeMap<Unit, u32>> {
         let known = self.journal.all_units_of_batch(batch.id)?;
         Ok(known.into_iter().collect())

@@ -40,7 +40,7 @@ pub struct Request {
     pub datasets: Vec<DatasetName>,
 }
 
-/// After a cycle that failed, or while a refused batch is to be extracted anew, the next begins
+/// After a cycle that failed, or while a refused batch is to be extracted again, the next begins
 /// after so long, if its schedule does not let it sooner: a database that was away for a minute
 /// must not cost the day of a dataset that is read once a day, nor one that is away all day be
 /// asked every minute.
@@ -148,10 +148,10 @@ impl<S: ObjectStore> Agent<S> {
     /// The earliest that "now" may have been in a cycle. One that began before the last good cycle, by a clock
     /// that is behind the object store's, looked at other days: what it saw does not put the last good one back.
     fn seen_at(&self, store: &StoreId, dataset: &DatasetName, begun_at: Timestamp) -> Timestamp {
-        let Some(store_now) = self.store_now() else { return begun_at };
+        let Some(object_store_now) = self.object_store_now() else { return begun_at };
         let last = self.journal.last_good_cycle(store, dataset).ok().flatten();
-        let last = last.filter(|last| *last <= store_now).unwrap_or(Timestamp::MIN);
-        begun_at.min(store_now).max(last)
+        let last = last.filter(|last| *last <= object_store_now).unwrap_or(Timestamp::MIN);
+        begun_at.min(object_store_now).max(last)
     }
 
     /// Whether the schedule lets a dataset's cycle begin: by the definition last seen, so that

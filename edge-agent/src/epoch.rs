@@ -1,5 +1,5 @@
 //! Epochs: of several journals that number one stream, each has an epoch of its own, and the
-//! highest wins. A journal that is not the only one begins a new epoch, which brings all anew.
+//! highest wins. A journal that is not the only one begins a new epoch, which brings all again.
 
 use bytes::Bytes;
 use jiff::SignedDuration;
@@ -95,7 +95,7 @@ impl<S: ObjectStore> Agent<S> {
     /// By the object store's clock, as far as it is known.
     fn is_old_enough(&self, epoch: u32, claim: &ObjectMeta) -> bool {
         let minutes = (1_i64 << epoch.min(32)).min(ANSWER_AFTER_MINUTES_MAX);
-        let now = self.store_now();
+        let now = self.object_store_now();
         now.is_none_or(|now| now.duration_since(claim.modified) >= SignedDuration::from_mins(minutes))
     }
 

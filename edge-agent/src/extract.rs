@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::civil::Date;
-use jiff::{Timestamp, ToSpan};
+use jiff::{SignedDuration, Timestamp, ToSpan};
 use ribera_storage::batch::{AgentFacts, CONTRACT_VERSION, Facts, FileFacts, Manifest, UnitFacts};
 use ribera_storage::dataset::DatasetKind;
 use ribera_storage::ids::Position;
@@ -36,6 +36,10 @@ pub struct Job {
     /// The business date of a snapshot.
     pub snapshot_date: Option<Date>,
 }
+
+/// Until the object store's clock is known, a day is closed only this long after its end: the source's clock
+/// may be ahead, and a day that was closed too early is sent again only while it is in the lookback window.
+const UNMEASURED_MARGIN: SignedDuration = SignedDuration::from_hours(1);
 
 /// A source's session in the middle of a dataset's work.
 pub struct Reading<'a> {
@@ -131,7 +135,10 @@ impl<S: ObjectStore> Agent<S> {
         let today = source_now.to_zoned(zone.clone()).date();
         let limits = context.store.config.limits.over(&self.config.limits);
         let (chunk_rows, chunk_rows_min) = limits.chunk_rows_of(context.mapping);
-        let closing_now = self.store_now().map_or(source_now, |store_now| store_now.min(source_now));
+        let closing_now = match self.object_store_now() {
+            Some(object_store_now) => object_store_now.min(source_now),
+            None => source_now.checked_sub(UNMEASURED_MARGIN).unwrap_or(source_now),
+        };
         let mut reading = Reading {
             context,
             queries,

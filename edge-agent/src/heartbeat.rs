@@ -48,7 +48,7 @@ impl<S: ObjectStore> Agent<S> {
     }
 
     /// The object store's time, once this clock was measured against it.
-    pub(crate) fn store_now(&self) -> Option<Timestamp> {
+    pub(crate) fn object_store_now(&self) -> Option<Timestamp> {
         let offset = SignedDuration::from_secs(self.clock_offset.get()?.seconds);
         self.ports.clock.now().checked_sub(offset).ok()
     }

@@ -78,7 +78,7 @@ impl Logbook {
         Ok(())
     }
 
-    /// Writes the logbook anew without its old lines, once the first of them is a day too old.
+    /// Writes the logbook again without its old lines, once the first of them is a day too old.
     fn prune_book(&self, oldest: Timestamp) -> Result<()> {
         let failed = |error| disk_error("write", &self.book, error);
         let at = |line: &str| line.split(',').next().and_then(|at| at.parse::<Timestamp>().ok());

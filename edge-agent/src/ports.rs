@@ -15,7 +15,7 @@ pub trait Timer {
 
 /// Called before every step of I/O that changes something (and before reading an
 /// acknowledgement). Production tells a log of it, if somebody listens; a test or simulation returns an error to
-/// crash the agent at that very point, and goes on returning it until the agent is started anew.
+/// crash the agent at that very point, and goes on returning it until the agent is started again.
 pub trait Steps {
     fn at(&self, step: &'static str) -> Result<()>;
 }

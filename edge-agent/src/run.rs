@@ -30,7 +30,7 @@ impl<S: ObjectStore> Agent<S> {
             if !renewed || round == ROUNDS_MAX || report.exit() > Exit::Done {
                 break;
             }
-            // A new epoch brings everything known anew.
+            // A new epoch brings everything known again.
             request.ask = Ask::Cycle;
         }
         if !self.config.dry_run {
@@ -82,7 +82,7 @@ impl<S: ObjectStore> Agent<S> {
     /// with the object store's: one that is a year ahead must not cost a year's facts.
     fn tidy(&self, report: &mut Report) {
         let age = i64::from(self.config.limits.facts_days).saturating_mul(24).hours();
-        let now = self.store_now().map(|now| now.min(self.ports.clock.now()));
+        let now = self.object_store_now().map(|now| now.min(self.ports.clock.now()));
         let before = now.and_then(|now| now.checked_sub(age).ok());
         let tidied = before.map_or(Ok(()), |before| self.journal.forget_units(before));
         match tidied.and_then(|()| self.journal.spool_use(None)) {

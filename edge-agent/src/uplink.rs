@@ -115,7 +115,7 @@ impl Pace for Uplink {
 impl<S: ObjectStore> Agent<S> {
     /// The time of day in the store, by the object store's clock where that is known.
     pub(crate) fn local_now(&self, store: &StoreId) -> DateTime {
-        let now = self.store_now().unwrap_or_else(|| self.ports.clock.now());
+        let now = self.object_store_now().unwrap_or_else(|| self.ports.clock.now());
         self.zone_of(store).to_datetime(now)
     }
 

@@ -32,11 +32,15 @@ const STORES_PACKED: &str = "control/stores.packed";
 /// Requests in flight at once.
 const CONCURRENCY: usize = 32;
 
-/// Store definitions outside the packed copy before a publication packs anew: below it, fetching
+/// Store definitions outside the packed copy before a publication packs again: below it, fetching
 /// them is two rounds of requests; above it, writing the copy is cheaper than every later reading.
 const LOOSE_MAX: usize = 64;
 
 /// Publishes one store definition; writes nothing when it stands already.
+///
+/// # Errors
+///
+/// `Config` when it is not valid; `Retry` when the object store does not answer.
 pub async fn publish_store<S: ObjectStore>(objects: &S, store: &StoreDefinition) -> Result<Published> {
     let published = publish_stores(objects, std::slice::from_ref(store)).await?;
     published.into_iter().next().ok_or_else(|| Error::bug("publishing one store gave no answer"))
@@ -44,6 +48,11 @@ pub async fn publish_store<S: ObjectStore>(objects: &S, store: &StoreDefinition)
 
 /// Publishes many store definitions at once, in a few rounds of requests. All are validated
 /// before the first is written; the answers are in the order of `stores`.
+///
+/// # Errors
+///
+/// `Config` when one is not valid, and none is published; `Retry` when the object store does not answer: some
+/// may be published.
 pub async fn publish_stores<S: ObjectStore>(objects: &S, stores: &[StoreDefinition]) -> Result<Vec<Published>> {
     for store in stores {
         store.validate()?;
@@ -66,6 +75,10 @@ pub async fn publish_stores<S: ObjectStore>(objects: &S, stores: &[StoreDefiniti
 }
 
 /// The latest definition of a store, or `None` when it was never published.
+///
+/// # Errors
+///
+/// `Retry` when the object store does not answer; `Config` when the latest definition cannot be read.
 pub async fn load_store<S: ObjectStore>(objects: &S, store: &StoreId) -> Result<Option<StoreDefinition>> {
     match numbered::latest(objects, &paths::store_definitions(store)).await? {
         Some(latest) => parse_store(&latest.path, &latest.bytes).map(Some),
@@ -74,6 +87,10 @@ pub async fn load_store<S: ObjectStore>(objects: &S, store: &StoreId) -> Result<
 }
 
 /// The latest definition of every store, by id. For 10,000 stores: ten listing pages and one GET.
+///
+/// # Errors
+///
+/// `Retry` when the object store does not answer; `Config` when a latest definition cannot be read.
 pub async fn load_stores<S: ObjectStore>(objects: &S) -> Result<Vec<StoreDefinition>> {
     let registry = Registry::load(objects).await?;
     Ok(registry.stores.into_values().map(|entry| entry.definition).collect())
@@ -82,6 +99,11 @@ pub async fn load_stores<S: ObjectStore>(objects: &S) -> Result<Vec<StoreDefinit
 /// Publishes a dataset definition; writes nothing when it stands already. A change that the
 /// tables cannot take (see [`evolution`]) is refused with the column and its types; a new dataset
 /// whose name another table has in SQL is refused with the name.
+///
+/// # Errors
+///
+/// `Config` when it is not valid, cannot follow the one that stands, or has a table's name in SQL; `Retry` when
+/// the object store does not answer.
 pub async fn publish_dataset<S: ObjectStore>(objects: &S, dataset: &DatasetDefinition) -> Result<Published> {
     dataset.validate()?;
     let latest = load_published(objects, &dataset.name).await?;
@@ -100,6 +122,10 @@ pub async fn publish_dataset<S: ObjectStore>(objects: &S, dataset: &DatasetDefin
 }
 
 /// The latest published definition of a dataset, else the shipped one, else `None`.
+///
+/// # Errors
+///
+/// `Retry` when the object store does not answer; `Config` when the latest definition cannot be read.
 pub async fn load_dataset<S: ObjectStore>(objects: &S, name: &DatasetName) -> Result<Option<DatasetDefinition>> {
     match load_published(objects, name).await? {
         Some(dataset) => Ok(Some(dataset)),
@@ -108,6 +134,10 @@ pub async fn load_dataset<S: ObjectStore>(objects: &S, name: &DatasetName) -> Re
 }
 
 /// The latest definition of every published dataset, by name.
+///
+/// # Errors
+///
+/// `Retry` when the object store does not answer; `Config` when a latest definition cannot be read.
 pub async fn load_published_datasets<S: ObjectStore>(objects: &S) -> Result<Vec<DatasetDefinition>> {
     let latest = latest_by_name(objects, DATASETS).await?;
     stream::iter(latest.into_values().map(|(_, path)| path))
@@ -121,6 +151,10 @@ pub async fn load_published_datasets<S: ObjectStore>(objects: &S) -> Result<Vec<
 }
 
 /// Every published dataset, and the shipped ones that were not published, by name.
+///
+/// # Errors
+///
+/// `Retry` when the object store does not answer; `Config` when a latest definition cannot be read.
 pub async fn load_datasets<S: ObjectStore>(objects: &S) -> Result<Vec<DatasetDefinition>> {
     let mut datasets = load_published_datasets(objects).await?;
     for (name, text) in SHIPPED {

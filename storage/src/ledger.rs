@@ -54,6 +54,11 @@ pub struct Timings {
 }
 
 /// Writes the record and its place in the run index; writing it again replaces it.
+///
+/// # Errors
+///
+/// `Retry` when the object store does not answer; the record may stand without its place in the index: write it
+/// again.
 pub async fn record<S: ObjectStore>(objects: &S, record: &LedgerRecord) -> Result<()> {
     let bytes = serde_json::to_vec(record)
         .map_err(|error| Error::bug("a ledger record does not serialise").with_source(error))?;
@@ -64,11 +69,19 @@ pub async fn record<S: ObjectStore>(objects: &S, record: &LedgerRecord) -> Resul
 }
 
 /// The record of a batch, if there is one.
+///
+/// # Errors
+///
+/// `Retry` when the object store does not answer; `Data` when the record cannot be read.
 pub async fn load<S: ObjectStore>(objects: &S, batch: &BatchId) -> Result<Option<LedgerRecord>> {
     read(objects, &paths::ledger(batch)?).await
 }
 
 /// The newest `limit` runs of all stores, newest first. One listing page and `limit` GETs.
+///
+/// # Errors
+///
+/// `Retry` when the object store does not answer; `Data` when a record cannot be read.
 pub async fn recent_runs<S: ObjectStore>(objects: &S, limit: usize) -> Result<Vec<LedgerRecord>> {
     let listed = objects.list(RUNS, None, limit).await?;
     let mut batches: Vec<BatchId> = listed.iter().filter_map(|meta| batch_of_run(&meta.path)).collect();
@@ -83,6 +96,10 @@ pub async fn recent_runs<S: ObjectStore>(objects: &S, limit: usize) -> Result<Ve
 }
 
 /// The newest `limit` records of one store, newest first, of one dataset or all.
+///
+/// # Errors
+///
+/// `Retry` when the object store does not answer; `Data` when a record cannot be read.
 pub async fn store_runs<S: ObjectStore>(
     objects: &S,
     store: &StoreId,
@@ -99,6 +116,10 @@ pub async fn store_runs<S: ObjectStore>(
 }
 
 /// Deletes places in the run index of runs before `horizon`; the records stay.
+///
+/// # Errors
+///
+/// `Retry` when the object store does not answer.
 pub async fn prune_runs<S: ObjectStore>(objects: &S, horizon: Timestamp) -> Result<usize> {
     // Sorts behind every run of that very millisecond.
     let after = format!("{RUNS}{:013}~~", RUN_MILLIS_MAX - horizon.as_millisecond());

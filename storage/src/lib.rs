@@ -4,6 +4,7 @@
 //!
 //! Nothing here knows a trigger, a host or a source database.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+#![warn(clippy::missing_errors_doc)]
 // Futures of stores carry no `Send` bound: WASM clients are not Send.
 #![allow(async_fn_in_trait)]
 

@@ -34,6 +34,10 @@ pub fn number_of(path: &ObjectPath) -> Option<u64> {
 }
 
 /// The highest number directly below `prefix` with its bytes, or `None` when there is none.
+///
+/// # Errors
+///
+/// `Retry` when the object store does not answer.
 pub async fn latest<S: ObjectStore>(objects: &S, prefix: &str) -> Result<Option<Latest>> {
     let mut found = numbers(objects, prefix).await?;
     // An object may be pruned between listing and reading; a higher number is there then.
@@ -48,11 +52,19 @@ pub async fn latest<S: ObjectStore>(objects: &S, prefix: &str) -> Result<Option<
 }
 
 /// The path of the highest number directly below `prefix`, unread.
+///
+/// # Errors
+///
+/// `Retry` when the object store does not answer.
 pub async fn latest_path<S: ObjectStore>(objects: &S, prefix: &str) -> Result<Option<ObjectPath>> {
     Ok(numbers(objects, prefix).await?.pop().map(|(_, meta)| meta.path))
 }
 
 /// Makes `bytes` the latest unless they are already. `extension` is without a dot.
+///
+/// # Errors
+///
+/// `Retry` when the object store does not answer, or others published first too often.
 pub async fn publish<S: ObjectStore>(objects: &S, prefix: &str, extension: &str, bytes: Bytes) -> Result<Published> {
     for _ in 0..ATTEMPTS_MAX {
         let latest = latest(objects, prefix).await?;
@@ -71,6 +83,10 @@ pub async fn publish<S: ObjectStore>(objects: &S, prefix: &str, extension: &str,
 
 /// Puts exactly `number` if it is absent. After an error the object is read back and compared:
 /// true only if `bytes` stand there.
+///
+/// # Errors
+///
+/// `Retry` when the object store does not answer so that it is not known what stands there.
 pub async fn put_number<S: ObjectStore>(
     objects: &S,
     prefix: &str,
@@ -90,6 +106,10 @@ pub async fn put_number<S: ObjectStore>(
 }
 
 /// Deletes all but the `keep` highest numbers. For state whose history nobody reads.
+///
+/// # Errors
+///
+/// `Retry` when the object store does not answer.
 pub async fn prune<S: ObjectStore>(objects: &S, prefix: &str, keep: usize) -> Result<()> {
     let found = numbers(objects, prefix).await?;
     for (_, meta) in found.iter().take(found.len().saturating_sub(keep)) {

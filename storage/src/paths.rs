@@ -5,6 +5,10 @@ use crate::ids::{BatchId, DatasetName, Month, Position, StoreId, TableName};
 use crate::object::ObjectPath;
 
 /// The data file of a batch. `hash` is the file's SHA-256 in hexadecimal.
+///
+/// # Errors
+///
+/// `Reject` when the parts make no object path, which checked ids always do.
 pub fn landing(batch: &BatchId, month: Option<Month>, hash: &str) -> Result<ObjectPath> {
     let month = month.map(|month| format!("month={month}/")).unwrap_or_default();
     ObjectPath::new(format!(
@@ -17,57 +21,101 @@ pub fn landing(batch: &BatchId, month: Option<Month>, hash: &str) -> Result<Obje
 }
 
 /// The manifest that makes a batch exist; put only if absent.
+///
+/// # Errors
+///
+/// `Reject` when the parts make no object path, which checked ids always do.
 pub fn inbox(batch: &BatchId) -> Result<ObjectPath> {
     manifest_in("inbox", batch)
 }
 
 /// Where a manifest goes once its batch is acknowledged.
+///
+/// # Errors
+///
+/// `Reject` when the parts make no object path, which checked ids always do.
 pub fn done(batch: &BatchId) -> Result<ObjectPath> {
     manifest_in("done", batch)
 }
 
 /// The answer to the agent; see [`crate::batch::Ack`].
+///
+/// # Errors
+///
+/// `Reject` when the parts make no object path, which checked ids always do.
 pub fn ack(batch: &BatchId) -> Result<ObjectPath> {
     manifest_in("acks", batch)
 }
 
 /// One object per rejected batch; see [`crate::batch::QuarantineRecord`].
+///
+/// # Errors
+///
+/// `Reject` when the parts make no object path, which checked ids always do.
 pub fn quarantine(batch: &BatchId) -> Result<ObjectPath> {
     manifest_in("quarantine", batch)
 }
 
 /// The record of a manifest that came from a cloned journal, beside the first's.
+///
+/// # Errors
+///
+/// `Reject` when the parts make no object path, which checked ids always do.
 pub fn quarantine_clone(batch: &BatchId, sha256: &str) -> Result<ObjectPath> {
     let BatchId { store, dataset, position } = batch;
     ObjectPath::new(format!("quarantine/{store}/{dataset}/{position}~{}.json", short(sha256)))
 }
 
 /// The record of an inbox object whose path names no batch; `sha256` of path and content.
+///
+/// # Errors
+///
+/// `Reject` when the parts make no object path, which checked ids always do.
 pub fn quarantine_unreadable(sha256: &str) -> Result<ObjectPath> {
     ObjectPath::new(format!("quarantine/_unreadable/{sha256}.json"))
 }
 
 /// A replay that was asked for and is not finished: holds the manifest.
+///
+/// # Errors
+///
+/// `Reject` when the parts make no object path, which checked ids always do.
 pub fn replay(batch: &BatchId) -> Result<ObjectPath> {
     manifest_in("state/replay", batch)
 }
 
 /// That a person has discarded a refused batch, and why.
+///
+/// # Errors
+///
+/// `Reject` when the parts make no object path, which checked ids always do.
 pub fn discarded(batch: &BatchId) -> Result<ObjectPath> {
     manifest_in("state/discarded", batch)
 }
 
 /// How often a batch has failed; see `ingest::failures`.
+///
+/// # Errors
+///
+/// `Reject` when the parts make no object path, which checked ids always do.
 pub fn failing(batch: &BatchId) -> Result<ObjectPath> {
     manifest_in("state/failures", batch)
 }
 
 /// The ledger's record of a batch.
+///
+/// # Errors
+///
+/// `Reject` when the parts make no object path, which checked ids always do.
 pub fn ledger(batch: &BatchId) -> Result<ObjectPath> {
     manifest_in("state/ledger", batch)
 }
 
 /// The batch that `path` names below `folder` (such as `inbox`): the inverse of the above.
+///
+/// # Errors
+///
+/// `Reject` when it names none.
 pub fn batch_of(folder: &str, path: &ObjectPath) -> Result<BatchId> {
     let bad = || crate::Error::reject(format!("path: expected {folder}/STORE/DATASET/EPOCH-SEQUENCE.json, got {path}"));
     path.as_str()
@@ -80,6 +128,10 @@ pub fn batch_of(folder: &str, path: &ObjectPath) -> Result<BatchId> {
 }
 
 /// A batch that is re-encoded and waits to be committed by whichever call comes first.
+///
+/// # Errors
+///
+/// `Reject` when the parts make no object path, which checked ids always do.
 pub fn ready(table: &TableName, batch: &BatchId) -> Result<ObjectPath> {
     ObjectPath::new(format!("state/ready/{table}/{}~{}.json", batch.store, batch.position))
 }
@@ -94,15 +146,28 @@ pub fn table_root(table: &TableName) -> String {
 }
 
 /// A log entry of a Delta table.
+///
+/// # Errors
+///
+/// `Reject` when the parts make no object path, which checked ids always do.
 pub fn log_entry(table: &TableName, version: u64) -> Result<ObjectPath> {
     ObjectPath::new(format!("lake/{table}/_delta_log/{version:020}.json"))
 }
 
 /// The claim of an epoch of a stream; put only if absent.
+///
+/// # Errors
+///
+/// `Reject` when the parts make no object path, which checked ids always do.
 pub fn epoch_claim(store: &StoreId, dataset: &DatasetName, epoch: u32) -> Result<ObjectPath> {
     ObjectPath::new(format!("agents/{store}/{dataset}/epoch/{epoch:06}.json"))
 }
 
+/// The agent's heartbeat; see [`crate::heartbeat::Heartbeat`].
+///
+/// # Errors
+///
+/// `Reject` when the parts make no object path, which checked ids always do.
 pub fn heartbeat(store: &StoreId) -> Result<ObjectPath> {
     ObjectPath::new(format!("agents/{store}/heartbeat.json"))
 }
@@ -114,6 +179,10 @@ pub fn differing(store: &StoreId, dataset: &DatasetName) -> String {
 }
 
 /// Mutable state is numbered objects, of which the highest number wins.
+///
+/// # Errors
+///
+/// `Reject` when the parts make no object path, which checked ids always do.
 pub fn numbered(prefix: &str, number: u64, extension: &str) -> Result<ObjectPath> {
     ObjectPath::new(format!("{prefix}/{number:010}.{extension}"))
 }
@@ -134,6 +203,10 @@ pub fn coverage(dataset: &DatasetName) -> String {
 }
 
 /// Why coverage of a dataset could not be computed the last time.
+///
+/// # Errors
+///
+/// `Reject` when the parts make no object path, which checked ids always do.
 pub fn coverage_failure(dataset: &DatasetName) -> Result<ObjectPath> {
     ObjectPath::new(format!("state/coverage/{dataset}/failed"))
 }

@@ -34,6 +34,10 @@ pub struct Rebuilt {
 }
 
 /// Goes through every manifest in `done/`. Safe to run at any time beside everything else.
+///
+/// # Errors
+///
+/// `Retry` when the object store does not answer. A manifest that cannot be read is in the report.
 pub async fn rebuild<S: ObjectStore, C: Clock>(objects: &S, clock: &C) -> Result<Rebuilt> {
     let listed = list_all(objects, "done/", None).await?;
     let world = World::load(objects, &listed, clock.now()).await?;

@@ -33,7 +33,7 @@ const CONCURRENCY: usize = 32;
 const RECORDS: [&str; 4] = ["done", "acks", "state/ledger", "quarantine"];
 
 /// Objects that are kept no longer. `now` is by the object store's own clock (see
-/// [`crate::object::store_now`]). Delete them with [`delete`].
+/// [`crate::object::object_store_now`]). Delete them with [`delete`].
 ///
 /// # Errors
 ///
@@ -54,6 +54,11 @@ pub async fn plan<S: ObjectStore>(objects: &S, now: Timestamp) -> Result<Vec<Obj
     Ok(plan)
 }
 
+/// Deletes what a plan names.
+///
+/// # Errors
+///
+/// `Retry` when the object store does not answer: what was deleted before stays so.
 pub async fn delete<S: ObjectStore>(objects: &S, plan: &[ObjectMeta]) -> Result<()> {
     let deletes = stream::iter(plan).map(|meta| objects.delete(&meta.path)).buffered(CONCURRENCY);
     deletes.try_collect::<Vec<()>>().await.map(drop)

@@ -94,6 +94,10 @@ impl StoreDefinition {
     }
 
     /// Reads and validates; the error names field, rule and value got.
+    ///
+    /// # Errors
+    ///
+    /// `Config` when it is not TOML of a store, or breaks a rule of [`Self::validate`].
     pub fn from_toml(text: &str) -> Result<Self> {
         let store: Self = toml::from_str(text)
             .map_err(|error| Error::config(format!("store definition: {}", error.to_string().trim_end())))?;
@@ -101,10 +105,20 @@ impl StoreDefinition {
         Ok(store)
     }
 
+    /// As TOML, the form that is published.
+    ///
+    /// # Errors
+    ///
+    /// `Bug` when it does not serialise, which it always does.
     pub fn to_toml(&self) -> Result<String> {
         toml::to_string(self).map_err(|error| Error::bug("store definition does not serialise").with_source(error))
     }
 
+    /// Checks every field, alone and against the others.
+    ///
+    /// # Errors
+    ///
+    /// `Config`, naming the field, the rule and the value got.
     pub fn validate(&self) -> Result<()> {
         let bad = |field: &str, rule: &str, got: &str| {
             Err(Error::config(format!("store {}: {field}: {rule}, got {got:?}", self.id)))
@@ -131,6 +145,11 @@ impl StoreDefinition {
         Ok(())
     }
 
+    /// The time zone of `time_zone`.
+    ///
+    /// # Errors
+    ///
+    /// `Config` when `time_zone` is no IANA name.
     pub fn zone(&self) -> Result<TimeZone> {
         TimeZone::get(&self.time_zone).map_err(|_| {
             Error::config(format!(

@@ -119,7 +119,9 @@ pub fn hourly(options: &Options) -> Result<Value> {
     }
     seconds.sort_by(f64::total_cmp);
     let lake = block_on(list_all(&memory, "lake/", None))?;
-    let files = lake.iter().filter(|meta| meta.path.as_str().ends_with(".parquet"));
+    // Checkpoints are Parquet too, and no data.
+    let is_data = |path: &str| path.ends_with(".parquet") && !path.contains("/_delta_log/");
+    let files = lake.iter().filter(|meta| is_data(meta.path.as_str()));
     let requests = slow.requests();
     Ok(json!({
         "batches": hours, "rows_in_lake": rows_in_lake(&memory)?, "rows_expected": rows,

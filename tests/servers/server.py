@@ -29,7 +29,7 @@ class Server:
 
     @contextlib.contextmanager
     def filled(self, fill):
-        """Runs on its folder. When the folder is not complete yet it is made anew and `fill(server)` loads
+        """Runs on its folder. When the folder is not complete yet it is made again and `fill(server)` loads
         it; a load that was cut off is thrown away."""
         done_mark = os.path.join(self.folder, "complete")
         if not os.path.exists(done_mark):

@@ -48,7 +48,7 @@ pub struct Machine {
     has_looked: Cell<bool>,
     /// Faults have stopped.
     is_calm: Cell<bool>,
-    /// Days that an operator has asked for anew.
+    /// Days that an operator has asked for again.
     asked: RefCell<Vec<Date>>,
 }
 

@@ -157,7 +157,7 @@ impl World {
     }
 
     /// What an operator does who reads `ribera recover`: a refused batch of a cloned disk that has died since
-    /// keeps its days in doubt until the store's own agent sends them anew. No other day needs this.
+    /// keeps its days in doubt until the store's own agent sends them again. No other day needs this.
     fn recover_days_in_doubt(&self) -> Result<(), String> {
         let doubts = self.checker.days_doubted_by_clones();
         self.cloud.tally.borrow_mut().amount("days recovered by an operator", doubts.len() as u64);

@@ -91,7 +91,7 @@ fn a_second_run_says_what_is_new_gone_changed_and_unknown() {
     );
     assert_eq!(kinds(&first), [("c-1", &Kind::New), ("c-2", &Kind::New), ("c-1-2", &Kind::New)]);
     let mut written = tables(&first);
-    // What a person added stays; what a person changed is written anew.
+    // What a person added stays; what a person changed is written again.
     written[0].insert("opened".to_owned(), Value::String("2026-01-01".to_owned()));
     written[0].insert("time_zone".to_owned(), Value::String("UTC".to_owned()));
     let known = Known { written, by_hand: Vec::new() };

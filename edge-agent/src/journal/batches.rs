@@ -94,7 +94,7 @@ const LIVE: &str = "state IN ('spooled', 'numbered', 'uploaded')";
 
 impl Journal {
     /// Records a spooled batch and its units. Batches without a number whose units it all brings
-    /// anew are forgotten; their files are returned, to be deleted.
+    /// again are forgotten; their files are returned, to be deleted.
     pub fn add_batch(&self, batch: &NewBatch, now: Timestamp) -> Result<(i64, Vec<String>)> {
         self.transaction(|transaction| {
             let id = insert(transaction, batch, now)?;

@@ -17,7 +17,7 @@ impl Journal {
 
     /// Begins `epoch` of a stream at sequence 0. Batches of an older epoch that are not
     /// acknowledged wait again to be numbered, and every other known unit is stale: the new epoch
-    /// brings all of them anew.
+    /// brings all of them again.
     pub fn begin_epoch(&self, store: &StoreId, dataset: &DatasetName, epoch: u32) -> Result<()> {
         self.transaction(|transaction| {
             let known = params![store.as_str(), dataset.as_str()];

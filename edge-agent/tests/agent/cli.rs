@@ -132,7 +132,7 @@ fn an_audit_shows_source_sent_and_lake_side_by_side() {
         assert!(told.contains(word), "{word}: {told}");
     }
     assert!(!told.contains("2017-03-04"), "{told}");
-    // Sent anew; and now the lake says that it holds something else.
+    // Sent again; and now the lake says that it holds something else.
     agent(place.path(), &backfill(&[]));
     acknowledge(place.path(), |facts| facts.rows += 1);
     agent(place.path(), &["once"]);

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use ribera_agent::cycle::Ask;
 use ribera_agent::report::Exit;
 use ribera_storage::object::{
-    MemoryStore, ObjectMeta, ObjectPath, Part, PutBody, PutOutcome, keeps_put_if_absent, store_now,
+    MemoryStore, ObjectMeta, ObjectPath, Part, PutBody, PutOutcome, keeps_put_if_absent, object_store_now,
 };
 use ribera_storage::{Error, ObjectStore, Result};
 use serde_json::Value;
@@ -155,7 +155,7 @@ fn the_policy_of_a_store_is_enough_for_everything_its_agent_does() {
         assert!(
             keeps_put_if_absent(&store, async |path, body| store.put_if_absent(path, body).await, "x").await.unwrap()
         );
-        store_now(&store, "y").await.unwrap();
+        object_store_now(&store, "y").await.unwrap();
     });
 }
 

@@ -15,7 +15,7 @@ use ribera_storage::object::{MemoryStore, ObjectMeta, ObjectPath, Part, PutBody,
 use ribera_storage::ports::Clock;
 use ribera_storage::{Error, ObjectStore, Result, Unit};
 
-use crate::fixture::{CONFIG, VirtualClock, World, block_on, request};
+use crate::fixture::{CONFIG, VirtualClock, World, block_on, day, request};
 
 /// A bucket behind a line that can be cut; it notes when which file came.
 #[derive(Clone)]
@@ -28,6 +28,16 @@ struct Wire {
 }
 
 impl Wire {
+    fn of(world: &World) -> Self {
+        Self {
+            objects: world.objects.clone(),
+            clock: world.clock.clone(),
+            up: Rc::new(Cell::new(true)),
+            files: Rc::default(),
+            refused: Rc::default(),
+        }
+    }
+
     fn objects(&self) -> Result<&MemoryStore> {
         if self.up.get() {
             return Ok(&self.objects);
@@ -73,19 +83,39 @@ impl ObjectStore for Wire {
 const RATE: u64 = 1024;
 
 #[test]
+fn while_the_object_stores_clock_is_unknown_a_day_is_not_closed_by_a_till_that_is_ahead() {
+    let world = World::new();
+    let wire = Wire::of(&world);
+    let once = |by_the_till: &str, by_the_store: &str| {
+        world.clock.set(by_the_till);
+        world.objects.set_now(by_the_store.parse().unwrap());
+        let agent = world.start_on(wire.clone(), world.journal().unwrap()).unwrap();
+        block_on(agent.run("test", &request(Ask::Cycle), Duration::ZERO))
+    };
+    assert_eq!(once("2017-05-10T16:00:00Z", "2017-05-10T16:00:00Z").exit(), Exit::Done);
+    world.sell("2017-05-10", 500..503);
+    // The day ends at 07:00 in UTC. The till is 50 minutes ahead, and a fresh agent finds the line cut.
+    wire.up.set(false);
+    assert_eq!(once("2017-05-11T07:40:00Z", "2017-05-11T06:50:00Z").exit(), Exit::ObjectStore);
+    wire.up.set(true);
+    assert_eq!(once("2017-05-11T07:41:00Z", "2017-05-11T06:51:00Z").exit(), Exit::Done);
+    let closed = || -> Vec<bool> {
+        let units = world.manifests().into_iter().flat_map(|one| one.units);
+        units.filter(|facts| facts.unit == day("2017-05-10")).map(|facts| facts.closed).collect()
+    };
+    assert!(!closed().is_empty() && closed().iter().all(|closed| !closed), "{:?}", closed());
+    assert_eq!(once("2017-05-11T08:51:00Z", "2017-05-11T08:01:00Z").exit(), Exit::Done);
+    assert_eq!(closed().last(), Some(&true), "and then it is closed and sent again");
+}
+
+#[test]
 fn fourteen_days_offline_are_caught_up_newest_first_within_the_limit_and_its_hours() {
     let limits = format!(
         "\n[limits]\nupload_schedule = [{{ hours = \"08:00-22:00\", bytes_per_s = {RATE} }}, \
          {{ hours = \"22:00-07:00\" }}, {{ hours = \"07:00-08:00\", bytes_per_s = 0 }}]\n"
     );
     let world = World::with_config(&format!("{CONFIG}{limits}"));
-    let wire = Wire {
-        objects: world.objects.clone(),
-        clock: world.clock.clone(),
-        up: Rc::new(Cell::new(true)),
-        files: Rc::default(),
-        refused: Rc::default(),
-    };
+    let wire = Wire::of(&world);
     let once = || -> Report {
         let agent = world.start_on(wire.clone(), world.journal().unwrap()).unwrap();
         block_on(agent.run("test", &request(Ask::Cycle), Duration::ZERO))

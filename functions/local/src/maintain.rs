@@ -5,7 +5,7 @@ use jiff::SignedDuration;
 use jiff::tz::TimeZone;
 use ribera_storage::dataset::DatasetDefinition;
 use ribera_storage::delta::{Snapshot, Table, VACUUM_RETENTION, compaction_plan};
-use ribera_storage::object::{FolderStore, store_now};
+use ribera_storage::object::{FolderStore, object_store_now};
 use ribera_storage::ports::{Clock, Random};
 use ribera_storage::{Error, ErrorKind, Result, TableName, ledger, retention};
 use serde::Serialize;
@@ -86,7 +86,7 @@ pub async fn maintain(
         let horizon =
             SystemClock.now().checked_sub(RUNS_KEPT).map_err(|error| Error::bug("horizon").with_source(error))?;
         ledger::prune_runs(&lake.objects, horizon).await?;
-        let now = store_now(&lake.objects, &SystemRandom.fresh_name()).await?;
+        let now = object_store_now(&lake.objects, &SystemRandom.fresh_name()).await?;
         retention::delete(&lake.objects, &retention::plan(&lake.objects, now).await?).await?;
     }
     Ok(all)
@@ -114,7 +114,7 @@ async fn maintain_table(
         done.files_after = snapshot.file_count() as u64;
         done.checkpoint = table.checkpoint(lake.ports()).await?;
     }
-    let now = store_now(&lake.objects, &SystemRandom.fresh_name()).await?;
+    let now = object_store_now(&lake.objects, &SystemRandom.fresh_name()).await?;
     for plan in [table.vacuum_plan(now, VACUUM_RETENTION).await?, table.log_cleanup_plan(now).await?] {
         done.files_deleted += plan.len() as u64;
         done.bytes_deleted += plan.iter().map(|meta| meta.bytes).sum::<u64>();

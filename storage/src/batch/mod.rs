@@ -42,6 +42,10 @@ impl Facts {
     }
 
     /// Adds `other` to this; an error when a sum overflows 38 digits.
+    ///
+    /// # Errors
+    ///
+    /// `Reject` when a sum would not fit 38 digits, or the two have other sums.
     pub fn add(&mut self, other: &Self) -> Result<()> {
         self.rows = self.rows.checked_add(other.rows).ok_or_else(|| Error::reject("rows: do not fit 64 bits"))?;
         for (name, sum) in &other.sums {
@@ -123,6 +127,10 @@ pub struct AgentFacts {
 
 impl Manifest {
     /// Reads and checks what can be checked without the dataset or the file.
+    ///
+    /// # Errors
+    ///
+    /// `Reject` when it is not JSON of a manifest, or breaks a rule of [`Self::validate`].
     pub fn from_json(bytes: &[u8]) -> Result<Self> {
         if bytes.len() > MANIFEST_BYTES_MAX {
             return Err(Error::reject(format!(
@@ -137,10 +145,20 @@ impl Manifest {
         Ok(manifest)
     }
 
+    /// As JSON, the form that lies in the inbox.
+    ///
+    /// # Errors
+    ///
+    /// `Bug` when it does not serialise, which it always does.
     pub fn to_json(&self) -> Result<Vec<u8>> {
         serde_json::to_vec(self).map_err(|error| Error::bug("manifest does not serialise").with_source(error))
     }
 
+    /// Checks what can be checked without the dataset or the file.
+    ///
+    /// # Errors
+    ///
+    /// `Reject`, naming the field, the rule and the value got.
     pub fn validate(&self) -> Result<()> {
         let bad =
             |field: &str, rule: &str, got: String| Err(Error::reject(format!("manifest: {field}: {rule}, got {got}")));

@@ -34,6 +34,10 @@ impl Default for Settings {
 
 impl Settings {
     /// Reads and validates; the error names field, rule and value got.
+    ///
+    /// # Errors
+    ///
+    /// `Config` when it is not TOML of settings, or breaks a rule of [`Self::validate`].
     pub fn from_toml(text: &str) -> Result<Self> {
         let settings: Self = toml::from_str(text)
             .map_err(|error| Error::config(format!("settings: {}", error.to_string().trim_end())))?;
@@ -41,10 +45,20 @@ impl Settings {
         Ok(settings)
     }
 
+    /// As TOML, the form that is published.
+    ///
+    /// # Errors
+    ///
+    /// `Bug` when they do not serialise, which they always do.
     pub fn to_toml(&self) -> Result<String> {
         toml::to_string(self).map_err(|error| Error::bug("the settings do not serialise").with_source(error))
     }
 
+    /// Checks every field.
+    ///
+    /// # Errors
+    ///
+    /// `Config`, naming the field, the rule and the value got.
     pub fn validate(&self) -> Result<()> {
         if self.yellow_percent > 100 {
             let got = self.yellow_percent;
@@ -65,6 +79,10 @@ impl Settings {
     }
 
     /// The table that holds a store's rows of a dataset.
+    ///
+    /// # Errors
+    ///
+    /// `Config` when the shard's name makes no table name.
     pub fn table(&self, dataset: &DatasetName, store: &StoreId) -> Result<TableName> {
         let shards = self.shards.get(dataset).into_iter().flatten();
         match shards.into_iter().find(|(_, stores)| stores.contains(store)) {
@@ -74,6 +92,10 @@ impl Settings {
     }
 
     /// Every table a dataset may have: the one named as the dataset, then its shards.
+    ///
+    /// # Errors
+    ///
+    /// `Config` when a shard's name makes no table name.
     pub fn tables(&self, dataset: &DatasetName) -> Result<Vec<TableName>> {
         let shards = self.shards.get(dataset).into_iter().flatten();
         std::iter::once(Ok(TableName::from(dataset)))
@@ -83,6 +105,10 @@ impl Settings {
 }
 
 /// The latest settings; the defaults when none were published.
+///
+/// # Errors
+///
+/// `Retry` when the object store does not answer; `Config` when the latest settings cannot be read.
 pub async fn load_settings<S: ObjectStore>(objects: &S) -> Result<Settings> {
     let Some(latest) = numbered::latest(objects, SETTINGS).await? else { return Ok(Settings::default()) };
     let text = std::str::from_utf8(&latest.bytes)
@@ -91,6 +117,10 @@ pub async fn load_settings<S: ObjectStore>(objects: &S) -> Result<Settings> {
 }
 
 /// Validates and publishes; writes nothing when they stand already.
+///
+/// # Errors
+///
+/// `Config` when they are not valid; `Retry` when the object store does not answer.
 pub async fn publish_settings<S: ObjectStore>(objects: &S, settings: &Settings) -> Result<Published> {
     settings.validate()?;
     numbered::publish(objects, SETTINGS, "toml", settings.to_toml()?.into()).await

@@ -4,7 +4,7 @@
 //! schema. Independent readers fill an absent nullable column with NULL, and read a narrower type
 //! of the same physical Parquet type (`int16` as `int32`; a decimal of the same scale whose
 //! precision stays within 9, or within 18 digits). Every other widening changes the physical
-//! type, which older readers refuse or, worse, misread: those files are written anew by
+//! type, which older readers refuse or, worse, misread: those files are written again by
 //! [`crate::delta::Table::migrate`] in the entry that changes the schema.
 
 use serde::Deserialize;
@@ -19,7 +19,7 @@ pub enum Evolution {
     None,
     /// A new `metaData` action in the same entry; old files stay as they are.
     Metadata,
-    /// Old files must be written anew with the wider types.
+    /// Old files must be written again with the wider types.
     Rewrite,
 }
 
@@ -58,6 +58,10 @@ impl From<FieldForm> for SchemaField {
 }
 
 /// What it takes to go from `old` to `new`; an error names the column and its types.
+///
+/// # Errors
+///
+/// `Config` when files of `old` cannot become rows of `new`.
 pub fn between(old: &DatasetDefinition, new: &DatasetDefinition) -> Result<Evolution> {
     let same = |field: &str, left: String, right: String| match left == right {
         true => Ok(()),
@@ -76,6 +80,10 @@ pub fn between(old: &DatasetDefinition, new: &DatasetDefinition) -> Result<Evolu
 }
 
 /// What a table of `schema` (Delta's schema string) must do to take files of `new`.
+///
+/// # Errors
+///
+/// `Data` when `schema` cannot be read; `Config` when the table cannot take files of `new`.
 pub fn of_table(schema: &str, partition_columns: &[String], new: &DatasetDefinition) -> Result<Evolution> {
     if partition_columns != new.partition_columns() {
         return Err(refused(
@@ -113,6 +121,10 @@ pub fn of_table(schema: &str, partition_columns: &[String], new: &DatasetDefinit
 
 /// The schema string of a table of `schema` once it takes files of `new`: the columns of `new`, each
 /// with the metadata it had, then those of other programs.
+///
+/// # Errors
+///
+/// `Data` when `schema` cannot be read.
 pub fn evolved_schema(schema: &str, new: &DatasetDefinition) -> Result<String> {
     let (wanted, current) = (fields(&new.delta_schema())?, fields(schema)?);
     let mut columns: Vec<serde_json::Value> = Vec::new();
@@ -130,6 +142,10 @@ pub fn evolved_schema(schema: &str, new: &DatasetDefinition) -> Result<String> {
 }
 
 /// The columns of a Delta schema string, partition columns among them.
+///
+/// # Errors
+///
+/// `Data` when it is not a schema of plain columns.
 pub fn fields(schema: &str) -> Result<Vec<SchemaField>> {
     #[derive(Deserialize)]
     struct Struct {

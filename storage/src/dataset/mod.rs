@@ -96,6 +96,10 @@ pub struct DatasetDefinition {
 
 impl DatasetDefinition {
     /// Reads and validates; the error names field, rule and value got.
+    ///
+    /// # Errors
+    ///
+    /// `Config` when it is not TOML of a definition, or breaks a rule of [`Self::validate`].
     pub fn from_toml(text: &str) -> Result<Self> {
         let unreadable =
             |error: toml::de::Error| Error::config(format!("dataset definition: {}", error.to_string().trim_end()));
@@ -107,6 +111,11 @@ impl DatasetDefinition {
         Ok(dataset)
     }
 
+    /// As TOML, the form that is published.
+    ///
+    /// # Errors
+    ///
+    /// `Bug` when it does not serialise, which it always does.
     pub fn to_toml(&self) -> Result<String> {
         toml::to_string(self).map_err(|error| Error::bug("dataset definition does not serialise").with_source(error))
     }

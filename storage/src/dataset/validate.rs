@@ -7,6 +7,11 @@ const RESERVED: [&str; 3] = [STORE_COLUMN, "month", "year"];
 const COLUMNS_MAX: usize = 500;
 
 impl DatasetDefinition {
+    /// Checks every field, alone and against the others.
+    ///
+    /// # Errors
+    ///
+    /// `Config`, naming the field, the rule and the value got.
     pub fn validate(&self) -> Result<()> {
         self.validate_columns()?;
         self.validate_kind()?;
@@ -15,6 +20,10 @@ impl DatasetDefinition {
     }
 
     /// `schedule` in seconds: a whole number and `s`, `m`, `h` or `d`.
+    ///
+    /// # Errors
+    ///
+    /// `Config` when it is not such a text, or is longer than a number holds.
     pub fn schedule_seconds(&self) -> Result<u64> {
         let text = self.schedule.as_str();
         let split = text.len().saturating_sub(1);

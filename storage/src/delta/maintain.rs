@@ -60,6 +60,10 @@ pub struct CompactionGroup {
 
 /// What to compact: partitions with 8 or more files below 48 MB, or whose month (year) is over
 /// and that have more than one. `today` is the business date now.
+///
+/// # Errors
+///
+/// `Data` when a file's partition cannot be read.
 pub fn compaction_plan(snapshot: &Snapshot, today: Date) -> Result<Vec<CompactionGroup>> {
     let mut groups = Vec::new();
     for (key, files) in snapshot.partitions() {
@@ -86,6 +90,11 @@ pub fn compaction_plan(snapshot: &Snapshot, today: Date) -> Result<Vec<Compactio
 impl<S: ObjectStore> Table<'_, S> {
     /// Merges a group's files into one, in order of units, proving on the way that the rows and
     /// sums of every unit are those of its tag, and commits it. False when a batch came first.
+    ///
+    /// # Errors
+    ///
+    /// `Data` when a file cannot be read or is not what its tags say; `Retry` when the object store does not
+    /// answer.
     pub async fn compact(
         &self,
         ports: Ports<'_, S>,
@@ -124,6 +133,10 @@ impl<S: ObjectStore> Table<'_, S> {
 
     /// Commits the merge of `group.files` into `merged` without a change of data. False when a
     /// file of the group is no longer in the table: a batch came first, nothing is changed.
+    ///
+    /// # Errors
+    ///
+    /// `Data` when a tag cannot be read; `Retry` when the object store does not answer.
     pub async fn commit_compaction(
         &self,
         ports: Ports<'_, S>,
@@ -170,8 +183,12 @@ impl<S: ObjectStore> Table<'_, S> {
         Err(Error::retry(format!("table {}: lost {ATTEMPTS_MAX} races for a version", self.name)))
     }
 
-    /// Makes the table's schema that of `dataset`, writing files of narrower types anew where
+    /// Makes the table's schema that of `dataset`, writing files of narrower types again where
     /// independent readers ask for it. True when anything was changed.
+    ///
+    /// # Errors
+    ///
+    /// `Config` when the table cannot take files of `dataset`; `Retry` when the object store does not answer.
     pub async fn migrate(&self, ports: Ports<'_, S>, dataset: &DatasetDefinition) -> Result<bool> {
         let Some(mut snapshot) = self.load().await? else { return Ok(false) };
         let mut rewritten: BTreeMap<String, Vec<AddFile>> = BTreeMap::new();
@@ -198,7 +215,7 @@ impl<S: ObjectStore> Table<'_, S> {
             let version = snapshot.version() + 1;
             match self.put_entry(ports, version, CommitDescription::new("CHANGE COLUMNS"), actions).await? {
                 EntryOutcome::Won => return Ok(true),
-                // Files written anew for this attempt serve the next one.
+                // Files written again for this attempt serve the next one.
                 EntryOutcome::Lost(_) => drop(self.refresh(&mut snapshot).await?),
             }
         }
@@ -208,8 +225,12 @@ impl<S: ObjectStore> Table<'_, S> {
     /// Objects under the table's folder that no reader, commit or time travel within `retention`
     /// can need: neither in the table, nor removed since, nor named by a ready record, nor
     /// written since. `now` is by the object store's own clock (see
-    /// [`crate::object::store_now`]). Open manifests name files in `landing/` only, which this
+    /// [`crate::object::object_store_now`]). Open manifests name files in `landing/` only, which this
     /// never touches. Delete them with [`Self::delete_objects`].
+    ///
+    /// # Errors
+    ///
+    /// `Retry` when the object store does not answer; `Data` when the log cannot be read.
     pub async fn vacuum_plan(&self, now: Timestamp, retention: SignedDuration) -> Result<Vec<ObjectMeta>> {
         // Listing first: whatever is committed or made ready after it was written before.
         let root = format!("{}/", paths::table_root(&self.name));
@@ -235,6 +256,10 @@ impl<S: ObjectStore> Table<'_, S> {
     /// Log entries and checkpoints before a checkpoint that is older than [`LOG_RETENTION`], and
     /// checkpoints older than a day that are not the last of their day. `now` as in
     /// [`Self::vacuum_plan`].
+    ///
+    /// # Errors
+    ///
+    /// `Retry` when the object store does not answer.
     pub async fn log_cleanup_plan(&self, now: Timestamp) -> Result<Vec<ObjectMeta>> {
         let listed = list_all(self.objects, &self.log_folder(), None).await?;
         let before =
@@ -266,6 +291,10 @@ impl<S: ObjectStore> Table<'_, S> {
     }
 
     /// Deletes what a plan names, oldest versions first.
+    ///
+    /// # Errors
+    ///
+    /// `Retry` when the object store does not answer: what was deleted before stays so.
     pub async fn delete_objects(&self, plan: &[ObjectMeta]) -> Result<()> {
         stream::iter(plan)
             .map(|meta| self.objects.delete(&meta.path))

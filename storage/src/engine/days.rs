@@ -65,6 +65,10 @@ impl Engine {
     /// Makes the dataset's table of days, if it has one, from the live files of `snapshots`. Days
     /// that the log does not tell are counted from their rows: a measure that is summed only since a
     /// later version of the definition, a file of another program, a tag that cannot be read.
+    ///
+    /// # Errors
+    ///
+    /// `Config` with DuckDB's message when it refuses the table; `Data` when a path or file cannot be read.
     pub fn define_days(&self, dataset: &DatasetDefinition, snapshots: &[Snapshot], root: &Path) -> Result<()> {
         let (Some(name), Some(create)) = (days_name(dataset), days_table_sql(dataset)) else { return Ok(()) };
         self.execute(&create)?;
@@ -84,6 +88,10 @@ impl Engine {
     }
 
     /// Stands for the table of days of a query that is thought not to read it.
+    ///
+    /// # Errors
+    ///
+    /// `Config` with DuckDB's message when it refuses the view.
     pub fn define_unread_days(&self, dataset: &DatasetDefinition) -> Result<()> {
         let Some(name) = days_name(dataset) else { return Ok(()) };
         self.execute(&format!("CREATE VIEW {} AS {}", quote_name(&name), unread_sql(&name, &days_columns(dataset))))

@@ -32,6 +32,10 @@ pub struct ExportTable {
 /// that readers see the old or the new one. `options` names the folders of the lake files, `root`
 /// the folder of the object store. `progress` hears the name of every table that is done and its
 /// rows.
+///
+/// # Errors
+///
+/// `Config` when the folder does not exist, or with DuckDB's message; the file is as it was.
 pub fn export(
     options: &EngineOptions,
     datasets: &[ExportDataset<'_>],

@@ -59,6 +59,11 @@ pub struct Engine {
 }
 
 impl Engine {
+    /// Opens an engine of its own, in memory.
+    ///
+    /// # Errors
+    ///
+    /// `Config` with DuckDB's message when a setting cannot be had.
     pub fn open(options: &EngineOptions) -> Result<Self> {
         let config = Config::default()
             .enable_autoload_extension(false)
@@ -84,11 +89,19 @@ impl Engine {
     }
 
     /// Refuses every later change of a setting. To be called before text of a user runs.
+    ///
+    /// # Errors
+    ///
+    /// `Config` with DuckDB's message when it refuses.
     pub fn lock(&self) -> Result<()> {
         self.execute("SET lock_configuration = true")
     }
 
     /// Shows the rows of `dataset` as a view over `files`. `state_dates`: see [`select_sql`].
+    ///
+    /// # Errors
+    ///
+    /// `Config` with DuckDB's message when it refuses the view.
     pub fn define(
         &self,
         dataset: &DatasetDefinition,
@@ -102,6 +115,10 @@ impl Engine {
 
     /// Stands for the rows of a dataset that a query is thought not to read: it can be described, and
     /// fails when it is read after all.
+    ///
+    /// # Errors
+    ///
+    /// `Config` with DuckDB's message when it refuses the view.
     pub fn define_unread(&self, dataset: &DatasetDefinition) -> Result<()> {
         let name = dataset.name.as_str();
         self.execute(&format!("CREATE VIEW {} AS {}", quote_name(name), unread_sql(name, &view_columns(dataset))))
@@ -109,6 +126,10 @@ impl Engine {
 
     /// Gives the datasets, once they are defined, the second names that they have: `ventas_raw` for
     /// `ventas`.
+    ///
+    /// # Errors
+    ///
+    /// `Config` with DuckDB's message when it refuses a view.
     pub fn define_other_names<'a>(&self, datasets: impl IntoIterator<Item = &'a DatasetDefinition>) -> Result<()> {
         for (other, name) in other_names(datasets) {
             self.execute(&format!("CREATE VIEW {} AS FROM {}", quote_name(other), quote_name(name)))?;
@@ -117,11 +138,20 @@ impl Engine {
     }
 
     /// Runs statements of our own.
+    ///
+    /// # Errors
+    ///
+    /// `Config` with DuckDB's message when it refuses them.
     pub fn execute(&self, sql: &str) -> Result<()> {
         self.connection.execute_batch(sql).map_err(|error| engine_error("sql", error))
     }
 
     /// Rows of a query of our own whose columns are all VARCHAR, one at a time.
+    ///
+    /// # Errors
+    ///
+    /// `Config` with DuckDB's message when it refuses the query; `Data` when a text is not UTF-8; `Bug` when a
+    /// column is not text; what `row` returns.
     pub fn each_row(&self, sql: &str, mut row: impl FnMut(&[Option<&str>]) -> Result<()>) -> Result<()> {
         let failed = |error| engine_error("sql", error);
         let mut statement = self.connection.prepare(sql).map_err(failed)?;
@@ -145,6 +175,10 @@ impl Engine {
     }
 
     /// The cells of all rows; columns as for [`Self::each_row`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::each_row`].
     pub fn rows(&self, sql: &str) -> Result<Vec<Vec<Option<String>>>> {
         let mut all = Vec::new();
         self.each_row(sql, |row| {

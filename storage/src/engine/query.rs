@@ -35,6 +35,11 @@ pub struct Answer<'a> {
 }
 
 impl Planner {
+    /// Knows the tables of these datasets, without rows.
+    ///
+    /// # Errors
+    ///
+    /// `Config` with DuckDB's message when it refuses a definition's view.
     pub fn open<'a>(datasets: impl IntoIterator<Item = &'a DatasetDefinition>) -> Result<Self> {
         let failed = |error| engine_error("plan", error);
         let config = Config::default()
@@ -67,6 +72,10 @@ impl Planner {
     }
 
     /// The text as one SELECT, without what follows it; an error for whatever is not one.
+    ///
+    /// # Errors
+    ///
+    /// `Config`, naming what is wrong with the text.
     pub fn read_only(&self, sql: &str) -> Result<String> {
         let parsed = self.text(&format!("SELECT json_serialize_sql({}::VARCHAR)", quote_text(sql)))?;
         let parsed: Value =
@@ -96,6 +105,10 @@ impl Planner {
     }
 
     /// What `select` (as [`Self::read_only`] gave it) reads.
+    ///
+    /// # Errors
+    ///
+    /// `Config` with DuckDB's message when it refuses the text.
     pub fn scans(&self, select: &str) -> Result<Scans> {
         let failed = |error| engine_error("sql", error);
         let mut statement = self.connection.prepare(&format!("EXPLAIN (FORMAT JSON) {select}")).map_err(failed)?;
@@ -110,6 +123,10 @@ impl Planner {
 
 impl Engine {
     /// Answers `select`, as [`Planner::read_only`] gave it.
+    ///
+    /// # Errors
+    ///
+    /// `Config` with DuckDB's message when it refuses the text.
     pub fn ask(&self, select: &str) -> Result<Answer<'_>> {
         let mut columns = Vec::new();
         let describe = format!("SELECT column_name, column_type FROM (DESCRIBE FROM (\n{select}\n))");
@@ -126,6 +143,10 @@ impl Engine {
 
 impl Answer<'_> {
     /// Calls `row` with the text of every cell, row by row, in the order the query gives.
+    ///
+    /// # Errors
+    ///
+    /// `Config` with DuckDB's message when it refuses or fails on the way; what `row` returns.
     pub fn each_row(&self, row: impl FnMut(&[Option<&str>]) -> Result<()>) -> Result<()> {
         self.engine.each_row(&self.sql, row)
     }

@@ -108,6 +108,10 @@ const FILES_PER_QUERY: usize = 500;
 
 /// Verifies every file of `snapshot`. `root` is the folder of the object store; `engine` may open
 /// files below it. `progress` hears of every file that is done.
+///
+/// # Errors
+///
+/// `Retry` when the object store does not answer. What is wrong with a file is in the report.
 pub async fn verify<S: ObjectStore>(
     objects: &S,
     engine: &Engine,

@@ -75,6 +75,10 @@ impl<S: ObjectStore> FaultyStore<S> {
     }
 
     /// Lands every put that is still on its way.
+    ///
+    /// # Errors
+    ///
+    /// Of the store inside.
     pub async fn settle(&self) -> Result<()> {
         let late = std::mem::take(&mut self.state.borrow_mut().late);
         for (_, path, body) in late {

@@ -33,6 +33,10 @@ pub struct FolderStore {
 impl FolderStore {
     /// `token` must be unique among all processes and instances that write to the folder (a
     /// fresh random name).
+    ///
+    /// # Errors
+    ///
+    /// `Config` when the folder cannot be made or the token is no name.
     pub fn open(root: impl Into<PathBuf>, token: impl Into<String>) -> Result<Self> {
         let root = root.into();
         fs::create_dir_all(root.join(TEMPORARY)).map_err(|error| {
@@ -47,6 +51,10 @@ impl FolderStore {
 
     /// Removes temporary files that were last written `older_than` ago: what crashed writers left
     /// behind. How many there were.
+    ///
+    /// # Errors
+    ///
+    /// `Retry` when the folder cannot be read.
     pub fn remove_stale(&self, older_than: Duration) -> Result<usize> {
         let mut removed = 0;
         for entry in fs::read_dir(self.root.join(TEMPORARY))? {
@@ -75,6 +83,10 @@ impl FolderStore {
     }
 
     /// Whether the folder keeps the promise of put-if-absent; an error that says so otherwise.
+    ///
+    /// # Errors
+    ///
+    /// `Config` when it does not; `Retry` when it cannot be written.
     pub async fn probe(&self) -> Result<()> {
         let name = format!("{}-{}", self.token, next_number());
         let put = async |path: &ObjectPath, body| self.put_if_absent(path, body).await;
@@ -145,7 +157,7 @@ impl FolderStore {
         let mut tries = 1;
         let mut names = loop {
             match names_of(folder, relative) {
-                // In WASI a file deleted while its folder is read fails the reading: begin anew.
+                // In WASI a file deleted while its folder is read fails the reading: begin again.
                 Err(error) if error.kind() == Io::NotFound && tries < READ_TRIES_MAX => tries += 1,
                 names => break names.map_err(|error| Error::from(error).context(format!("list {relative}")))?,
             }

@@ -34,6 +34,11 @@ pub use s3::S3Store;
 pub struct ObjectPath(String);
 
 impl ObjectPath {
+    /// Checks the rule above.
+    ///
+    /// # Errors
+    ///
+    /// `Reject`, naming the rule and the text got.
     pub fn new(text: impl Into<String>) -> Result<Self> {
         let text = text.into();
         let segment_fits = |segment: &str| {
@@ -138,6 +143,10 @@ pub trait ObjectStore {
 pub const LIST_PAGE: usize = 1000;
 
 /// Every object under `prefix` in order, page by page.
+///
+/// # Errors
+///
+/// `Retry` when the object store does not answer.
 pub async fn list_all<S: ObjectStore>(store: &S, prefix: &str, start_after: Option<&str>) -> Result<Vec<ObjectMeta>> {
     let mut all = Vec::new();
     let mut after = start_after.map(str::to_owned);
@@ -163,6 +172,10 @@ pub enum Bounded {
 
 /// The object, if it is at most `bytes_max` long: never more than that and one byte are read. For
 /// everything that a store's credential can write.
+///
+/// # Errors
+///
+/// `Retry` when the object store does not answer.
 pub async fn get_at_most<S: ObjectStore>(objects: &S, path: &ObjectPath, bytes_max: usize) -> Result<Bounded> {
     let wanted = bytes_max as u64 + 1;
     Ok(match objects.get_range(path, 0..wanted).await? {
@@ -185,6 +198,10 @@ pub struct Owned {
 /// Lists `prefix` (which ends with `/`) by the next part of the paths, in order of the owners: at
 /// most `per_owner_max` objects of each. An owner with a million objects costs one page more than
 /// others: the listing goes on behind it.
+///
+/// # Errors
+///
+/// `Retry` when the object store does not answer.
 pub async fn list_by_owner<S: ObjectStore>(objects: &S, prefix: &str, per_owner_max: usize) -> Result<Vec<Owned>> {
     let mut owners: Vec<Owned> = Vec::new();
     let mut after: Option<String> = None;
@@ -213,7 +230,11 @@ pub async fn list_by_owner<S: ObjectStore>(objects: &S, prefix: &str, per_owner_
 
 /// What time it is by the store's own clock: that of an object put just now. `fresh_name` must be
 /// random.
-pub async fn store_now<S: ObjectStore>(store: &S, fresh_name: &str) -> Result<Timestamp> {
+///
+/// # Errors
+///
+/// `Retry` when the object store does not answer, or the object vanished.
+pub async fn object_store_now<S: ObjectStore>(store: &S, fresh_name: &str) -> Result<Timestamp> {
     let path = ObjectPath::new(format!("state/probe/clock-{fresh_name}"))?;
     store.put(&path, Bytes::from_static(b"now").into()).await?;
     let meta = store.head(&path).await?;
@@ -223,6 +244,10 @@ pub async fn store_now<S: ObjectStore>(store: &S, fresh_name: &str) -> Result<Ti
 
 /// Whether of two puts of a fresh object only the first one counts. `put` is the store's own
 /// put-if-absent; `fresh_name` must be random.
+///
+/// # Errors
+///
+/// `Retry` when the object store does not answer.
 pub async fn keeps_put_if_absent<S: ObjectStore>(
     store: &S,
     put: impl AsyncFn(&ObjectPath, PutBody) -> Result<PutOutcome>,

@@ -1,4 +1,4 @@
-"""`bench ingest`: rows per second that one core validates, encodes anew and commits, native and as
+"""`bench ingest`: rows per second that one core validates, encodes again and commits, native and as
 the WASM component in its host, on the same month-sized batches.
 
 The rate is by CPU seconds of the whole process (the host's own start counts), so that other work on

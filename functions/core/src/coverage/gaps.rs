@@ -1,4 +1,4 @@
-//! Runs of missing and partial days: what to extract anew, and what an answer lacks.
+//! Runs of missing and partial days: what to extract again, and what an answer lacks.
 
 use jiff::civil::Date;
 use ribera_storage::{Month, StoreId};

@@ -131,7 +131,7 @@ pub struct AnswerCoverage {
     pub gaps: Vec<GapRun>,
 }
 
-/// A run of days of one store and month that are all missing or partial: what to extract anew.
+/// A run of days of one store and month that are all missing or partial: what to extract again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GapRun {
     pub dataset: DatasetName,

@@ -39,7 +39,7 @@ impl DayState {
         Self::ALL.into_iter().find(|state| state.code() == code)
     }
 
-    /// To be extracted (anew): missing or partial.
+    /// To be extracted (again): missing or partial.
     pub fn is_gap(self) -> bool {
         matches!(self, Self::Missing | Self::Partial)
     }

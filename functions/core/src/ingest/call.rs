@@ -232,7 +232,7 @@ impl<S: ObjectStore> Call<'_, S> {
             lake.delete_ready(&received.batch).await?;
             return self.record(received, table, &outcome, &[]).await.map(|outcome| Some(Step::Decided(outcome)));
         }
-        // A record that cannot be read is written anew.
+        // A record that cannot be read is written again.
         let current = lake.load_ready(&received.batch).await.ok().flatten().filter(|record| {
             record.manifest_sha256 == received.sha256
                 && self.ports.clock.now().duration_since(record.ready_at) < READY_AGE_MAX
@@ -296,7 +296,7 @@ impl<S: ObjectStore> Call<'_, S> {
             Some(BatchOutcome::Expired) => {
                 // What is left of it is harmless: an expired record is never taken up, and the sweep writes over it.
                 let _ = Table::new(self.ports.objects, record.table.clone()).delete_ready(&received.batch).await;
-                failed(&Error::retry("its ready record expired and is written anew by the next sweep"))
+                failed(&Error::retry("its ready record expired and is written again by the next sweep"))
             }
             Some(BatchOutcome::Failed(error)) => failed(error),
             Some(outcome) => {

@@ -1,4 +1,4 @@
-//! Reads the file of an admitted batch, validates its rows and writes them anew as lake files.
+//! Reads the file of an admitted batch, validates its rows and writes them again as lake files.
 
 use std::sync::Arc;
 

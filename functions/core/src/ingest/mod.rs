@@ -1,4 +1,4 @@
-//! `ingest`: validates a batch, encodes it anew, commits it, acknowledges it. A bad batch goes to
+//! `ingest`: validates a batch, encodes it again, commits it, acknowledges it. A bad batch goes to
 //! quarantine with a typed reason. Safe to run twice, at once, and to die anywhere.
 //!
 //! Order of effects: lake file under a fresh name, ready record, commit, ledger, ack, `done/`,

@@ -22,7 +22,7 @@ const MARKERS: &str = "state/attempts/";
 /// Crashes alone before a manifest is quarantined. One more than a power cut and its repetition.
 pub const CRASHES_MAX: usize = 3;
 
-/// Manifests of a group: one commit per table, and what is handled anew after a death.
+/// Manifests of a group: one commit per table, and what is handled again after a death.
 pub const GROUP_MAX: usize = 64;
 
 const UNMARK_TRIES: usize = 3;

@@ -1,4 +1,4 @@
-//! `ribera recover`: the commands that fetch exactly the missing and partial days anew.
+//! `ribera recover`: the commands that fetch exactly the missing and partial days again.
 
 use jiff::civil::Date;
 use ribera_core::coverage::{self, GapRun, Touched};
@@ -67,7 +67,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit> {
     Ok(if steps.is_empty() { Exit::Ok } else { Exit::Findings })
 }
 
-/// `--force`: days are sent anew even when the agent believes that they were sent before.
+/// `--force`: days are sent again even when the agent believes that they were sent before.
 fn command(gap: &GapRun) -> String {
     let GapRun { dataset, store, from, to, .. } = gap;
     format!("ribera-agent extract --stores {store} --datasets {dataset} --from {from} --to {to} --force")

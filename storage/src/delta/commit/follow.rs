@@ -121,7 +121,7 @@ fn committed_by(entry: &[u8]) -> Vec<CommittedBatch> {
 }
 
 /// The outcome of a batch whose files the entry added as they are; `None` when it won only a part
-/// of its units or its files were written anew: then the table has to be asked.
+/// of its units or its files were written again: then the table has to be asked.
 fn whole(record: &ReadyRecord, batch: &CommittedBatch, entry: &[u8], version: u64) -> Result<Option<BatchOutcome>> {
     let entry = std::str::from_utf8(entry).unwrap_or_default();
     let is_added = |file: &AddFile| {

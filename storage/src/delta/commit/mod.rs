@@ -62,6 +62,11 @@ impl<S: ObjectStore> Table<'_, S> {
     ///
     /// An error of kind `Config` says that `dataset` is no evolution of the table, or that
     /// [`Self::migrate`] must run first.
+    ///
+    /// # Errors
+    ///
+    /// `Retry` when the object store does not answer, or others committed first too often; `Data` when the log
+    /// cannot be read. What concerns one batch is in its outcome.
     pub async fn commit_ready(
         &self,
         ports: Ports<'_, S>,
@@ -76,6 +81,10 @@ impl<S: ObjectStore> Table<'_, S> {
 
     /// The same for callers that have their records at hand: saves reading them, and each of them
     /// has an outcome in the report.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::commit_ready`].
     pub async fn commit_records(
         &self,
         ports: Ports<'_, S>,
@@ -87,6 +96,10 @@ impl<S: ObjectStore> Table<'_, S> {
 
     /// The same for callers that have read the table a moment ago: `base` is brought up to date
     /// instead of reading the table again.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::commit_ready`].
     pub async fn commit_records_from(
         &self,
         ports: Ports<'_, S>,
@@ -239,7 +252,7 @@ impl<S: ObjectStore> Table<'_, S> {
         match evolution {
             Evolution::None => Ok(None),
             Evolution::Rewrite if snapshot.file_count() > 0 => Err(Error::config(format!(
-                "table {}: files of narrower types must be written anew before it takes version {} of dataset {}",
+                "table {}: files of narrower types must be written again before it takes version {} of dataset {}",
                 self.name, dataset.version, dataset.name
             ))
             .with_hint("ribera maintain")),

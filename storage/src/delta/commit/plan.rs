@@ -13,7 +13,7 @@ pub(in crate::delta) type FileUnits = Vec<(Unit, Position)>;
 pub(in crate::delta) enum Retention {
     /// All of its units stand: an active file stays, a ready file enters as it is.
     All,
-    /// Only these units stand: they are written anew.
+    /// Only these units stand: they are written again.
     Only(BTreeSet<Unit>),
     /// Nothing of it stands: an active file is removed, a ready file does not enter.
     None,

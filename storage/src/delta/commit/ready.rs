@@ -76,6 +76,11 @@ impl ReadyRecord {
         })
     }
 
+    /// Every unit of the batch.
+    ///
+    /// # Errors
+    ///
+    /// `Data` when a file's tag cannot be read.
     pub fn units(&self) -> Result<Vec<UnitTag>> {
         tags::decode(&self.units, self.ready_at).map_err(|error| error.context(&self.batch))
     }
@@ -92,6 +97,10 @@ impl ReadyRecord {
 impl<S: ObjectStore> Table<'_, S> {
     /// Puts the record; from now on any commit of the table may settle the batch. A record of the
     /// same batch is replaced: its files become orphans that vacuum takes.
+    ///
+    /// # Errors
+    ///
+    /// `Retry` when the object store does not answer.
     pub async fn put_ready(&self, record: &ReadyRecord) -> Result<()> {
         let bytes = serde_json::to_vec(record)
             .map_err(|error| Error::bug("a ready record does not serialise").with_source(error))?;
@@ -99,16 +108,28 @@ impl<S: ObjectStore> Table<'_, S> {
     }
 
     /// Every ready record's object, without reading it.
+    ///
+    /// # Errors
+    ///
+    /// `Retry` when the object store does not answer.
     pub async fn list_ready(&self) -> Result<Vec<ObjectMeta>> {
         list_all(self.objects, &paths::ready_prefix(&self.name), None).await
     }
 
     /// The record of one batch, if it waits.
+    ///
+    /// # Errors
+    ///
+    /// `Retry` when the object store does not answer; `Data` when the record cannot be read.
     pub async fn load_ready(&self, batch: &BatchId) -> Result<Option<ReadyRecord>> {
         self.read_ready(&paths::ready(&self.name, batch)?).await
     }
 
     /// Deletes the record of a settled batch; no error when it is gone.
+    ///
+    /// # Errors
+    ///
+    /// `Retry` when the object store does not answer.
     pub async fn delete_ready(&self, batch: &BatchId) -> Result<()> {
         self.objects.delete(&paths::ready(&self.name, batch)?).await
     }

@@ -35,6 +35,10 @@ impl<'a> From<&'a ReadyRecord> for Candidate<'a> {
 impl<S: ObjectStore> Table<'_, S> {
     /// What became of a batch, from the log alone: `None` when it is not settled. Lets a call that
     /// runs again skip re-encoding.
+    ///
+    /// # Errors
+    ///
+    /// `Data` when a tag of the store's partition cannot be read.
     pub fn outcome_of(
         &self,
         snapshot: &Snapshot,

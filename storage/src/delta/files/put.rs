@@ -13,6 +13,10 @@ use crate::ports::Ports;
 impl<S: ObjectStore> Table<'_, S> {
     /// Puts an encoded file under a fresh name in `partition` (see
     /// [`crate::dataset::DatasetDefinition::partition`]). It is in the table once an entry names it.
+    ///
+    /// # Errors
+    ///
+    /// `Retry` when the object store does not answer, or cannot say whether the file stands.
     pub async fn put_file(
         &self,
         ports: Ports<'_, S>,

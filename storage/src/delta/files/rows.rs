@@ -1,5 +1,5 @@
 //! The rows of lake files: reading them in the table's present schema, counting them by unit,
-//! writing some of them anew.
+//! writing some of them again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -37,6 +37,10 @@ pub struct UnitCounter {
 
 impl UnitCounter {
     /// For batches of the dataset's Arrow schema.
+    ///
+    /// # Errors
+    ///
+    /// `Bug` when a column to sum is not in the definition.
     pub fn new(dataset: &DatasetDefinition) -> Result<Self> {
         let schema = dataset.arrow_schema();
         let mut sums = Vec::new();
@@ -51,6 +55,10 @@ impl UnitCounter {
 
     /// Counts rows in any order. An error of kind `Reject` when a row has no unit or a sum does
     /// not fit 38 digits.
+    ///
+    /// # Errors
+    ///
+    /// `Reject` when a row has no unit or a sum does not fit.
     pub fn add(&mut self, batch: &RecordBatch) -> Result<()> {
         for (number, run) in runs(&self.column.numbers(batch)?) {
             let mut facts = Facts { rows: run.len() as u64, ..Facts::default() };
@@ -65,6 +73,10 @@ impl UnitCounter {
     }
 
     /// The facts of every unit that had rows.
+    ///
+    /// # Errors
+    ///
+    /// `Reject` when a sum does not fit 38 digits.
     pub fn finish(self) -> Result<BTreeMap<Unit, Facts>> {
         self.units.into_iter().map(|(number, facts)| Ok((self.column.unit(number)?, facts))).collect()
     }
@@ -111,6 +123,10 @@ where
 
 /// The rows of a lake file in the columns of `schema`: columns that the file lacks are NULL,
 /// narrower types are widened. An error of kind `Data` when the file has a column more.
+///
+/// # Errors
+///
+/// `Data` when it is not Parquet, or has a column that the schema lacks.
 pub fn read(bytes: Bytes, schema: &SchemaRef) -> Result<impl Iterator<Item = Result<RecordBatch>> + use<>> {
     let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
         .and_then(|builder| builder.with_batch_size(BATCH_ROWS).build())
@@ -189,6 +205,10 @@ impl<S: ObjectStore> Table<'_, S> {
     }
 
     /// The bytes of a data file; an error of kind `Data` when there is none.
+    ///
+    /// # Errors
+    ///
+    /// `Data` when there is none; `Retry` when the object store does not answer.
     pub async fn read_file(&self, file: &AddFile) -> Result<Bytes> {
         let path = file.object_path(&self.name)?;
         self.objects

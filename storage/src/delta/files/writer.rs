@@ -69,6 +69,10 @@ struct OpenFile {
 
 impl LakeWriter {
     /// For the rows of a batch. `units` are all units of the batch, those without rows too.
+    ///
+    /// # Errors
+    ///
+    /// `Bug` when there are no units or one comes twice; `Config` when the zstd level is none.
     pub fn new(dataset: &DatasetDefinition, units: Vec<UnitTag>, options: LakeWriterOptions) -> Result<Self> {
         let schema = dataset.arrow_schema();
         let column = UnitColumn::of(dataset, &schema)?;
@@ -81,6 +85,10 @@ impl LakeWriter {
     }
 
     /// Adds rows; an error of kind `Reject` when their units are out of order or not of the batch.
+    ///
+    /// # Errors
+    ///
+    /// `Reject` as said; `Bug` when the Parquet writer fails.
     pub fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         if batch.num_rows() == 0 {
             return Ok(());
@@ -104,6 +112,10 @@ impl LakeWriter {
 
     /// The files; at least one, with no rows if none were written. An error of kind `Reject` when
     /// a unit's rows are not as many as its tag says.
+    ///
+    /// # Errors
+    ///
+    /// `Reject` as said; `Bug` when the Parquet writer fails.
     pub fn finish(mut self) -> Result<Vec<LakeFile>> {
         if self.open.is_some() || self.done.is_empty() || !self.units.is_empty() {
             self.open_file(None)?;

@@ -36,6 +36,10 @@ pub struct Action {
 
 impl Metadata {
     /// The metadata of the table once it takes files of `dataset`.
+    ///
+    /// # Errors
+    ///
+    /// `Data` when the table's schema cannot be read.
     pub fn evolved_to(&self, dataset: &DatasetDefinition) -> Result<Self> {
         let schema_string = evolution::evolved_schema(&self.schema_string, dataset)?;
         Ok(Self { schema_string, ..self.clone() })
@@ -84,6 +88,10 @@ impl Protocol {
     }
 
     /// Whether Ribera may read and write a table of this protocol. Why not, if not.
+    ///
+    /// # Errors
+    ///
+    /// `Data`, naming the version or feature.
     pub fn check(&self) -> Result<()> {
         let unknown = |feature: &&String| !WRITER_FEATURES.contains(&feature.as_str());
         let features = self.writer_features.iter().flatten();
@@ -227,6 +235,11 @@ pub struct CommittedBatch {
 }
 
 impl CommittedBatch {
+    /// The batch that `id` names.
+    ///
+    /// # Errors
+    ///
+    /// `Reject` when the text names no batch.
     pub fn batch(&self) -> Result<BatchId> {
         self.id.parse()
     }
@@ -234,6 +247,10 @@ impl CommittedBatch {
 
 impl AddFile {
     /// Where the file lies in the object store.
+    ///
+    /// # Errors
+    ///
+    /// `Data` when the path leaves the table's folder or is none.
     pub fn object_path(&self, table: &TableName) -> Result<ObjectPath> {
         path::object_path(table, &self.path)
     }
@@ -261,6 +278,10 @@ impl AddFile {
     }
 
     /// Units and who won them: cheaper than [`Self::units`].
+    ///
+    /// # Errors
+    ///
+    /// `Data` when the tag is absent or cannot be read.
     pub fn unit_positions(&self) -> Result<Vec<(Unit, Position)>> {
         self.units_text().map_or(Ok(Vec::new()), tags::decode_positions).map_err(|error| error.context(&self.path))
     }
@@ -296,6 +317,10 @@ impl AddFile {
     }
 
     /// The store whose partition the file lies in.
+    ///
+    /// # Errors
+    ///
+    /// `Data` when the partition names no store.
     pub fn store(&self) -> Result<StoreId> {
         match self.partition_values.get(crate::dataset::STORE_COLUMN) {
             Some(Some(store)) => store.parse(),
@@ -336,6 +361,10 @@ impl AddFile {
 }
 
 /// The bytes of a log entry: one action a line.
+///
+/// # Errors
+///
+/// `Bug` when an action does not serialise, which it always does.
 pub fn to_lines(actions: &[Action]) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     for action in actions {
@@ -347,6 +376,10 @@ pub fn to_lines(actions: &[Action]) -> Result<Vec<u8>> {
 }
 
 /// The actions of a log entry.
+///
+/// # Errors
+///
+/// `Data` when a line is no action.
 pub fn from_lines(bytes: &[u8]) -> Result<Vec<Action>> {
     bytes
         .split(|byte| *byte == b'\n')

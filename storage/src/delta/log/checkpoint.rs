@@ -69,6 +69,10 @@ pub(in crate::delta) enum Parts {
 impl<S: ObjectStore> Table<'_, S> {
     /// Writes a checkpoint of the latest version, so that readers need no entries before it.
     /// Any caller may, at any time; the version it is of, or `None` when it stands already.
+    ///
+    /// # Errors
+    ///
+    /// `Retry` when the object store does not answer; `Data` when the log cannot be read.
     pub async fn checkpoint(&self, ports: Ports<'_, S>) -> Result<Option<u64>> {
         let Some(mut snapshot) = self.load_latest(Parts::All).await? else { return Ok(None) };
         // Lost tags must not be written down as if they had never been.

@@ -39,6 +39,11 @@ impl CommitDescription {
 
 impl<S: ObjectStore> Table<'_, S> {
     /// Loads the table, creating version 0 from the definition when there is none.
+    ///
+    /// # Errors
+    ///
+    /// `Retry` when the object store does not answer; `Data` when the log cannot be read; `Data` when its
+    /// protocol is not ours.
     pub async fn load_or_create(&self, ports: Ports<'_, S>, dataset: &DatasetDefinition) -> Result<Snapshot> {
         if let Some(snapshot) = self.load().await? {
             return Ok(snapshot);

@@ -70,18 +70,31 @@ impl LogFile {
 
 impl<S: ObjectStore> Table<'_, S> {
     /// The table as it stands, or `None` when it was never created. Three rounds of requests.
+    ///
+    /// # Errors
+    ///
+    /// `Retry` when the object store does not answer; `Data` when the log cannot be read or its
+    /// protocol is not ours.
     pub async fn load(&self) -> Result<Option<Snapshot>> {
         self.load_latest(Parts::Files).await
     }
 
     /// The table as it stands, for whoever asks for its units alone: files from a checkpoint come
     /// without statistics. Not for commits.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::load`].
     pub async fn load_without_statistics(&self) -> Result<Option<Snapshot>> {
         self.load_latest(Parts::FilesWithoutStatistics).await
     }
 
     /// The table as it stood at `version`; an error of kind `Config` when that version does not
     /// exist (yet), or is no longer kept.
+    ///
+    /// # Errors
+    ///
+    /// `Config` as said, else as [`Self::load`].
     pub async fn load_at(&self, version: u64) -> Result<Snapshot> {
         let listed = list_all(self.objects, &self.log_folder(), None).await?;
         let exists = listed.iter().any(|meta| LogFile::of(&meta.path) == Some(LogFile::Entry(version)));
@@ -107,6 +120,10 @@ impl<S: ObjectStore> Table<'_, S> {
 
     /// Catches up with what was committed since; says what changed. One round of requests when
     /// little did.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::load`]; then the snapshot stands at the last version that was read.
     pub async fn refresh(&self, snapshot: &mut Snapshot) -> Result<Changes> {
         let mut changes = Changes::default();
         // Guess the next versions instead of listing them: a few GETs of which the last ones miss.
@@ -126,6 +143,10 @@ impl<S: ObjectStore> Table<'_, S> {
     }
 
     /// The newest `limit` versions with their commit info, newest first.
+    ///
+    /// # Errors
+    ///
+    /// `Retry` when the object store does not answer; `Data` when an entry cannot be read.
     pub async fn history(&self, limit: usize) -> Result<Vec<(u64, CommitInfo)>> {
         // Older entries may have been cleaned away: only those that exist are asked for.
         let listed = list_all(self.objects, &self.log_folder(), None).await?;

@@ -87,6 +87,10 @@ impl Snapshot {
     }
 
     /// Who won each unit of a store, over all its partitions.
+    ///
+    /// # Errors
+    ///
+    /// `Data` when a tag of the store cannot be read.
     pub fn winners(&self, store: &StoreId) -> Result<BTreeMap<Unit, UnitTag>> {
         let mut winners = BTreeMap::new();
         for file in self.store_files(store) {

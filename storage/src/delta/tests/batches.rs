@@ -129,7 +129,7 @@ fn a_column_added_and_a_small_widening_come_with_the_first_batch_that_has_them()
         let mut new = retyped("corto", ColumnType::Int32);
         new.columns.push(Column { name: "nota".into(), ..new.columns[1].clone() });
         new.columns.last_mut().unwrap().nullable = true;
-        // Replaces day 2 of a file of the old schema: day 1 is written anew in the new one.
+        // Replaces day 2 of a file of the old schema: day 1 is written again in the new one.
         let report = offer(&table, host.ports(&objects), &new, &batch(1, 2, &[(2, &[3])])).await.unwrap();
         assert_eq!(report.outcomes.len(), 2);
         let found = all(&objects, &new).await;

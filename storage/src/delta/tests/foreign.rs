@@ -384,7 +384,7 @@ fn the_time_of_arrival_goes_with_its_unit_through_every_rewrite() {
         let groups = compaction_plan(&world.snapshot().await, jiff::civil::date(2026, 1, 31)).unwrap();
         assert!(world.table().compact(ports, &world.dataset, &groups[0]).await.unwrap());
         let winners = world.snapshot().await.winners(&"s1".parse().unwrap()).unwrap();
-        assert_eq!(winners[&unit(1)].received_at, arrived, "written anew twice, arrived once");
+        assert_eq!(winners[&unit(1)].received_at, arrived, "written again twice, arrived once");
         assert_ne!(winners[&unit(2)].received_at, arrived);
     });
 }

@@ -149,6 +149,10 @@ pub fn decode(text: &str, file_written_at: Timestamp) -> Result<Vec<UnitTag>> {
 }
 
 /// Units and positions only: what commits compare.
+///
+/// # Errors
+///
+/// `Data` when it is not such a text.
 pub fn decode_positions(text: &str) -> Result<Vec<(Unit, Position)>> {
     decode_with(text, |_, fields| Some((fields.next()?.parse().ok()?, decode_position(fields)?)))
 }

@@ -100,6 +100,10 @@ struct Inner {
 
 impl S3Store {
     /// Asks nobody yet. `token` must be unique among all processes (a fresh random name).
+    ///
+    /// # Errors
+    ///
+    /// `Config`, naming the setting, the rule and the value got.
     pub fn new(settings: &S3Settings, clock: SharedClock, token: impl Into<String>) -> Result<Self> {
         let field =
             |name: &str, rule: &str, got: &str| Error::config(format!("object store: s3.{name}: {rule}, got {got:?}"));
@@ -149,6 +153,10 @@ impl S3Store {
     }
 
     /// Whether the store keeps the promise of put-if-absent; an error that says so otherwise.
+    ///
+    /// # Errors
+    ///
+    /// `Config` when it does not; `Retry` when it does not answer.
     pub async fn probe(&self) -> Result<()> {
         let name = format!("{}-{}", self.0.token, self.0.probes.fetch_add(1, Ordering::Relaxed));
         let put = async |path: &ObjectPath, body| self.put_absent(path, body).await;
