@@ -66,27 +66,9 @@ checked_name! {
     StoreId, "store id", 32, b"_-"
 }
 checked_name! {
-    /// A dataset: `[a-z0-9_]{1,48}`.
+    /// A dataset, and the Delta table that holds its rows: `[a-z0-9_]{1,48}`.
     DatasetName, "dataset name", 48, b"_"
 }
-checked_name! {
-    /// A Delta table: the dataset's name, or `dataset.shard`.
-    TableName, "table name", 64, b"_."
-}
-
-impl TableName {
-    /// The name of its dataset: a table is its dataset, or a shard of it (`dataset.shard`).
-    pub fn dataset(&self) -> &str {
-        self.as_str().split_once('.').map_or(self.as_str(), |(dataset, _)| dataset)
-    }
-}
-
-impl From<&DatasetName> for TableName {
-    fn from(dataset: &DatasetName) -> Self {
-        Self(dataset.0.clone())
-    }
-}
-
 /// A calendar month, `YYYY-MM`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

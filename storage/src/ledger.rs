@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::batch::AckOutcome;
 use crate::error::{Error, Result};
-use crate::ids::{BatchId, DatasetName, StoreId, TableName};
+use crate::ids::{BatchId, DatasetName, StoreId};
 use crate::object::{ObjectPath, ObjectStore, list_all};
 use crate::paths;
 
@@ -26,7 +26,6 @@ const RUN_MILLIS_MAX: i64 = 9_999_999_999_999;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LedgerRecord {
     pub batch: BatchId,
-    pub table: TableName,
     pub manifest_sha256: String,
     pub outcome: AckOutcome,
     /// Rows and bytes of the file the store sent.
@@ -179,7 +178,6 @@ mod tests {
     fn record_of(batch: &str, minute: i64) -> LedgerRecord {
         LedgerRecord {
             batch: batch.parse().unwrap(),
-            table: "ventas".parse().unwrap(),
             manifest_sha256: "0".repeat(64),
             outcome: AckOutcome::Superseded,
             rows: 1,

@@ -1,7 +1,7 @@
 //! Where everything lies in object storage. The only place that spells a path.
 
 use crate::error::Result;
-use crate::ids::{BatchId, DatasetName, Month, Position, StoreId, TableName};
+use crate::ids::{BatchId, DatasetName, Month, Position, StoreId};
 use crate::object::ObjectPath;
 
 /// The data file of a batch. `hash` is the file's SHA-256 in hexadecimal.
@@ -132,16 +132,16 @@ pub fn batch_of(folder: &str, path: &ObjectPath) -> Result<BatchId> {
 /// # Errors
 ///
 /// `Reject` when the parts make no object path, which checked ids always do.
-pub fn ready(table: &TableName, batch: &BatchId) -> Result<ObjectPath> {
-    ObjectPath::new(format!("state/ready/{table}/{}~{}.json", batch.store, batch.position))
+pub fn ready(batch: &BatchId) -> Result<ObjectPath> {
+    ObjectPath::new(format!("state/ready/{}/{}~{}.json", batch.dataset, batch.store, batch.position))
 }
 
-pub fn ready_prefix(table: &TableName) -> String {
+pub fn ready_prefix(table: &DatasetName) -> String {
     format!("state/ready/{table}/")
 }
 
 /// The root of a Delta table.
-pub fn table_root(table: &TableName) -> String {
+pub fn table_root(table: &DatasetName) -> String {
     format!("lake/{table}")
 }
 
@@ -150,7 +150,7 @@ pub fn table_root(table: &TableName) -> String {
 /// # Errors
 ///
 /// `Reject` when the parts make no object path, which checked ids always do.
-pub fn log_entry(table: &TableName, version: u64) -> Result<ObjectPath> {
+pub fn log_entry(table: &DatasetName, version: u64) -> Result<ObjectPath> {
     ObjectPath::new(format!("lake/{table}/_delta_log/{version:020}.json"))
 }
 

@@ -12,7 +12,7 @@ use crate::dataset::DatasetDefinition;
 use crate::delta::{BatchOutcome, Snapshot, Table};
 use crate::error::{Error, Result};
 use crate::hex::sha256_hex;
-use crate::ids::{BatchId, DatasetName, TableName};
+use crate::ids::{BatchId, DatasetName};
 use crate::ledger::{self, LedgerRecord, Timings};
 use crate::object::{ObjectMeta, ObjectPath, ObjectStore, list_all};
 use crate::paths;
@@ -62,9 +62,8 @@ enum One {
 /// Everything that answers for the batches.
 struct World {
     now: Timestamp,
-    settings: Settings,
     datasets: BTreeMap<DatasetName, DatasetDefinition>,
-    tables: BTreeMap<TableName, TableState>,
+    tables: BTreeMap<DatasetName, TableState>,
 }
 
 struct TableState {
@@ -75,19 +74,17 @@ struct TableState {
 
 impl World {
     async fn load<S: ObjectStore>(objects: &S, listed: &[ObjectMeta], now: Timestamp) -> Result<Self> {
-        let settings = control::load_settings(objects).await?;
-        let mut world = Self { now, settings, datasets: BTreeMap::new(), tables: BTreeMap::new() };
+        let mut world = Self { now, datasets: BTreeMap::new(), tables: BTreeMap::new() };
         for batch in listed.iter().filter_map(|meta| paths::batch_of("done", &meta.path).ok()) {
             if !world.datasets.contains_key(&batch.dataset)
                 && let Some(dataset) = control::load_dataset(objects, &batch.dataset).await?
             {
                 world.datasets.insert(batch.dataset.clone(), dataset);
             }
-            let name = world.settings.table(&batch.dataset, &batch.store)?;
-            if !world.tables.contains_key(&name)
-                && let Some(state) = TableState::load(objects, &name).await?
+            if !world.tables.contains_key(&batch.dataset)
+                && let Some(state) = TableState::load(objects, &batch.dataset).await?
             {
-                world.tables.insert(name, state);
+                world.tables.insert(batch.dataset, state);
             }
         }
         Ok(world)
@@ -128,9 +125,9 @@ impl World {
         dataset: &DatasetDefinition,
         quarantine: Option<QuarantineRecord>,
     ) -> Result<Option<AckOutcome>> {
-        let name = self.settings.table(&manifest.batch.dataset, &manifest.batch.store)?;
-        let settled = match self.tables.get(&name) {
-            Some(state) => Table::new(objects, name).outcome_of(&state.snapshot, dataset, manifest)?,
+        let name = &manifest.batch.dataset;
+        let settled = match self.tables.get(name) {
+            Some(state) => Table::new(objects, name.clone()).outcome_of(&state.snapshot, dataset, manifest)?,
             None => None,
         };
         // A quarantined batch that is in the lake was replayed.
@@ -149,8 +146,7 @@ impl World {
     }
 
     fn version(&self, batch: &BatchId) -> Option<(u64, Timestamp)> {
-        let name = self.settings.table(&batch.dataset, &batch.store).ok()?;
-        self.tables.get(&name)?.versions.get(&batch.to_string()).copied()
+        self.tables.get(&batch.dataset)?.versions.get(&batch.to_string()).copied()
     }
 
     async fn write<S: ObjectStore>(
@@ -170,7 +166,6 @@ impl World {
         let agent = manifest.map(|manifest| &manifest.agent);
         let record = LedgerRecord {
             batch: batch.clone(),
-            table: self.settings.table(&batch.dataset, &batch.store)?,
             manifest_sha256: manifest_sha256.clone(),
             outcome: outcome.clone(),
             rows: file.map_or(0, |file| file.rows),
@@ -194,7 +189,7 @@ impl World {
 }
 
 impl TableState {
-    async fn load<S: ObjectStore>(objects: &S, name: &TableName) -> Result<Option<Self>> {
+    async fn load<S: ObjectStore>(objects: &S, name: &DatasetName) -> Result<Option<Self>> {
         let table = Table::new(objects, name.clone());
         let Some(snapshot) = table.load().await? else { return Ok(None) };
         let mut versions = BTreeMap::new();

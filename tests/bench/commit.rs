@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use jiff::civil::{Date, date};
 use ribera_core::ingest::{self, IngestSettings, Outcome};
 use ribera_storage::batch::{Ack, AckOutcome};
-use ribera_storage::ids::{BatchId, Position, TableName};
+use ribera_storage::ids::{BatchId, Position};
 use ribera_storage::object::{MemoryStore, ObjectStore, list_all};
 use ribera_storage::ports::Host;
 use ribera_storage::ports::Random;
@@ -74,7 +74,7 @@ pub fn burst(options: &Options) -> Result<Value> {
     let mut versions = BTreeSet::new();
     for upload in &uploads {
         let version = committed_version(&memory, &upload.batch)?;
-        let entry = paths::log_entry(&TableName::from(&upload.batch.dataset), version)?;
+        let entry = paths::log_entry(&upload.batch.dataset.clone(), version)?;
         let readable = slow.readable_at(&entry).ok_or_else(|| Error::data(format!("{entry}: never written")))?;
         versions.insert(version);
         waits.push(readable.saturating_duration_since(upload.at).as_secs_f64());
@@ -113,7 +113,7 @@ pub fn hourly(options: &Options) -> Result<Value> {
         let uploads = serve(&slow, vec![(Duration::ZERO, batch)], Instant::now())?;
         let upload = uploads.first().ok_or_else(|| Error::bug("no upload"))?;
         let version = committed_version(&memory, &upload.batch)?;
-        let entry = paths::log_entry(&TableName::from(&upload.batch.dataset), version)?;
+        let entry = paths::log_entry(&upload.batch.dataset.clone(), version)?;
         let readable = slow.readable_at(&entry).ok_or_else(|| Error::data(format!("{entry}: never written")))?;
         seconds.push(readable.saturating_duration_since(upload.at).as_secs_f64());
     }

@@ -1,5 +1,5 @@
-//! Coverage of a large chain, and the pages that show it: the tables' logs as the lake has them, of
-//! stores in shards of 100, without data files.
+//! Coverage of a large chain, and the pages that show it: the table's log as the lake has it, without
+//! data files.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -8,12 +8,12 @@ use jiff::civil::Date;
 use ribera_core::coverage::{self, Coverage, CoverageSettings};
 use ribera_core::status::{self, Request};
 use ribera_storage::batch::Facts;
-use ribera_storage::control::{self, Settings};
+use ribera_storage::control;
 use ribera_storage::dataset::DatasetDefinition;
 use ribera_storage::decimal::ExactDecimal;
 use ribera_storage::delta::action::{self, Action};
 use ribera_storage::delta::{AddFile, Table, UnitTag};
-use ribera_storage::ids::{Month, Position, StoreId, TableName, Unit};
+use ribera_storage::ids::{Month, Position, StoreId, Unit};
 use ribera_storage::object::{MemoryStore, ObjectStore};
 use ribera_storage::ports::Host;
 use ribera_storage::ports::Random;
@@ -25,7 +25,6 @@ use crate::generate;
 use crate::options::Options;
 use crate::ports::{SplitMix, WallClock};
 
-const SHARD_STORES: usize = 100;
 const REQUESTS: usize = 50;
 /// What a proof costs to read does not depend on it.
 const ROWS_PER_DAY: u64 = 900;
@@ -70,36 +69,27 @@ async fn build(host: &Bench, dataset: &DatasetDefinition, stores: usize, days: i
     let first =
         today.checked_sub(jiff::Span::new().days(days)).map_err(|error| Error::bug("days").with_source(error))?;
     let ids = (0..stores).map(store_id).collect::<Result<Vec<_>>>()?;
-    let mut shards: BTreeMap<String, Vec<StoreId>> = BTreeMap::new();
     let mut definitions = Vec::with_capacity(stores);
-    for (index, id) in ids.iter().enumerate() {
+    for id in &ids {
         let text =
             format!("id = \"{id}\"\nname = \"Tienda {id}\"\ntime_zone = \"Europe/Madrid\"\nopened = \"{first}\"\n");
         definitions.push(StoreDefinition::from_toml(&text)?);
-        shards.entry(format!("s{:03}", index / SHARD_STORES)).or_default().push(id.clone());
     }
     control::publish_stores(&host.objects, &definitions).await?;
-    let settings = Settings { shards: BTreeMap::from([(dataset.name.clone(), shards.clone())]), ..Settings::default() };
-    control::publish_settings(&host.objects, &settings).await?;
     control::publish_dataset(&host.objects, dataset).await?;
-    for ids in shards.values() {
-        let table = settings.table(&dataset.name, &ids[0])?;
-        write_table(host, dataset, table, ids, first, today).await?;
-    }
-    Ok(())
+    write_table(host, dataset, &ids, first, today).await
 }
 
 /// A file per store and month, each day proven, in a checkpoint as a table of that age has it.
 async fn write_table(
     host: &Bench,
     dataset: &DatasetDefinition,
-    table: TableName,
     stores: &[StoreId],
     first: Date,
     today: Date,
 ) -> Result<()> {
     let ports = host.ports();
-    let lake = Table::new(&host.objects, table.clone());
+    let lake = Table::new(&host.objects, dataset.name.clone());
     lake.load_or_create(ports, dataset).await?;
     let mut actions = Vec::new();
     for store in stores {
@@ -125,7 +115,7 @@ async fn write_table(
             month = Month::of(next);
         }
     }
-    let entry = paths::log_entry(&table, 1)?;
+    let entry = paths::log_entry(&dataset.name, 1)?;
     host.objects.put_if_absent(&entry, action::to_lines(&actions)?.into()).await?;
     lake.checkpoint(ports).await?;
     Ok(())

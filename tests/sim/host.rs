@@ -235,24 +235,21 @@ impl Host {
 
     async fn maintain_tables(&self) -> Result<()> {
         let ports = self.own.ports();
-        let settings = control::load_settings(ports.objects).await?;
         for dataset in control::load_published_datasets(ports.objects).await? {
-            for name in settings.tables(&dataset.name)? {
-                let table = Table::new(ports.objects, name);
-                let Some(snapshot) = table.load().await? else { continue };
-                let today = ports.clock.now().to_zoned(jiff::tz::TimeZone::UTC).date();
-                for group in compaction_plan(&snapshot, today)? {
-                    let merged = table.compact(ports, &dataset, &group).await?;
-                    self.cloud.tally.borrow_mut().amount("compactions", u64::from(merged));
-                }
-                table.checkpoint(ports).await?;
-                let now = self.cloud.now();
-                let plan = table.vacuum_plan(now, self.schedule.vacuum_retention).await?;
-                table.delete_objects(&plan).await?;
-                self.cloud.tally.borrow_mut().amount("files vacuumed", plan.len() as u64);
-                let plan = table.log_cleanup_plan(now).await?;
-                table.delete_objects(&plan).await?;
+            let table = Table::new(ports.objects, dataset.name.clone());
+            let Some(snapshot) = table.load().await? else { continue };
+            let today = ports.clock.now().to_zoned(jiff::tz::TimeZone::UTC).date();
+            for group in compaction_plan(&snapshot, today)? {
+                let merged = table.compact(ports, &dataset, &group).await?;
+                self.cloud.tally.borrow_mut().amount("compactions", u64::from(merged));
             }
+            table.checkpoint(ports).await?;
+            let now = self.cloud.now();
+            let plan = table.vacuum_plan(now, self.schedule.vacuum_retention).await?;
+            table.delete_objects(&plan).await?;
+            self.cloud.tally.borrow_mut().amount("files vacuumed", plan.len() as u64);
+            let plan = table.log_cleanup_plan(now).await?;
+            table.delete_objects(&plan).await?;
         }
         Ok(())
     }

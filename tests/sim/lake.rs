@@ -142,7 +142,7 @@ impl LakeModel {
         state.tables.values().filter_map(|table| table.wins.get(&key)?.last().cloned()).next()
     }
 
-    /// Who had the unit when its table stood at `version` of its shard, and who got it until now.
+    /// Who had the unit at a moment, and who got it until now.
     pub fn wins_since(&self, store: &StoreId, unit: Unit, from: Micros) -> Vec<Win> {
         let state = self.state.borrow();
         let key = (store.clone(), unit);

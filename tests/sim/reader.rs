@@ -10,7 +10,7 @@ use ribera_core::coverage::{self, Coverage, DayState, Evidence};
 use ribera_storage::delta::{AddFile, Snapshot, Table};
 use ribera_storage::object::ObjectStore;
 use ribera_storage::ports::Clock as _;
-use ribera_storage::{Result, StoreId, Unit, control};
+use ribera_storage::{Result, StoreId, Unit};
 
 use super::checker::Checker;
 use super::cloud::{Cloud, Program, SimStore};
@@ -67,41 +67,31 @@ impl Reader {
         let begun = self.cloud.sim.now();
         let evidence = Evidence::gather(&objects, std::slice::from_ref(dataset)).await?;
         let is_older = self.chance.percent(40);
-        let mut snapshots = Vec::new();
-        for name in control::load_settings(&objects).await?.tables(&dataset.name)? {
-            let table = Table::new(&objects, name);
-            let Some(newest) = table.load().await? else { continue };
-            let back = if is_older { self.chance.below(newest.version().min(20) + 1) } else { 0 };
-            snapshots.push(if back == 0 { newest } else { table.load_at(newest.version() - back).await? });
-        }
-        if snapshots.is_empty() {
-            return Ok(None);
-        }
-        let rows = self.read_rows(&snapshots).await?;
-        let mut newest = snapshots.clone();
-        for snapshot in &mut newest {
-            Table::new(&objects, snapshot.table().clone()).refresh(snapshot).await?;
-        }
+        let table = Table::new(&objects, dataset.name.clone());
+        let Some(newest) = table.load().await? else { return Ok(None) };
+        let back = if is_older { self.chance.below(newest.version().min(20) + 1) } else { 0 };
+        let snapshot = if back == 0 { newest } else { table.load_at(newest.version() - back).await? };
+        let rows = self.read_rows(&snapshot).await?;
+        let mut newest = snapshot.clone();
+        table.refresh(&mut newest).await?;
         let now = SimClock::right(&self.cloud.sim).now();
-        let coverage = coverage::judge_snapshots(&evidence, dataset, &snapshots, &newest, now)?;
+        let coverage = coverage::judge_snapshot(&evidence, dataset, Some(&snapshot), Some(&newest), now)?;
         Ok(Some(Answer { begun, is_older, rows, coverage }))
     }
 
-    /// The rows of a query that takes seconds or hours. The files are those of the snapshots: an engine
+    /// The rows of a query that takes seconds or hours. The files are those of the snapshot: an engine
     /// reads no others. Those of an old version may be gone.
-    async fn read_rows(&self, snapshots: &[Snapshot]) -> Result<BTreeMap<(StoreId, Date), Rows>> {
+    async fn read_rows(&self, snapshot: &Snapshot) -> Result<BTreeMap<(StoreId, Date), Rows>> {
         let long = self.chance.percent(60);
         let span = if long { self.chance.between(10 * MINUTE, 14 * HOUR) } else { self.chance.between(0, MINUTE) };
         self.cloud.sim.sleep(span).await;
         let mut read = BTreeMap::new();
-        for snapshot in snapshots {
-            for file in snapshot.files() {
-                let store = file.store()?;
-                let days = self.decoded(snapshot, file).await?;
-                // Every unit of the file is answered, those without rows too.
-                for day in file.unit_positions()?.into_iter().filter_map(|(unit, _)| unit.date()) {
-                    read.insert((store.clone(), day), days.get(&day).cloned().unwrap_or_default());
-                }
+        for file in snapshot.files() {
+            let store = file.store()?;
+            let days = self.decoded(snapshot, file).await?;
+            // Every unit of the file is answered, those without rows too.
+            for day in file.unit_positions()?.into_iter().filter_map(|(unit, _)| unit.date()) {
+                read.insert((store.clone(), day), days.get(&day).cloned().unwrap_or_default());
             }
         }
         Ok(read)

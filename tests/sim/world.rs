@@ -316,15 +316,12 @@ fn open_store(sim: &Sim, index: u32, first: Date) -> Rc<Pos> {
     pos
 }
 
-/// Publishes what a data engineer declares; half the stores lie in a shard of their own.
+/// Publishes what a data engineer declares.
 fn declare(cloud: &Rc<Cloud>, dataset: &DatasetDefinition, stores: &[Rc<Pos>], bad: Option<&StoreDefinition>) {
     cloud.objects.set_now(cloud.now());
     let honest = stores.iter().map(|pos| pos.definition.clone());
     let definitions: Vec<StoreDefinition> = honest.chain(bad.cloned()).collect();
-    let ids: Vec<_> = stores.iter().skip(stores.len() / 2).map(|pos| pos.store.clone()).collect();
-    let shards = BTreeMap::from([(dataset.name.clone(), BTreeMap::from([("b".to_owned(), ids)]))]);
-    let settings = Settings { shards, ..Settings::default() };
     ready(control::publish_dataset(&cloud.objects, dataset)).expect("a dataset");
     ready(control::publish_stores(&cloud.objects, &definitions)).expect("stores");
-    ready(control::publish_settings(&cloud.objects, &settings)).expect("settings");
+    ready(control::publish_settings(&cloud.objects, &Settings::default())).expect("settings");
 }

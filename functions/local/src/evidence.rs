@@ -36,24 +36,22 @@ impl Evidence {
         Ok(Self { known: coverage::Evidence::gather(&lake.objects, &wanted).await? })
     }
 
-    /// Judges the versions that the command read, by what was known before and by what the newest
-    /// versions have corrected since. Data that cannot be read makes the coverage unknown; it does
+    /// Judges the version that the command read, by what was known before and by what the newest
+    /// version has corrected since. Data that cannot be read makes the coverage unknown; it does
     /// not take the answer back.
-    pub async fn judge(&self, lake: &Lake, dataset: &DatasetName, snapshots: &[Snapshot]) -> Result<Judgement> {
-        match self.try_judge(lake, dataset, snapshots).await {
+    pub async fn judge(&self, lake: &Lake, dataset: &DatasetName, snapshot: Option<&Snapshot>) -> Result<Judgement> {
+        match self.try_judge(lake, dataset, snapshot).await {
             Ok(coverage) => Ok(Judgement::Known(coverage)),
             Err(error) if error.kind() == ErrorKind::Data => Ok(Judgement::Unknown(error.to_string())),
             Err(error) => Err(error),
         }
     }
 
-    async fn try_judge(&self, lake: &Lake, dataset: &DatasetName, snapshots: &[Snapshot]) -> Result<Coverage> {
-        let mut newest = Vec::with_capacity(snapshots.len());
-        for snapshot in snapshots {
-            let mut later = snapshot.clone();
-            lake.table(snapshot.table()).refresh(&mut later).await?;
-            newest.push(later);
+    async fn try_judge(&self, lake: &Lake, dataset: &DatasetName, snapshot: Option<&Snapshot>) -> Result<Coverage> {
+        let mut newest = snapshot.cloned();
+        if let Some(newest) = &mut newest {
+            lake.table(dataset).refresh(newest).await?;
         }
-        coverage::judge_snapshots(&self.known, lake.dataset(dataset)?, snapshots, &newest, SystemClock.now())
+        coverage::judge_snapshot(&self.known, lake.dataset(dataset)?, snapshot, newest.as_ref(), SystemClock.now())
     }
 }

@@ -11,7 +11,7 @@ use ribera_storage::engine::{DoubtfulFile, EngineOptions, StoreZones, doubtful_f
 use ribera_storage::object::FolderStore;
 use ribera_storage::ports::{Ports, Random as _};
 use ribera_storage::store::StoreDefinition;
-use ribera_storage::{DatasetName, Error, Result, StoreId, TableName};
+use ribera_storage::{DatasetName, Error, Result, StoreId};
 
 use crate::cli::Context;
 use crate::ports::{SystemClock, SystemRandom};
@@ -31,17 +31,17 @@ pub struct Lake {
 #[derive(Debug)]
 struct PrivateFolder(PathBuf);
 
-/// A dataset's tables as a command read them.
-pub struct DatasetTables {
-    /// One for each table that was ever written.
-    pub snapshots: Vec<Snapshot>,
+/// A dataset's table as a command read it.
+pub struct DatasetTable {
+    /// `None` when the table was never written.
+    pub snapshot: Option<Snapshot>,
     pub doubtful: Vec<DoubtfulFile>,
 }
 
 /// The versions that a query asks for, by table; a table that is not named is read in its newest version.
 #[derive(Debug, Clone, Default)]
 pub struct Versions {
-    by_table: BTreeMap<TableName, u64>,
+    by_table: BTreeMap<DatasetName, u64>,
     /// For the one table that a query reads.
     single: Option<u64>,
 }
@@ -74,21 +74,17 @@ impl Lake {
         })
     }
 
-    pub fn table<'a>(&'a self, name: &TableName) -> Table<'a, FolderStore> {
+    pub fn table<'a>(&'a self, name: &DatasetName) -> Table<'a, FolderStore> {
         Table::new(&self.objects, name.clone())
     }
 
-    /// The snapshots of a dataset's tables; none of a table that was never written.
-    pub async fn snapshots(&self, dataset: &DatasetName, versions: &Versions) -> Result<Vec<Snapshot>> {
-        let mut snapshots = Vec::new();
-        for name in self.settings.tables(dataset)? {
-            let table = self.table(&name);
-            match versions.of(&name) {
-                Some(version) => snapshots.push(table.load_at(version).await?),
-                None => snapshots.extend(table.load().await?),
-            }
+    /// A dataset's table in the version that was asked for; `None` when it was never written.
+    pub async fn snapshot(&self, dataset: &DatasetName, versions: &Versions) -> Result<Option<Snapshot>> {
+        let table = self.table(dataset);
+        match versions.of(dataset) {
+            Some(version) => table.load_at(version).await.map(Some),
+            None => table.load().await,
         }
-        Ok(snapshots)
     }
 
     pub fn zones(&self) -> StoreZones {
@@ -99,18 +95,17 @@ impl Lake {
         zones
     }
 
-    /// The snapshots of every dataset that `is_wanted`, with the files whose log record cannot be
-    /// trusted.
+    /// The tables of every dataset that `is_wanted`, with the files whose log record cannot be trusted.
     pub async fn tables_of(
         &self,
         is_wanted: impl Fn(&DatasetDefinition) -> bool,
         versions: &Versions,
-    ) -> Result<BTreeMap<DatasetName, DatasetTables>> {
+    ) -> Result<BTreeMap<DatasetName, DatasetTable>> {
         let mut tables = BTreeMap::new();
         for dataset in self.datasets.iter().filter(|dataset| is_wanted(dataset)) {
-            let snapshots = self.snapshots(&dataset.name, versions).await?;
-            let doubtful = snapshots.iter().flat_map(|snapshot| doubtful_files(snapshot, dataset)).collect();
-            tables.insert(dataset.name.clone(), DatasetTables { snapshots, doubtful });
+            let snapshot = self.snapshot(&dataset.name, versions).await?;
+            let doubtful = snapshot.iter().flat_map(|snapshot| doubtful_files(snapshot, dataset)).collect();
+            tables.insert(dataset.name.clone(), DatasetTable { snapshot, doubtful });
         }
         Ok(tables)
     }
@@ -183,7 +178,7 @@ impl Versions {
     }
 
     /// Gives the bare `N` to the one table that is read; an error when there are several.
-    pub fn settle(&mut self, tables: &[TableName]) -> Result<()> {
+    pub fn settle(&mut self, tables: &[DatasetName]) -> Result<()> {
         let Some(version) = self.single.take() else { return Ok(()) };
         match tables {
             [table] => drop(self.by_table.insert(table.clone(), version)),
@@ -198,7 +193,7 @@ impl Versions {
         Ok(())
     }
 
-    pub fn of(&self, table: &TableName) -> Option<u64> {
+    pub fn of(&self, table: &DatasetName) -> Option<u64> {
         self.by_table.get(table).copied()
     }
 }

@@ -7,7 +7,7 @@ use ribera_storage::dataset::DatasetDefinition;
 use ribera_storage::delta::{Snapshot, Table, VACUUM_RETENTION, compaction_plan};
 use ribera_storage::object::{FolderStore, object_store_now};
 use ribera_storage::ports::{Clock, Random};
-use ribera_storage::{Error, ErrorKind, Result, TableName, ledger, retention};
+use ribera_storage::{Error, ErrorKind, Result, DatasetName, ledger, retention};
 use serde::Serialize;
 
 use crate::lake::Lake;
@@ -19,7 +19,7 @@ const RUNS_KEPT: SignedDuration = SignedDuration::from_hours(400 * 24);
 /// What was done to a table, or with a dry run would be.
 #[derive(Debug, Clone, Serialize)]
 pub struct TableMaintenance {
-    pub table: TableName,
+    pub table: DatasetName,
     /// Columns were widened or added.
     pub migrated: bool,
     /// Groups of files merged.
@@ -41,7 +41,7 @@ pub struct TableMaintenance {
 
 impl TableMaintenance {
     /// Nothing is done yet.
-    fn of(table: TableName) -> Self {
+    fn of(table: DatasetName) -> Self {
         Self {
             table,
             migrated: false,
@@ -64,22 +64,20 @@ impl TableMaintenance {
 pub async fn maintain(
     lake: &Lake,
     dry_run: bool,
-    mut progress: impl FnMut(&TableName, u64, u64),
+    mut progress: impl FnMut(&DatasetName, u64, u64),
 ) -> Result<Vec<TableMaintenance>> {
     let mut all = Vec::new();
     for dataset in &lake.datasets {
-        for name in lake.settings.tables(&dataset.name)? {
-            let mut done = TableMaintenance::of(name);
-            match maintain_table(lake, dataset, dry_run, &mut done, &mut progress).await {
-                Ok(true) => all.push(done),
-                Ok(false) => {}
-                // What one table holds does not keep the next one from its turn.
-                Err(error) if error.kind() == ErrorKind::Data => {
-                    done.failures.push(failure(error));
-                    all.push(done);
-                }
-                Err(error) => return Err(error),
+        let mut done = TableMaintenance::of(dataset.name.clone());
+        match maintain_table(lake, dataset, dry_run, &mut done, &mut progress).await {
+            Ok(true) => all.push(done),
+            Ok(false) => {}
+            // What one table holds does not keep the next one from its turn.
+            Err(error) if error.kind() == ErrorKind::Data => {
+                done.failures.push(failure(error));
+                all.push(done);
             }
+            Err(error) => return Err(error),
         }
     }
     if !dry_run {
@@ -98,7 +96,7 @@ async fn maintain_table(
     dataset: &DatasetDefinition,
     dry_run: bool,
     done: &mut TableMaintenance,
-    progress: &mut impl FnMut(&TableName, u64, u64),
+    progress: &mut impl FnMut(&DatasetName, u64, u64),
 ) -> Result<bool> {
     let table = lake.table(&done.table);
     let Some(mut snapshot) = table.load().await? else { return Ok(false) };
@@ -134,7 +132,7 @@ async fn compact_all(
     snapshot: &Snapshot,
     dry_run: bool,
     done: &mut TableMaintenance,
-    progress: &mut impl FnMut(&TableName, u64, u64),
+    progress: &mut impl FnMut(&DatasetName, u64, u64),
 ) -> Result<()> {
     let today = SystemClock.now().to_zoned(TimeZone::UTC).date();
     let groups = match compaction_plan(snapshot, today) {

@@ -1,11 +1,8 @@
 //! The settings of a lake: numbered TOML in `control/settings/`.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::ids::{DatasetName, StoreId, TableName};
 use crate::numbered::{self, Published};
 use crate::object::ObjectStore;
 
@@ -20,15 +17,11 @@ pub struct Settings {
     pub yellow_percent: u8,
     /// Gaps are not repaired automatically anywhere. (A store has its own `hold_repair`.)
     pub hold_repair: bool,
-    /// Per dataset: shard name to the stores whose rows lie in that shard's table. A store in no
-    /// list lies in the table named as the dataset. About 100 stores to a shard keep commits
-    /// quick; a store that has data must not change its shard.
-    pub shards: BTreeMap<DatasetName, BTreeMap<String, Vec<StoreId>>>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { yellow_percent: 80, hold_repair: false, shards: BTreeMap::new() }
+        Self { yellow_percent: 80, hold_repair: false }
     }
 }
 
@@ -64,43 +57,7 @@ impl Settings {
             let got = self.yellow_percent;
             return Err(Error::config(format!("settings: yellow_percent: must be 0 to 100, got {got}")));
         }
-        for (dataset, shards) in &self.shards {
-            let mut seen = BTreeSet::new();
-            for (shard, stores) in shards {
-                shard_table(dataset, shard)?;
-                if let Some(store) = stores.iter().find(|store| !seen.insert(*store)) {
-                    return Err(Error::config(format!(
-                        "settings: shards.{dataset}.{shard}: a store must be in one shard only, got {store} twice"
-                    )));
-                }
-            }
-        }
         Ok(())
-    }
-
-    /// The table that holds a store's rows of a dataset.
-    ///
-    /// # Errors
-    ///
-    /// `Config` when the shard's name makes no table name.
-    pub fn table(&self, dataset: &DatasetName, store: &StoreId) -> Result<TableName> {
-        let shards = self.shards.get(dataset).into_iter().flatten();
-        match shards.into_iter().find(|(_, stores)| stores.contains(store)) {
-            Some((shard, _)) => shard_table(dataset, shard),
-            None => Ok(TableName::from(dataset)),
-        }
-    }
-
-    /// Every table a dataset may have: the one named as the dataset, then its shards.
-    ///
-    /// # Errors
-    ///
-    /// `Config` when a shard's name makes no table name.
-    pub fn tables(&self, dataset: &DatasetName) -> Result<Vec<TableName>> {
-        let shards = self.shards.get(dataset).into_iter().flatten();
-        std::iter::once(Ok(TableName::from(dataset)))
-            .chain(shards.map(|(shard, _)| shard_table(dataset, shard)))
-            .collect()
     }
 }
 
@@ -124,15 +81,4 @@ pub async fn load_settings<S: ObjectStore>(objects: &S) -> Result<Settings> {
 pub async fn publish_settings<S: ObjectStore>(objects: &S, settings: &Settings) -> Result<Published> {
     settings.validate()?;
     numbered::publish(objects, SETTINGS, "toml", settings.to_toml()?.into()).await
-}
-
-fn shard_table(dataset: &DatasetName, shard: &str) -> Result<TableName> {
-    let fits = (1..=15).contains(&shard.len())
-        && shard.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
-    if !fits {
-        return Err(Error::config(format!(
-            "settings: shards.{dataset}: a shard's name must be 1 to 15 characters of a-z, 0-9 and _, got {shard:?}"
-        )));
-    }
-    format!("{dataset}.{shard}").parse()
 }

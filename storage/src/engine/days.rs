@@ -62,21 +62,19 @@ pub(super) fn days_table_sql(dataset: &DatasetDefinition) -> Option<String> {
 }
 
 impl Engine {
-    /// Makes the dataset's table of days, if it has one, from the live files of `snapshots`. Days
+    /// Makes the dataset's table of days, if it has one, from the live files of `snapshot`. Days
     /// that the log does not tell are counted from their rows: a measure that is summed only since a
     /// later version of the definition, a file of another program, a tag that cannot be read.
     ///
     /// # Errors
     ///
     /// `Config` with DuckDB's message when it refuses the table; `Data` when a path or file cannot be read.
-    pub fn define_days(&self, dataset: &DatasetDefinition, snapshots: &[Snapshot], root: &Path) -> Result<()> {
+    pub fn define_days(&self, dataset: &DatasetDefinition, snapshot: Option<&Snapshot>, root: &Path) -> Result<()> {
         let (Some(name), Some(create)) = (days_name(dataset), days_table_sql(dataset)) else { return Ok(()) };
         self.execute(&create)?;
-        if snapshots.is_empty() {
-            return Ok(());
-        }
+        let Some(snapshot) = snapshot else { return Ok(()) };
         self.execute(&staging_sql(dataset))?;
-        let mut uncounted = self.stage_days(dataset, snapshots, &std::path::absolute(root)?)?;
+        let mut uncounted = self.stage_days(dataset, snapshot, &std::path::absolute(root)?)?;
         let insert = |select: &str| self.execute(&format!("INSERT INTO {} {select}", quote_name(&name)));
         insert(&staged_sql(dataset))?;
         self.execute(&format!("DROP TABLE temp.{STAGING}"))?;
@@ -99,22 +97,20 @@ impl Engine {
 
     /// Appends what the log tells to the staging table. Returns the files whose rows must be
     /// counted.
-    fn stage_days(&self, dataset: &DatasetDefinition, snapshots: &[Snapshot], root: &Path) -> Result<Vec<ViewFile>> {
+    fn stage_days(&self, dataset: &DatasetDefinition, snapshot: &Snapshot, root: &Path) -> Result<Vec<ViewFile>> {
         let failed = |error| engine_error("days", error);
         let mut uncounted = Vec::new();
         let mut appender = self.connection.appender_to_catalog_and_db(STAGING, "temp", "main").map_err(failed)?;
-        for snapshot in snapshots {
-            for add in snapshot.files() {
-                let Some(file) = view_file(add, snapshot.table(), dataset, root)? else { continue };
-                let known = known_days(dataset, &file, &add.units().unwrap_or_default());
-                for cells in known.rows {
-                    appender
-                        .append_row(appender_params_from_iter(cells))
-                        .map_err(|error| failed(error).context(&file.path))?;
-                }
-                if !known.all {
-                    uncounted.push(file);
-                }
+        for add in snapshot.files() {
+            let Some(file) = view_file(add, snapshot.table(), dataset, root)? else { continue };
+            let known = known_days(dataset, &file, &add.units().unwrap_or_default());
+            for cells in known.rows {
+                appender
+                    .append_row(appender_params_from_iter(cells))
+                    .map_err(|error| failed(error).context(&file.path))?;
+            }
+            if !known.all {
+                uncounted.push(file);
             }
         }
         appender.flush().map_err(failed)?;

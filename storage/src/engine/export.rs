@@ -11,10 +11,10 @@ use crate::dataset::DatasetDefinition;
 use crate::delta::Snapshot;
 use crate::error::{Error, Result};
 
-/// A dataset with its tables and their files.
+/// A dataset with its table and the table's files.
 pub struct ExportDataset<'a> {
     pub dataset: &'a DatasetDefinition,
-    pub snapshots: Vec<Snapshot>,
+    pub snapshot: Option<Snapshot>,
     pub files: Vec<ViewFile>,
 }
 
@@ -110,12 +110,12 @@ fn write_rows(
 
 fn write_days(
     engine: &Engine,
-    ExportDataset { dataset, snapshots, .. }: &ExportDataset<'_>,
+    ExportDataset { dataset, snapshot, .. }: &ExportDataset<'_>,
     root: &Path,
     progress: &mut impl FnMut(&str, u64),
 ) -> Result<()> {
     let (Some(name), Some(comment)) = (days_name(dataset), days_comment_sql(dataset)) else { return Ok(()) };
-    engine.define_days(dataset, snapshots, root)?;
+    engine.define_days(dataset, snapshot.as_ref(), root)?;
     comment_columns(engine, &name, days_columns(dataset))?;
     engine.execute(&comment)?;
     progress(&name, row_count(engine, &name)?);

@@ -16,7 +16,7 @@ use crate::dataset::{DatasetDefinition, STORE_COLUMN};
 use crate::delta::tags::UNITS_TAG;
 use crate::delta::{AddFile, Snapshot};
 use crate::error::{Error, Result};
-use crate::ids::{Month, TableName};
+use crate::ids::{Month, DatasetName};
 
 /// Columns beyond this have no statistics.
 const STATISTICS_COLUMNS_MAX: usize = 32;
@@ -24,7 +24,7 @@ const STATISTICS_COLUMNS_MAX: usize = 32;
 /// A lake file whose log record cannot be trusted. Its rows are read all the same, if it has a path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DoubtfulFile {
-    pub table: TableName,
+    pub table: DatasetName,
     /// The store of its partition, where the log names one.
     pub store: Option<String>,
     /// As the log has it, relative to the table.
@@ -101,7 +101,7 @@ impl Doubt {
     }
 }
 
-fn doubt_of(add: &AddFile, table: &TableName, dataset: &DatasetDefinition) -> Option<Doubt> {
+fn doubt_of(add: &AddFile, table: &DatasetName, dataset: &DatasetDefinition) -> Option<Doubt> {
     let has_partition =
         dataset.partition_columns().iter().all(|name| add.partition_values.get(name).is_some_and(Option::is_some));
     if add.object_path(table).is_err() {
@@ -128,7 +128,7 @@ pub(super) fn has_units(add: &AddFile) -> bool {
 /// `None` when the path in the log leaves the table: such a file is never opened.
 pub(super) fn view_file(
     add: &AddFile,
-    table: &TableName,
+    table: &DatasetName,
     dataset: &DatasetDefinition,
     root: &Path,
 ) -> Result<Option<ViewFile>> {

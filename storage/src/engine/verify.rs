@@ -17,13 +17,13 @@ use crate::decimal::ExactDecimal;
 use crate::delta::{AddFile, Snapshot, UnitCounter, UnitTag, read_rows};
 use crate::error::{Error, Result};
 use crate::hex::sha256_hex;
-use crate::ids::{StoreId, TableName, Unit};
+use crate::ids::{StoreId, DatasetName, Unit};
 use crate::object::{ObjectPath, ObjectStore};
 
 /// What was looked at, and what is wrong.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VerifyReport {
-    pub table: TableName,
+    pub table: DatasetName,
     pub version: u64,
     pub files: u64,
     pub bytes: u64,
@@ -211,7 +211,7 @@ impl<'a> FileCheck<'a> {
     }
 
     /// Finds out how DuckDB opens the file. False when it cannot.
-    fn resolve(&mut self, table: &TableName, root: &Path) -> bool {
+    fn resolve(&mut self, table: &DatasetName, root: &Path) -> bool {
         let mut views: Vec<ViewFile> = match view_file(self.add, table, self.dataset, root) {
             Ok(view) => view.into_iter().collect(),
             Err(error) => {

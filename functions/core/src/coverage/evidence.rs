@@ -18,16 +18,14 @@ use ribera_storage::batch::{
     DIFFERING_BYTES_MAX, Differing, DifferingUnit, MANIFEST_BYTES_MAX, Manifest, QUARANTINE_RECORD_BYTES_MAX,
     QuarantineRecord, UnitFacts,
 };
-use ribera_storage::control::{self, Settings};
+use ribera_storage::control;
 use ribera_storage::dataset::{DatasetDefinition, DatasetKind};
 use ribera_storage::delta::{AddFile, Snapshot, Table, UnitTag};
 use ribera_storage::heartbeat::{GOOD, HEARTBEAT_BYTES_MAX, Heartbeat};
 use ribera_storage::ids::Position;
 use ribera_storage::object::{Bounded, ObjectMeta, ObjectPath, Part, get_at_most, list_by_owner};
 use ribera_storage::store::StoreDefinition;
-use ribera_storage::{
-    BatchId, DatasetName, Error, Month, ObjectStore, Result, StoreId, TableName, Unit, numbered, paths,
-};
+use ribera_storage::{BatchId, DatasetName, Error, Month, ObjectStore, Result, StoreId, Unit, numbered, paths};
 
 use super::judge::{Doubt, Span, StoreEvidence, UnitEvidence};
 
@@ -47,7 +45,6 @@ type Stream = (StoreId, DatasetName);
 /// What is known beside the logs, of every store and dataset.
 #[derive(Debug, Default)]
 pub struct Evidence {
-    settings: Settings,
     stores: Vec<StoreDefinition>,
     /// Evidence without units, by stream.
     streams: BTreeMap<Stream, StreamEvidence>,
@@ -70,11 +67,9 @@ struct StreamEvidence {
     checked_at: Option<Timestamp>,
 }
 
-/// A dataset with the stores of each of its tables.
+/// A dataset with what is known of it in every store.
 pub struct Known<'a> {
     pub dataset: DatasetDefinition,
-    /// The stores of each table, by id.
-    pub tables: BTreeMap<TableName, Vec<StoreDefinition>>,
     evidence: &'a Evidence,
 }
 
@@ -86,10 +81,10 @@ impl Evidence {
     /// `Retry` when the object store does not answer, `Config` when a store definition cannot be read.
     pub async fn gather<S: ObjectStore>(objects: &S, datasets: &[DatasetDefinition]) -> Result<Self> {
         let wanted: BTreeSet<&DatasetName> = datasets.iter().map(|dataset| &dataset.name).collect();
-        let (stores, settings) = futures::try_join!(control::load_stores(objects), control::load_settings(objects))?;
+        let stores = control::load_stores(objects).await?;
         let declared: BTreeSet<StoreId> = stores.iter().map(|store| store.id.clone()).collect();
         let gatherer = Gatherer { objects, wanted, declared };
-        let mut evidence = Self { settings, stores, ..Self::default() };
+        let mut evidence = Self { stores, ..Self::default() };
         // Before the differences: a cycle that ended well had published what it found.
         if datasets.iter().any(|dataset| dataset.kind == DatasetKind::Dimension) {
             gatherer.heartbeats(&mut evidence).await?;
@@ -102,9 +97,8 @@ impl Evidence {
         Ok(evidence)
     }
 
-    pub fn of_dataset(&self, dataset: DatasetDefinition) -> Result<Known<'_>> {
-        let tables = by_table(&self.settings, &dataset.name, self.stores.clone())?;
-        Ok(Known { dataset, tables, evidence: self })
+    pub fn of_dataset(&self, dataset: DatasetDefinition) -> Known<'_> {
+        Known { dataset, evidence: self }
     }
 
     fn stream(&mut self, store: &StoreId, dataset: &DatasetName) -> &mut StreamEvidence {
@@ -112,12 +106,17 @@ impl Evidence {
     }
 }
 
-/// The tables of the lake as it is now, with their stores, one after the other.
-pub async fn load_table<S: ObjectStore>(objects: &S, table: &TableName) -> Result<Option<Snapshot>> {
+/// The table of a dataset as it is now.
+pub async fn load_table<S: ObjectStore>(objects: &S, table: &DatasetName) -> Result<Option<Snapshot>> {
     Table::new(objects, table.clone()).load_without_statistics().await
 }
 
 impl Known<'_> {
+    /// By id.
+    pub fn stores(&self) -> &[StoreDefinition] {
+        &self.evidence.stores
+    }
+
     /// Everything known of a store, with its units from the table's log. `newest` is the table as
     /// it is now, when `snapshot` is older: what has been corrected since is doubted.
     pub fn of_store(&self, store: &StoreId, snapshot: Option<&Snapshot>, newest: Option<&Snapshot>) -> StoreEvidence {
@@ -231,27 +230,6 @@ fn doubts(in_lake: &[UnitTag], waiting: &[(Position, UnitFacts)]) -> Vec<Differi
         .flat_map(|tag| waiting.iter().filter(move |one| differs(tag, one)))
         .map(|(position, facts)| DifferingUnit { unit: facts.unit, awaits: *position })
         .collect()
-}
-
-/// Every store by the table that holds its rows.
-fn by_table(
-    settings: &Settings,
-    dataset: &DatasetName,
-    stores: Vec<StoreDefinition>,
-) -> Result<BTreeMap<TableName, Vec<StoreDefinition>>> {
-    let mut shards: BTreeMap<&StoreId, TableName> = BTreeMap::new();
-    for listed in settings.shards.get(dataset).into_iter().flat_map(BTreeMap::values) {
-        if let Some(first) = listed.first() {
-            let table = settings.table(dataset, first)?;
-            shards.extend(listed.iter().map(|store| (store, table.clone())));
-        }
-    }
-    let mut tables: BTreeMap<TableName, Vec<StoreDefinition>> = BTreeMap::new();
-    for store in stores {
-        let table = shards.get(&store.id).cloned().unwrap_or_else(|| TableName::from(dataset));
-        tables.entry(table).or_default().push(store);
-    }
-    Ok(tables)
 }
 
 struct Gatherer<'a, S> {

@@ -144,14 +144,14 @@ fn an_older_version_is_judged_by_what_is_known_now() {
         commit(&world, "s2", 2, 3).await;
         let newest = table.load().await.unwrap().unwrap();
         let evidence = Evidence::gather(&world.objects, &[ventas()]).await.unwrap();
-        let judged = |newest: &[Snapshot]| {
+        let judged = |newest: Option<&Snapshot>| {
             let now = world.ports().clock.now();
-            let found = judge_snapshots(&evidence, &ventas(), std::slice::from_ref(&older), newest, now).unwrap();
+            let found = judge_snapshot(&evidence, &ventas(), Some(&older), newest, now).unwrap();
             [0, 1].map(|store: usize| found.stores[store].calendar.state(DAY))
         };
         // s2 sent the day again with the rows and sums it had.
-        assert_eq!(judged(std::slice::from_ref(&newest)), ONE_IN_DOUBT);
-        assert_eq!(judged(&[]), SOUND, "without the newest nothing is known of it");
+        assert_eq!(judged(Some(&newest)), ONE_IN_DOUBT);
+        assert_eq!(judged(None), SOUND, "without the newest nothing is known of it");
     });
 }
 
@@ -170,7 +170,7 @@ fn evidence_gathered_before_a_correction_keeps_its_doubt() {
         commit(&world, "s1", 2, 9).await;
         put(&world, "agents/s1/ventas/differing/0000000002.json", b"{\"units\":[]}".to_vec()).await;
         let now = world.ports().clock.now();
-        let found = judge_snapshots(&evidence, &ventas(), &[snapshot], &[], now).unwrap();
+        let found = judge_snapshot(&evidence, &ventas(), Some(&snapshot), None, now).unwrap();
         assert_eq!(found.stores[0].calendar.state(DAY), DayState::Partial);
     });
 }

@@ -166,41 +166,23 @@ pub async fn compute<S: ObjectStore>(ports: Ports<'_, S>, dataset: &DatasetName)
     compute_from(ports, &evidence, definition).await
 }
 
-/// Coverage of the lake as `snapshots` (one for each of the dataset's tables that exist) have it: for
-/// answers. `evidence` must have been gathered before the snapshots were loaded. `newest` are the
-/// tables as they are now, where a snapshot is older: an old version is judged by what is known now.
-pub fn judge_snapshots(
+/// Coverage of the lake as `snapshot` has it (`None`: the table was never written): for answers.
+/// `evidence` must have been gathered before the snapshot was loaded. `newest` is the table as it is
+/// now, where the snapshot is older: an old version is judged by what is known now.
+///
+/// # Errors
+///
+/// `Config` when a store's calendar cannot be computed.
+pub fn judge_snapshot(
     evidence: &Evidence,
     dataset: &DatasetDefinition,
-    snapshots: &[Snapshot],
-    newest: &[Snapshot],
+    snapshot: Option<&Snapshot>,
+    newest: Option<&Snapshot>,
     now: Timestamp,
 ) -> Result<Coverage> {
-    let known = evidence.of_dataset(dataset.clone())?;
-    let mut coverage = Coverage::begin(&known, now);
-    for (table, stores) in &known.tables {
-        let of = |snapshots: &'_ [Snapshot]| snapshots.iter().position(|snapshot| snapshot.table() == table);
-        let snapshot = of(snapshots).map(|index| &snapshots[index]);
-        let newer = of(newest).map(|index| &newest[index]);
-        let newer = newer.filter(|newer| snapshot.is_none_or(|snapshot| snapshot.version() < newer.version()));
-        coverage.take_table(&known, stores, snapshot, newer)?;
-    }
-    Ok(coverage.finish())
-}
-
-/// Gathers and judges in one: for callers that load nothing in between.
-pub async fn compute_at<S: ObjectStore>(
-    ports: Ports<'_, S>,
-    dataset: &DatasetName,
-    snapshots: &[Snapshot],
-) -> Result<Coverage> {
-    let definition = definition_of(ports.objects, dataset).await?;
-    let evidence = Evidence::gather(ports.objects, std::slice::from_ref(&definition)).await?;
-    let mut newest = Vec::new();
-    for snapshot in snapshots {
-        newest.extend(evidence::load_table(ports.objects, snapshot.table()).await?);
-    }
-    judge_snapshots(&evidence, &definition, snapshots, &newest, ports.clock.now())
+    let known = evidence.of_dataset(dataset.clone());
+    let newer = newest.filter(|newer| snapshot.is_none_or(|snapshot| snapshot.version() < newer.version()));
+    judge_stores(&known, snapshot, newer, now)
 }
 
 /// What a refresh did.
@@ -258,24 +240,26 @@ async fn compute_from<S: ObjectStore>(
     evidence: &Evidence,
     definition: DatasetDefinition,
 ) -> Result<Coverage> {
-    let known = evidence.of_dataset(definition)?;
-    let mut coverage = Coverage::begin(&known, ports.clock.now());
-    let mut tables = std::pin::pin!(
-        stream::iter(&known.tables)
-            .map(async |(table, stores)| {
-                Ok::<_, Error>((stores.as_slice(), evidence::load_table(ports.objects, table).await?))
-            })
-            .buffered(TABLES_AHEAD)
-    );
-    while let Some(table) = tables.next().await {
-        let (stores, snapshot) = table?;
-        coverage.take_table(&known, stores, snapshot.as_ref(), None)?;
-    }
-    Ok(coverage.finish())
+    let known = evidence.of_dataset(definition);
+    let snapshot = evidence::load_table(ports.objects, &known.dataset.name).await?;
+    judge_stores(&known, snapshot.as_ref(), None, ports.clock.now())
 }
 
-/// Tables in memory at once: the next is read while one is judged.
-const TABLES_AHEAD: usize = 2;
+fn judge_stores(
+    known: &Known<'_>,
+    snapshot: Option<&Snapshot>,
+    newest: Option<&Snapshot>,
+    computed_at: Timestamp,
+) -> Result<Coverage> {
+    let judge = |store: &StoreDefinition| {
+        let evidence = known.of_store(&store.id, snapshot, newest);
+        judge::judge(store, &known.dataset, &evidence, computed_at)
+    };
+    let mut stores = known.stores().iter().map(judge).collect::<Result<Vec<_>>>()?;
+    stores.sort_by(|left, right| left.store.cmp(&right.store));
+    let table_version = snapshot.map(Snapshot::version);
+    Ok(Coverage { dataset: known.dataset.name.clone(), table_version, computed_at, stores })
+}
 
 async fn definition_of<S: ObjectStore>(objects: &S, name: &DatasetName) -> Result<DatasetDefinition> {
     control::load_dataset(objects, name).await?.ok_or_else(|| {
@@ -289,20 +273,13 @@ pub async fn datasets<S: ObjectStore>(objects: &S) -> Result<Vec<DatasetName>> {
 }
 
 async fn definitions<S: ObjectStore>(objects: &S) -> Result<Vec<DatasetDefinition>> {
-    let (published, known, settings) = futures::try_join!(
-        control::load_published_datasets(objects),
-        control::load_datasets(objects),
-        control::load_settings(objects)
-    )?;
+    let (published, known) =
+        futures::try_join!(control::load_published_datasets(objects), control::load_datasets(objects))?;
     let published: Vec<DatasetName> = published.into_iter().map(|dataset| dataset.name).collect();
     let mut found = Vec::new();
     for dataset in known {
-        let mut wanted = published.contains(&dataset.name);
-        for table in settings.tables(&dataset.name)? {
-            let log = format!("{}/_delta_log/", paths::table_root(&table));
-            wanted = wanted || !objects.list(&log, None, 1).await?.is_empty();
-        }
-        if wanted {
+        let log = format!("{}/_delta_log/", paths::table_root(&dataset.name));
+        if published.contains(&dataset.name) || !objects.list(&log, None, 1).await?.is_empty() {
             found.push(dataset);
         }
     }
@@ -332,30 +309,6 @@ impl Coverage {
     /// when they are touched and have gaps.
     pub fn behind_where(&self, touched: impl Fn(&StoreId, Date) -> bool) -> AnswerCoverage {
         gaps::behind(self, touched)
-    }
-
-    fn begin(known: &Known<'_>, now: Timestamp) -> Self {
-        Self { dataset: known.dataset.name.clone(), table_version: None, computed_at: now, stores: Vec::new() }
-    }
-
-    fn take_table(
-        &mut self,
-        known: &Known<'_>,
-        stores: &[StoreDefinition],
-        snapshot: Option<&Snapshot>,
-        newest: Option<&Snapshot>,
-    ) -> Result<()> {
-        self.table_version = self.table_version.max(snapshot.map(Snapshot::version));
-        for store in stores {
-            let evidence = known.of_store(&store.id, snapshot, newest);
-            self.stores.push(judge::judge(store, &known.dataset, &evidence, self.computed_at)?);
-        }
-        Ok(())
-    }
-
-    fn finish(mut self) -> Self {
-        self.stores.sort_by(|left, right| left.store.cmp(&right.store));
-        self
     }
 
     /// What is not complete behind an answer.

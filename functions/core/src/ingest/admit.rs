@@ -8,7 +8,7 @@ use ribera_storage::dataset::DatasetDefinition;
 use ribera_storage::hex::sha256_hex;
 use ribera_storage::object::{Bounded, ObjectPath, Part, get_at_most};
 use ribera_storage::text::quoted;
-use ribera_storage::{BatchId, ObjectStore, Result, TableName, paths};
+use ribera_storage::{BatchId, ObjectStore, Result, DatasetName, paths};
 
 use super::definitions::{Definitions, can_become};
 use super::refusal::Refusal;
@@ -84,7 +84,6 @@ pub async fn read<S: ObjectStore>(
 pub struct Admitted {
     pub received: Received,
     pub manifest: Manifest,
-    pub table: TableName,
 }
 
 /// Checks the manifest against its path and the definitions. The outer error means that nothing
@@ -105,8 +104,7 @@ pub fn admit(received: &Received, definitions: &Definitions, now: Timestamp) -> 
     };
     let of_version = definitions.dataset_version(&batch.dataset, manifest.dataset_version)?;
     let checked = check_against(&manifest, latest, of_version).and_then(|()| check_dates(&manifest, store.opened, now));
-    let table = definitions.table(batch)?;
-    Ok(checked.map(|()| Admitted { received: received.clone(), manifest, table }))
+    Ok(checked.map(|()| Admitted { received: received.clone(), manifest }))
 }
 
 fn parse(batch: &BatchId, bytes: &[u8]) -> Result<Manifest, Refusal> {

@@ -10,7 +10,7 @@ use ribera_storage::control;
 use ribera_storage::dataset::DatasetDefinition;
 use ribera_storage::delta::{BatchOutcome, CommitReport, READY_AGE_MAX, ReadyRecord, Snapshot, Table};
 use ribera_storage::ports::Ports;
-use ribera_storage::{BatchId, Error, ErrorKind, ObjectStore, Result, TableName, paths};
+use ribera_storage::{BatchId, Error, ErrorKind, ObjectStore, Result, DatasetName, paths};
 
 use super::admit::{self, Admitted, InboxLookup, Received};
 use super::definitions::Definitions;
@@ -59,7 +59,7 @@ struct Call<'a, S> {
 }
 
 /// Tables as they stood before the call's batches were prepared.
-type Known = BTreeMap<TableName, Result<Option<Snapshot>>>;
+type Known = BTreeMap<DatasetName, Result<Option<Snapshot>>>;
 
 /// Where a manifest stands on its way.
 enum Step {
@@ -115,7 +115,7 @@ impl<S: ObjectStore> Call<'_, S> {
             let record = paths::quarantine(&received.batch)?;
             if self.ports.objects.head(&record).await?.is_none() {
                 let refusal = Refusal::new(reason, detail);
-                return settle::quarantine(self.ports, received, &refusal, None, self.started_at).await;
+                return settle::quarantine(self.ports, received, &refusal, self.started_at).await;
             }
         }
         settle::close(self.ports, received).await
@@ -128,7 +128,7 @@ impl<S: ObjectStore> Call<'_, S> {
         };
         match admit::admit(&received, definitions, self.started_at) {
             Ok(Ok(admitted)) => Step::Admitted(Box::new(admitted)),
-            Ok(Err(refusal)) => self.refuse(*received, refusal, definitions).await,
+            Ok(Err(refusal)) => self.refuse(*received, refusal).await,
             Err(error) => Step::Decided(failed(&error)),
         }
     }
@@ -140,15 +140,15 @@ impl<S: ObjectStore> Call<'_, S> {
         for wave in waves(steps) {
             ready.extend(join_all(wave.into_iter().map(|step| self.prepare(step, definitions, &known))).await);
         }
-        let tables: BTreeSet<TableName> =
-            ready.iter().filter_map(record_of).map(|record| record.table.clone()).collect();
+        let tables: BTreeSet<DatasetName> =
+            ready.iter().filter_map(record_of).map(|record| record.batch.dataset.clone()).collect();
         let bases: Vec<Option<Snapshot>> =
             tables.iter().map(|table| known.remove(table).and_then(Result::ok).flatten()).collect();
         let commits = tables.iter().zip(bases).map(|(table, base)| self.commit_table(table, base, &ready, definitions));
         let reports = join_all(commits).await;
-        let reports: BTreeMap<&TableName, Result<CommitReport>> = tables.iter().zip(reports).collect();
+        let reports: BTreeMap<&DatasetName, Result<CommitReport>> = tables.iter().zip(reports).collect();
         let outcomes = stream::iter(&ready)
-            .map(|step| self.finish(step, record_of(step).and_then(|record| reports.get(&record.table))))
+            .map(|step| self.finish(step, record_of(step).and_then(|record| reports.get(&record.batch.dataset))))
             .buffered(CONCURRENCY)
             .collect()
             .await;
@@ -163,11 +163,11 @@ impl<S: ObjectStore> Call<'_, S> {
     /// The tables of manifests that a sweep found, once for all of them.
     async fn load_tables(&self, steps: &[Step]) -> Known {
         let found = steps.iter().filter_map(|step| match step {
-            Step::Admitted(admitted) if admitted.received.source == Source::Sweep => Some(admitted.table.clone()),
+            Step::Admitted(admitted) if admitted.received.source == Source::Sweep => Some(admitted.received.batch.dataset.clone()),
             _ => None,
         });
-        let tables: BTreeSet<TableName> = found.collect();
-        let load = async |table: TableName| {
+        let tables: BTreeSet<DatasetName> = found.collect();
+        let load = async |table: DatasetName| {
             let snapshot = Table::new(self.ports.objects, table.clone()).load().await;
             (table, snapshot)
         };
@@ -185,7 +185,7 @@ impl<S: ObjectStore> Call<'_, S> {
     }
 
     async fn try_prepare(&self, admitted: Admitted, definitions: &Definitions, known: &Known) -> Result<Step> {
-        let Admitted { received, manifest, table } = &admitted;
+        let Admitted { received, manifest } = &admitted;
         let unknown = || Error::bug(format!("{}: its dataset vanished", received.batch));
         let latest = definitions.dataset(&received.batch.dataset)?.ok_or_else(unknown)?;
         if let Some(step) = self.resume(&admitted, latest, known).await? {
@@ -193,8 +193,8 @@ impl<S: ObjectStore> Call<'_, S> {
         }
         let bytes = match encode::fetch(self.ports.objects, &manifest.file, &self.settings.limits).await? {
             Fetched::Whole(bytes) => bytes,
-            Fetched::Refused(refusal) => return Ok(self.refuse(received.clone(), refusal, definitions).await),
-            Fetched::NotThere => return self.wait_for_file(&admitted, definitions).await,
+            Fetched::Refused(refusal) => return Ok(self.refuse(received.clone(), refusal).await),
+            Fetched::NotThere => return self.wait_for_file(&admitted).await,
         };
         let definition =
             definitions.dataset_version(&received.batch.dataset, manifest.dataset_version)?.ok_or_else(unknown)?;
@@ -202,16 +202,16 @@ impl<S: ObjectStore> Call<'_, S> {
         let arrived_at = received.received_at.min(self.started_at);
         let encoded = match encode::encode(&admitted, bytes, definition, latest, &self.settings.limits, arrived_at)? {
             Ok(encoded) => encoded,
-            Err(refusal) => return Ok(self.refuse(received.clone(), refusal, definitions).await),
+            Err(refusal) => return Ok(self.refuse(received.clone(), refusal).await),
         };
-        let lake = Table::new(self.ports.objects, table.clone());
+        let lake = Table::new(self.ports.objects, received.batch.dataset.clone());
         let partition = latest.partition(&received.batch.store, manifest.month);
         let mut files = Vec::with_capacity(encoded.files.len());
         for file in &encoded.files {
             files.push(lake.put_file(self.ports, &partition, file).await?);
         }
         let now = self.ports.clock.now();
-        let record = ReadyRecord::new(table, latest, manifest, &received.sha256, files, now)?;
+        let record = ReadyRecord::new(latest, manifest, &received.sha256, files, now)?;
         lake.put_ready(&record).await?;
         Ok(ready(&admitted, record, encoded.warnings))
     }
@@ -219,18 +219,18 @@ impl<S: ObjectStore> Call<'_, S> {
     /// What a sweep finds was most often begun by a call that died: it may be in the lake already,
     /// or be ready. (A fresh event is not asked: nearly always it is the first to come.)
     async fn resume(&self, admitted: &Admitted, latest: &DatasetDefinition, known: &Known) -> Result<Option<Step>> {
-        let Admitted { received, manifest, table } = admitted;
-        let snapshot = match known.get(table) {
+        let Admitted { received, manifest } = admitted;
+        let snapshot = match known.get(&received.batch.dataset) {
             Some(loaded) if received.source == Source::Sweep => loaded.as_ref(),
             _ => return Ok(None),
         };
-        let lake = Table::new(self.ports.objects, table.clone());
+        let lake = Table::new(self.ports.objects, received.batch.dataset.clone());
         if let Some(snapshot) = snapshot.map_err(|error| Error::new(error.kind(), error.to_string()))?
             && let Some(outcome) = lake.outcome_of(snapshot, latest, manifest)?
         {
             // A call that died after its commit may have left it.
             lake.delete_ready(&received.batch).await?;
-            return self.record(received, table, &outcome, &[]).await.map(|outcome| Some(Step::Decided(outcome)));
+            return self.record(received, &outcome, &[]).await.map(|outcome| Some(Step::Decided(outcome)));
         }
         // A record that cannot be read is written again.
         let current = lake.load_ready(&received.batch).await.ok().flatten().filter(|record| {
@@ -240,7 +240,7 @@ impl<S: ObjectStore> Call<'_, S> {
         Ok(current.map(|record| ready(admitted, record, Vec::new())))
     }
 
-    async fn wait_for_file(&self, admitted: &Admitted, definitions: &Definitions) -> Result<Step> {
+    async fn wait_for_file(&self, admitted: &Admitted) -> Result<Step> {
         let received = &admitted.received;
         if !encode::has_waited(received.received_at, self.ports.clock.now(), self.settings.file_wait_seconds) {
             return Ok(Step::Decided(Outcome::Waiting));
@@ -251,30 +251,25 @@ impl<S: ObjectStore> Call<'_, S> {
             self.settings.file_wait_seconds
         );
         let refusal = Refusal::new(QuarantineReason::FileAbsent, detail);
-        Ok(self.refuse(received.clone(), refusal, definitions).await)
+        Ok(self.refuse(received.clone(), refusal).await)
     }
 
-    async fn refuse(&self, received: Received, refusal: Refusal, definitions: &Definitions) -> Step {
-        match self.try_refuse(&received, &refusal, definitions).await {
+    async fn refuse(&self, received: Received, refusal: Refusal) -> Step {
+        match settle::quarantine(self.ports, &received, &refusal, self.started_at).await {
             Ok(()) => Step::Decided(quarantined(&refusal)),
             Err(error) => Step::Decided(failed(&error)),
         }
     }
 
-    async fn try_refuse(&self, received: &Received, refusal: &Refusal, definitions: &Definitions) -> Result<()> {
-        let table = definitions.table(&received.batch)?;
-        settle::quarantine(self.ports, received, refusal, Some(table), self.started_at).await
-    }
-
     async fn commit_table(
         &self,
-        table: &TableName,
+        table: &DatasetName,
         base: Option<Snapshot>,
         steps: &[Step],
         definitions: &Definitions,
     ) -> Result<CommitReport> {
         let own: Vec<ReadyRecord> =
-            steps.iter().filter_map(record_of).filter(|record| record.table == *table).cloned().collect();
+            steps.iter().filter_map(record_of).filter(|record| record.batch.dataset == *table).cloned().collect();
         let dataset = own.first().map(|record| definitions.dataset(&record.batch.dataset)).transpose()?.flatten();
         let dataset = dataset.ok_or_else(|| Error::bug(format!("table {table}: its dataset vanished")))?;
         Table::new(self.ports.objects, table.clone()).commit_records_from(self.ports, dataset, &own, base).await
@@ -290,17 +285,17 @@ impl<S: ObjectStore> Call<'_, S> {
         let report = match report {
             Some(Ok(report)) => report,
             Some(Err(error)) => return failed(error),
-            None => return failed(&Error::bug(format!("table {}: was not committed", record.table))),
+            None => return failed(&Error::bug(format!("table {}: was not committed", record.batch.dataset))),
         };
         match report.outcome(&received.batch) {
             Some(BatchOutcome::Expired) => {
                 // What is left of it is harmless: an expired record is never taken up, and the sweep writes over it.
-                let _ = Table::new(self.ports.objects, record.table.clone()).delete_ready(&received.batch).await;
+                let _ = Table::new(self.ports.objects, record.batch.dataset.clone()).delete_ready(&received.batch).await;
                 failed(&Error::retry("its ready record expired and is written again by the next sweep"))
             }
             Some(BatchOutcome::Failed(error)) => failed(error),
             Some(outcome) => {
-                self.record(received, &record.table, outcome, warnings).await.unwrap_or_else(|error| failed(&error))
+                self.record(received, outcome, warnings).await.unwrap_or_else(|error| failed(&error))
             }
             None => failed(&Error::bug("the commit said nothing of this batch")),
         }
@@ -310,7 +305,6 @@ impl<S: ObjectStore> Call<'_, S> {
     async fn record(
         &self,
         received: &Received,
-        table: &TableName,
         outcome: &BatchOutcome,
         warnings: &[CheckWarning],
     ) -> Result<Outcome> {
@@ -322,18 +316,13 @@ impl<S: ObjectStore> Call<'_, S> {
             BatchOutcome::Superseded => (AckOutcome::Superseded, Outcome::Superseded),
             other => return Err(Error::bug(format!("{}: is not settled: {other:?}", received.batch))),
         };
-        let table = table.clone();
-        settle::record_outcome(
-            self.ports,
-            Decision { received, table, outcome, started_at: self.started_at, warnings },
-        )
-        .await?;
+        settle::record_outcome(self.ports, Decision { received, outcome, started_at: self.started_at, warnings }).await?;
         Ok(shown)
     }
 }
 
 /// Writes a checkpoint; that it failed is no one's concern but the log's.
-pub async fn checkpoint<S: ObjectStore>(ports: Ports<'_, S>, table: &TableName) {
+pub async fn checkpoint<S: ObjectStore>(ports: Ports<'_, S>, table: &DatasetName) {
     if let Err(error) = Table::new(ports.objects, table.clone()).checkpoint(ports).await {
         tracing::warn!(%table, %error, "checkpoint not written; readers replay more entries until the next one");
     }
@@ -400,8 +389,7 @@ fn failed_batch(error: &Error) -> Outcome {
 
 /// Takes a batch out of the queue for the next commit.
 pub async fn delete_ready<S: ObjectStore>(ports: Ports<'_, S>, batch: &BatchId) -> Result<()> {
-    let table = control::load_settings(ports.objects).await?.table(&batch.dataset, &batch.store)?;
-    Table::new(ports.objects, table).delete_ready(batch).await
+    Table::new(ports.objects, batch.dataset.clone()).delete_ready(batch).await
 }
 
 pub fn quarantined(refusal: &Refusal) -> Outcome {

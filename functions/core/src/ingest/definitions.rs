@@ -5,20 +5,19 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::future::join_all;
-use ribera_storage::control::{self, Settings};
+use ribera_storage::control;
 use ribera_storage::dataset::evolution;
 use ribera_storage::dataset::{DatasetDefinition, shipped};
 use ribera_storage::numbered;
 use ribera_storage::object::list_all;
 use ribera_storage::store::StoreDefinition;
-use ribera_storage::{BatchId, DatasetName, Error, ObjectStore, Result, StoreId, TableName, paths};
+use ribera_storage::{BatchId, DatasetName, Error, ObjectStore, Result, StoreId, paths};
 
 /// More stores than this are read by one call for all of them.
 const STORES_SINGLY_MAX: usize = 8;
 
 #[derive(Debug)]
 pub struct Definitions {
-    settings: Settings,
     stores: BTreeMap<StoreId, Found<StoreDefinition>>,
     datasets: BTreeMap<DatasetName, Found<DatasetDefinition>>,
     /// Older versions that manifests of this call name.
@@ -34,17 +33,9 @@ impl Definitions {
         let stores: BTreeSet<&StoreId> = batches.iter().map(|batch| &batch.store).collect();
         let datasets: BTreeSet<&DatasetName> = batches.iter().map(|batch| &batch.dataset).collect();
         let dataset = async |name: &DatasetName| (name.clone(), found(control::load_dataset(objects, name).await));
-        let (settings, stores, datasets) = futures::join!(
-            control::load_settings(objects),
-            load_stores(objects, stores),
-            join_all(datasets.into_iter().map(dataset)),
-        );
-        Ok(Self {
-            settings: settings?,
-            stores: stores?,
-            datasets: datasets.into_iter().collect(),
-            older: BTreeMap::new(),
-        })
+        let (stores, datasets) =
+            futures::join!(load_stores(objects, stores), join_all(datasets.into_iter().map(dataset)));
+        Ok(Self { stores: stores?, datasets: datasets.into_iter().collect(), older: BTreeMap::new() })
     }
 
     /// Adds an older version of a dataset, once some manifest named it. The latest is at hand.
@@ -74,10 +65,6 @@ impl Definitions {
             Some(latest) if latest.version == version => Ok(Some(latest)),
             _ => taken(self.older.get(&(name.clone(), version))),
         }
-    }
-
-    pub fn table(&self, batch: &BatchId) -> Result<TableName> {
-        self.settings.table(&batch.dataset, &batch.store)
     }
 }
 

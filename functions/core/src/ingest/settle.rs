@@ -9,7 +9,7 @@ use ribera_storage::hex::sha256_hex;
 use ribera_storage::ledger::{self, LedgerRecord, Timings};
 use ribera_storage::object::{ObjectPath, Part, PutOutcome, put_json};
 use ribera_storage::ports::Ports;
-use ribera_storage::{BatchId, Error, ObjectStore, Result, TableName, Unit, paths};
+use ribera_storage::{BatchId, Error, ObjectStore, Result, DatasetName, Unit, paths};
 
 use super::admit::Received;
 use super::refusal::Refusal;
@@ -18,7 +18,6 @@ use super::validate::CheckWarning;
 /// A decision to be written.
 pub struct Decision<'a> {
     pub received: &'a Received,
-    pub table: TableName,
     pub outcome: AckOutcome,
     /// The call began.
     pub started_at: Timestamp,
@@ -61,14 +60,12 @@ pub async fn quarantine<S: ObjectStore>(
     ports: Ports<'_, S>,
     received: &Received,
     refusal: &Refusal,
-    table: Option<TableName>,
     started_at: Timestamp,
 ) -> Result<()> {
     let record = quarantine_record(received, refusal, ports.clock.now());
     put_json(ports.objects, &paths::quarantine(&received.batch)?, &record).await?;
-    let table = table.unwrap_or_else(|| TableName::from(&received.batch.dataset));
     let outcome = AckOutcome::Quarantined { reason: refusal.reason, detail: refusal.detail.clone() };
-    record_outcome(ports, Decision { received, table, outcome, started_at, warnings: &[] }).await
+    record_outcome(ports, Decision { received, outcome, started_at, warnings: &[] }).await
 }
 
 /// Quarantines what came from a cloned journal. The first's record, ack and `done/` stay: the
@@ -167,7 +164,6 @@ fn ledger_record(decision: Decision<'_>, now: Timestamp) -> LedgerRecord {
     let agent = manifest.map(|manifest| &manifest.agent);
     LedgerRecord {
         batch: received.batch.clone(),
-        table: decision.table,
         manifest_sha256: received.sha256.clone(),
         outcome: decision.outcome,
         rows: file.map_or(0, |file| file.rows),

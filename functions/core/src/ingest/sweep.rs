@@ -8,7 +8,7 @@ use ribera_storage::batch::QuarantineReason;
 use ribera_storage::delta::Table;
 use ribera_storage::object::{ObjectMeta, ObjectPath, Owned, list_all, list_by_owner};
 use ribera_storage::ports::Ports;
-use ribera_storage::{BatchId, ObjectStore, Result, TableName, paths};
+use ribera_storage::{BatchId, ObjectStore, Result, DatasetName, paths};
 
 use super::admit::{self, InboxLookup};
 use super::call::{self, quarantined};
@@ -146,7 +146,7 @@ impl<S: ObjectStore> Sweep<'_, S> {
         };
         let outcome = match (reading, &batch) {
             (InboxLookup::Fresh(received), _) => {
-                settle::quarantine(self.ports, &received, &refusal, None, self.started_at).await?;
+                settle::quarantine(self.ports, &received, &refusal, self.started_at).await?;
                 quarantined(&refusal)
             }
             (InboxLookup::TooLarge, Some(batch)) => {
@@ -188,7 +188,7 @@ impl<S: ObjectStore> Sweep<'_, S> {
         };
         // Nobody is to commit it any more.
         call::delete_ready(self.ports, batch).await?;
-        settle::quarantine(self.ports, &received, refusal, None, self.started_at).await?;
+        settle::quarantine(self.ports, &received, refusal, self.started_at).await?;
         Ok(Some(quarantined(refusal)))
     }
 
@@ -196,9 +196,9 @@ impl<S: ObjectStore> Sweep<'_, S> {
     /// another call. Nobody would delete them otherwise, and their files would stay for ever.
     async fn forgotten_records(&self) -> Result<()> {
         for meta in list_all(self.ports.objects, "state/ready/", None).await? {
-            let Some((table, batch)) = record_of(&meta.path) else { continue };
+            let Some(batch) = record_of(&meta.path) else { continue };
             if self.ports.objects.head(&paths::inbox(&batch)?).await?.is_none() {
-                Table::new(self.ports.objects, table).delete_ready(&batch).await?;
+                Table::new(self.ports.objects, batch.dataset.clone()).delete_ready(&batch).await?;
             }
         }
         Ok(())
@@ -222,12 +222,11 @@ fn is_settled(one: &ManifestOutcome) -> bool {
     !matches!(one.outcome, Outcome::Waiting | Outcome::Failed { .. })
 }
 
-/// Table and batch of `state/ready/TABLE/STORE~POSITION.json`.
-fn record_of(path: &ObjectPath) -> Option<(TableName, BatchId)> {
+/// The batch of `state/ready/TABLE/STORE~POSITION.json`.
+fn record_of(path: &ObjectPath) -> Option<BatchId> {
     let (table, name) = path.as_str().strip_prefix("state/ready/")?.split_once('/')?;
     let (store, position) = name.strip_suffix(".json")?.split_once('~')?;
-    let dataset = table.split('.').next()?.parse().ok()?;
-    Some((table.parse().ok()?, BatchId { store: store.parse().ok()?, dataset, position: position.parse().ok()? }))
+    Some(BatchId { store: store.parse().ok()?, dataset: table.parse().ok()?, position: position.parse().ok()? })
 }
 
 /// The first manifest of every store, then the second of every store that has one, and so on.

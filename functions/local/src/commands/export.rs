@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::cli::{Context, Exit};
 use crate::evidence::{Evidence, Judgement};
-use crate::lake::{DatasetTables, Lake, Versions};
+use crate::lake::{DatasetTable, Lake, Versions};
 use crate::ports::SystemClock;
 use crate::show;
 
@@ -55,15 +55,15 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit> {
     let evidence = Evidence::gather(&lake, is_wanted).await?;
     let mut tables = lake.tables_of(is_wanted, &Versions::default()).await?;
     if wanted.is_empty() {
-        tables.retain(|_, one| !one.snapshots.is_empty());
+        tables.retain(|_, one| one.snapshot.is_some());
     }
     let mut datasets = Vec::new();
     let (mut versions, mut days, mut doubts) = (Vec::new(), Vec::new(), Vec::new());
     let (mut doubtful_files, mut unknown) = (Vec::new(), Vec::new());
-    for (name, DatasetTables { snapshots, doubtful }) in tables {
+    for (name, DatasetTable { snapshot, doubtful }) in tables {
         let dataset = lake.dataset(&name)?;
         let mut files = Vec::new();
-        for snapshot in &snapshots {
+        for snapshot in &snapshot {
             files.extend(view_files(snapshot, dataset, &root)?);
             versions.push(vec![
                 Some(snapshot.table().to_string()),
@@ -71,13 +71,13 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit> {
                 Some(SystemClock.now().to_string()),
             ]);
         }
-        match evidence.judge(&lake, &name, &snapshots).await? {
+        match evidence.judge(&lake, &name, snapshot.as_ref()).await? {
             Judgement::Known(coverage) => days.extend(coverage_rows(&coverage)),
             Judgement::Unknown(why) => unknown.push((name.clone(), why)),
         }
         doubts.extend(doubtful.iter().map(|file| doubt_row(&name, file)));
         doubtful_files.push((name, doubtful));
-        datasets.push(ExportDataset { dataset, snapshots, files });
+        datasets.push(ExportDataset { dataset, snapshot, files });
     }
     let tables = [
         stores_table(&lake),

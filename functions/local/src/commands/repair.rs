@@ -44,12 +44,9 @@ struct Table {
 pub async fn run(args: Args, context: &Context) -> Result<Exit> {
     let lake = Lake::open(context).await?;
     let dataset = lake.dataset(&args.dataset)?;
-    let mut tables = Vec::new();
-    for name in lake.settings.tables(&dataset.name)? {
-        let Repaired { version, removed, restored, unset, lost } =
-            lake.table(&name).repair(lake.ports(), dataset, args.dry_run).await?;
-        tables.push(Table { table: name.to_string(), version, removed, restored, unset, lost });
-    }
+    let Repaired { version, removed, restored, unset, lost } =
+        lake.table(&dataset.name).repair(lake.ports(), dataset, args.dry_run).await?;
+    let tables = [Table { table: dataset.name.to_string(), version, removed, restored, unset, lost }];
     let whole = tables.iter().all(|table| table.lost.is_empty() && table.removed.len() <= table.restored.len());
     context.answer(&json!({"dry_run": args.dry_run, "tables": tables}), |lang| report(lang, &args, &tables))?;
     Ok(if whole { Exit::Ok } else { Exit::Findings })

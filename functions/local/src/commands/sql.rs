@@ -8,13 +8,13 @@ use ribera_storage::dataset::DatasetDefinition;
 use ribera_storage::engine::{
     Answer, AnswerColumn, DoubtfulFile, Engine, Planner, Scans, days_name, view_files,
 };
-use ribera_storage::{DatasetName, Error, Result, TableName};
+use ribera_storage::{DatasetName, Error, Result};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::cli::{Context, Exit, Lang};
 use crate::evidence::{Evidence, Judgement};
-use crate::lake::{DatasetTables, Lake, Versions};
+use crate::lake::{DatasetTable, Lake, Versions};
 use crate::terminal::colour::{GREEN, YELLOW};
 use crate::{show, terminal};
 
@@ -50,7 +50,7 @@ struct Behind {
     /// Filters of the query narrowed the store-days; else the whole dataset counts.
     narrowed: bool,
     /// The version read of each table.
-    versions: BTreeMap<TableName, u64>,
+    versions: BTreeMap<DatasetName, u64>,
     /// Files behind the answer whose log record cannot be trusted. Their rows are in the answer.
     doubtful: Vec<DoubtfulFile>,
     /// Why the coverage is not known; then nothing counts as complete.
@@ -119,7 +119,7 @@ fn settle_versions(lake: &Lake, scans: &Scans, texts: &[String]) -> Result<Versi
     let mut tables = Vec::new();
     for dataset in &lake.datasets {
         if scans.reads_of(dataset.name.as_str()) {
-            tables.extend(lake.settings.tables(&dataset.name)?);
+            tables.push(dataset.name.clone());
         }
     }
     versions.settle(&tables)?;
@@ -128,23 +128,20 @@ fn settle_versions(lake: &Lake, scans: &Scans, texts: &[String]) -> Result<Versi
 
 /// Every dataset can be described, its rows and its days. The rows of those that the query reads
 /// are there; DuckDB itself decides which files its filters need.
-fn open_engine(lake: &Lake, scans: &Scans, tables: &BTreeMap<DatasetName, DatasetTables>) -> Result<Engine> {
+fn open_engine(lake: &Lake, scans: &Scans, tables: &BTreeMap<DatasetName, DatasetTable>) -> Result<Engine> {
     let engine = Engine::open(&lake.engine_options()?)?;
     let (root, zones) = (lake.root()?, lake.zones());
     for dataset in &lake.datasets {
         let name = dataset.name.as_str();
-        let snapshots = tables.get(&dataset.name).map(|tables| tables.snapshots.as_slice()).unwrap_or_default();
+        let snapshot = tables.get(&dataset.name).and_then(|table| table.snapshot.as_ref());
         if scans.reads(name) {
-            let mut files = Vec::new();
-            for snapshot in snapshots {
-                files.extend(view_files(snapshot, dataset, &root)?);
-            }
+            let files = snapshot.map(|snapshot| view_files(snapshot, dataset, &root)).transpose()?.unwrap_or_default();
             engine.define(dataset, &files, &zones, scans.narrow(name))?;
         } else {
             engine.define_unread(dataset)?;
         }
         match days_name(dataset) {
-            Some(days) if scans.reads(&days) => engine.define_days(dataset, snapshots, &root)?,
+            Some(days) if scans.reads(&days) => engine.define_days(dataset, snapshot, &root)?,
             _ => engine.define_unread_days(dataset)?,
         }
     }
@@ -157,13 +154,13 @@ async fn all_behind(
     lake: &Lake,
     scans: &Scans,
     evidence: &Evidence,
-    tables: BTreeMap<DatasetName, DatasetTables>,
+    tables: BTreeMap<DatasetName, DatasetTable>,
 ) -> Result<Vec<Behind>> {
     let mut all = Vec::new();
-    for (name, DatasetTables { snapshots, doubtful }) in tables {
+    for (name, DatasetTable { snapshot, doubtful }) in tables {
         let dataset = lake.dataset(&name)?;
         // By the very versions that were read, whatever was committed meanwhile.
-        let (coverage, unknown) = match evidence.judge(lake, &name, &snapshots).await? {
+        let (coverage, unknown) = match evidence.judge(lake, &name, snapshot.as_ref()).await? {
             Judgement::Known(coverage) => {
                 (coverage.behind_where(|store, date| scans.touch(dataset, store, Some(date))), None)
             }
@@ -180,7 +177,7 @@ async fn all_behind(
                 && unknown.is_none()
                 && doubtful.is_empty(),
             narrowed: scans.narrow(name.as_str()),
-            versions: snapshots.iter().map(|snapshot| (snapshot.table().clone(), snapshot.version())).collect(),
+            versions: snapshot.iter().map(|snapshot| (snapshot.table().clone(), snapshot.version())).collect(),
             doubtful,
             unknown,
             coverage,

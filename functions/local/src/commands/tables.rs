@@ -1,7 +1,7 @@
 //! `ribera tables`: the tables of the lake with size, version and columns.
 
 use ribera_storage::engine::{DoubtfulFile, ViewColumn, days_columns, days_name, doubtful_files, view_columns};
-use ribera_storage::{DatasetName, Result, TableName};
+use ribera_storage::{DatasetName, Result};
 use serde::Serialize;
 
 use crate::cli::{Context, Exit, Lang};
@@ -22,7 +22,7 @@ struct TableLine {
     dataset: DatasetName,
     title_es: String,
     title_en: String,
-    table: TableName,
+    table: DatasetName,
     /// `None` before the first commit.
     version: Option<u64>,
     files: u64,
@@ -64,25 +64,23 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit> {
     }
     let mut lines = Vec::new();
     for dataset in lake.datasets.iter().filter(|dataset| args.dataset.as_ref().is_none_or(|name| dataset.name == *name)) {
-        let snapshots = lake.snapshots(&dataset.name, &Versions::default()).await?;
-        for table in lake.settings.tables(&dataset.name)? {
-            let snapshot = snapshots.iter().find(|snapshot| *snapshot.table() == table);
-            let days = days_name(dataset)
-                .map(|name| DaysLine { name, columns: days_columns(dataset).into_iter().map(ColumnLine::from).collect() });
-            lines.push(TableLine {
-                dataset: dataset.name.clone(),
-                title_es: dataset.titles.es.clone(),
-                title_en: dataset.titles.en.clone(),
-                version: snapshot.map(|snapshot| snapshot.version()),
-                files: snapshot.map_or(0, |snapshot| snapshot.file_count() as u64),
-                rows: snapshot.map_or(0, |snapshot| snapshot.files().filter_map(|file| file.rows()).sum()),
-                bytes: snapshot.map_or(0, |snapshot| snapshot.files().map(|file| file.size).sum()),
-                doubtful: snapshot.map(|snapshot| doubtful_files(snapshot, dataset)).unwrap_or_default(),
-                table,
-                columns: view_columns(dataset).into_iter().map(ColumnLine::from).collect(),
-                days,
-            });
-        }
+        let snapshot = lake.snapshot(&dataset.name, &Versions::default()).await?;
+        let snapshot = snapshot.as_ref();
+        let days = days_name(dataset)
+            .map(|name| DaysLine { name, columns: days_columns(dataset).into_iter().map(ColumnLine::from).collect() });
+        lines.push(TableLine {
+            dataset: dataset.name.clone(),
+            title_es: dataset.titles.es.clone(),
+            title_en: dataset.titles.en.clone(),
+            version: snapshot.map(|snapshot| snapshot.version()),
+            files: snapshot.map_or(0, |snapshot| snapshot.file_count() as u64),
+            rows: snapshot.map_or(0, |snapshot| snapshot.files().filter_map(|file| file.rows()).sum()),
+            bytes: snapshot.map_or(0, |snapshot| snapshot.files().map(|file| file.size).sum()),
+            doubtful: snapshot.map(|snapshot| doubtful_files(snapshot, dataset)).unwrap_or_default(),
+            table: dataset.name.clone(),
+            columns: view_columns(dataset).into_iter().map(ColumnLine::from).collect(),
+            days,
+        });
     }
     context.answer(&serde_json::json!({"tables": lines}), |lang| match args.dataset {
         Some(_) => columns_text(lang, &lines),

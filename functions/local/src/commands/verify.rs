@@ -34,12 +34,11 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit> {
     let root = lake.root()?;
     let mut reports = Vec::new();
     for dataset in lake.datasets.iter().filter(|one| args.dataset.as_ref().is_none_or(|name| one.name == *name)) {
-        for snapshot in lake.snapshots(&dataset.name, &Versions::default()).await? {
-            let progress = Progress::new(context, snapshot.table().as_str(), snapshot.file_count() as u64);
-            let report = verify(&lake.objects, &engine, &snapshot, dataset, &root, |done| progress.at(done)).await?;
-            progress.done();
-            reports.push(report);
-        }
+        let Some(snapshot) = lake.snapshot(&dataset.name, &Versions::default()).await? else { continue };
+        let progress = Progress::new(context, snapshot.table().as_str(), snapshot.file_count() as u64);
+        let report = verify(&lake.objects, &engine, &snapshot, dataset, &root, |done| progress.at(done)).await?;
+        progress.done();
+        reports.push(report);
     }
     let sound = reports.iter().all(|report| report.findings.is_empty());
     context.answer(&json!({"sound": sound, "tables": reports}), |lang| text(lang, &reports))?;
@@ -75,7 +74,7 @@ fn text(lang: Lang, reports: &[VerifyReport]) -> String {
         lines.push(format!("{kind}  {}  {}", text::line(&finding.path), text::line(&finding.detail)));
     }
     for report in reports.iter().filter(|report| report.findings.iter().any(|one| one.kind == FindingKind::ForeignFile)) {
-        let (name, repair) = (&report.table, format!("ribera repair {}", report.table.dataset()));
+        let (name, repair) = (&report.table, format!("ribera repair {}", report.table));
         lines.push(lang.pick(
             format!("Otro programa escribió en {name}: {repair}"),
             format!("Another program wrote to {name}: {repair}"),

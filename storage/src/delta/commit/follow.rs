@@ -82,7 +82,7 @@ impl<S: ObjectStore> Table<'_, S> {
     /// was settled already: all the others count.
     fn queue_ahead(&self, listed: &[ObjectMeta], own: &[ReadyRecord]) -> Result<Vec<String>> {
         let paths: Vec<ObjectPath> =
-            own.iter().map(|record| crate::paths::ready(&self.name, &record.batch)).collect::<Result<_>>()?;
+            own.iter().map(|record| crate::paths::ready(&record.batch)).collect::<Result<_>>()?;
         let order = |meta: &ObjectMeta| (meta.modified, meta.path.clone());
         let first = listed.iter().filter(|meta| paths.contains(&meta.path)).map(order).min();
         let is_ahead = |meta: &&ObjectMeta| match &first {

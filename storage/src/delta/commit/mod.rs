@@ -332,7 +332,7 @@ impl<S: ObjectStore> Table<'_, S> {
             self.name,
             quoted(&foreign.path)
         ))
-        .with_hint(format!("ribera repair {}", self.name.dataset())))
+        .with_hint(format!("ribera repair {}", self.name)))
     }
 
     /// Removes an active file, dividing it where some of its units stand.

@@ -12,7 +12,7 @@ use crate::delta::log::path;
 use crate::delta::units::tags::{self, UnitTag};
 use crate::delta::{CONCURRENCY, Table};
 use crate::error::{Error, Result};
-use crate::ids::{BatchId, TableName};
+use crate::ids::{BatchId, DatasetName};
 use crate::object::{ObjectMeta, ObjectPath, ObjectStore, list_all};
 use crate::paths;
 
@@ -29,7 +29,6 @@ pub const READY_READ_MAX: usize = 128;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ReadyRecord {
     pub batch: BatchId,
-    pub table: TableName,
     pub manifest_sha256: String,
     /// Of every unit of the batch; a batch lies in one partition.
     pub partition: Vec<PartitionColumn>,
@@ -54,7 +53,6 @@ impl ReadyRecord {
     ///
     /// `Reject` when the batch's units cannot be written as a tag that reads back.
     pub fn new(
-        table: &TableName,
         dataset: &DatasetDefinition,
         manifest: &Manifest,
         manifest_sha256: impl Into<String>,
@@ -65,7 +63,6 @@ impl ReadyRecord {
         let units: Vec<UnitTag> = manifest.units.iter().map(tag).collect();
         Ok(Self {
             batch: manifest.batch.clone(),
-            table: table.clone(),
             manifest_sha256: manifest_sha256.into(),
             partition: dataset.partition(&manifest.batch.store, manifest.month),
             schema_hash: crate::dataset::schema_hash(dataset),
@@ -104,7 +101,7 @@ impl<S: ObjectStore> Table<'_, S> {
     pub async fn put_ready(&self, record: &ReadyRecord) -> Result<()> {
         let bytes = serde_json::to_vec(record)
             .map_err(|error| Error::bug("a ready record does not serialise").with_source(error))?;
-        self.objects.put(&paths::ready(&self.name, &record.batch)?, bytes.into()).await
+        self.objects.put(&paths::ready(&record.batch)?, bytes.into()).await
     }
 
     /// Every ready record's object, without reading it.
@@ -122,7 +119,7 @@ impl<S: ObjectStore> Table<'_, S> {
     ///
     /// `Retry` when the object store does not answer; `Data` when the record cannot be read.
     pub async fn load_ready(&self, batch: &BatchId) -> Result<Option<ReadyRecord>> {
-        self.read_ready(&paths::ready(&self.name, batch)?).await
+        self.read_ready(&paths::ready(batch)?).await
     }
 
     /// Deletes the record of a settled batch; no error when it is gone.
@@ -131,7 +128,7 @@ impl<S: ObjectStore> Table<'_, S> {
     ///
     /// `Retry` when the object store does not answer.
     pub async fn delete_ready(&self, batch: &BatchId) -> Result<()> {
-        self.objects.delete(&paths::ready(&self.name, batch)?).await
+        self.objects.delete(&paths::ready(batch)?).await
     }
 
     /// The ready records beside `own`, oldest objects first, [`READY_READ_MAX`] at most; `listed`
@@ -175,16 +172,15 @@ impl<S: ObjectStore> Table<'_, S> {
     /// The batch that a ready record's path names; a table's records may be of one dataset only.
     pub(in crate::delta) fn batch_of_ready(&self, path: &ObjectPath) -> Option<BatchId> {
         let (store, position) = path.file_name().strip_suffix(".json")?.split_once('~')?;
-        let dataset = self.name.as_str().split('.').next()?;
-        Some(BatchId { store: store.parse().ok()?, dataset: dataset.parse().ok()?, position: position.parse().ok()? })
+        Some(BatchId { store: store.parse().ok()?, dataset: self.name.clone(), position: position.parse().ok()? })
     }
 
     async fn read_ready(&self, path: &ObjectPath) -> Result<Option<ReadyRecord>> {
         let Some(bytes) = self.objects.get(path).await? else { return Ok(None) };
         let record: ReadyRecord = serde_json::from_slice(&bytes)
             .map_err(|error| Error::data(format!("{path}: is not a ready record")).with_source(error))?;
-        if record.table != self.name || paths::ready(&self.name, &record.batch)? != *path {
-            return Err(Error::data(format!("{path}: holds the record of {} in {}", record.batch, record.table)));
+        if record.batch.dataset != self.name || paths::ready(&record.batch)? != *path {
+            return Err(Error::data(format!("{path}: holds the record of {}", record.batch)));
         }
         Ok(Some(record))
     }

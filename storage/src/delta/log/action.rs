@@ -11,7 +11,7 @@ use crate::delta::log::path;
 use crate::delta::units::tags::{self, UNITS_TAG, UnitProof, UnitTag};
 use crate::error::{Error, Result};
 use crate::hex::sha256_hex;
-use crate::ids::{BatchId, Position, StoreId, TableName, Unit};
+use crate::ids::{BatchId, Position, StoreId, DatasetName, Unit};
 use crate::object::ObjectPath;
 use crate::text::quoted;
 
@@ -251,7 +251,7 @@ impl AddFile {
     /// # Errors
     ///
     /// `Data` when the path leaves the table's folder or is none.
-    pub fn object_path(&self, table: &TableName) -> Result<ObjectPath> {
+    pub fn object_path(&self, table: &DatasetName) -> Result<ObjectPath> {
         path::object_path(table, &self.path)
     }
 

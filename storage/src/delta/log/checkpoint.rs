@@ -29,7 +29,7 @@ use crate::delta::log::action::{Action, AddFile, Format, Metadata, Protocol, Rem
 use crate::delta::log::snapshot::{Changes, Snapshot};
 use crate::delta::{Table, VACUUM_RETENTION};
 use crate::error::{Error, Result};
-use crate::ids::TableName;
+use crate::ids::DatasetName;
 use crate::object::ObjectStore;
 use crate::ports::Ports;
 
@@ -141,7 +141,7 @@ pub(in crate::delta) fn write(snapshot: &Snapshot) -> Result<(Vec<u8>, u64)> {
 }
 
 /// The snapshot that a checkpoint's files hold.
-pub(in crate::delta) fn read(table: &TableName, version: u64, files: &[Bytes], parts: Parts) -> Result<Snapshot> {
+pub(in crate::delta) fn read(table: &DatasetName, version: u64, files: &[Bytes], parts: Parts) -> Result<Snapshot> {
     let mut snapshot = Snapshot::empty(table);
     let (mut adds, mut rest) = (Vec::new(), Vec::new());
     for bytes in files {

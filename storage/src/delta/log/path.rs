@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::dataset::PartitionColumn;
 use crate::error::{Error, Result};
-use crate::ids::TableName;
+use crate::ids::DatasetName;
 use crate::object::ObjectPath;
 use crate::paths;
 
@@ -29,7 +29,7 @@ pub fn is_our_file_name(log_path: &str) -> bool {
 }
 
 /// Where the file named by a log path lies in the object store.
-pub fn object_path(table: &TableName, log_path: &str) -> Result<ObjectPath> {
+pub fn object_path(table: &DatasetName, log_path: &str) -> Result<ObjectPath> {
     let decoded = decode(log_path)
         .ok_or_else(|| Error::data(format!("table {table}: path is not percent-encoded text: {log_path:?}")))?;
     ObjectPath::new(format!("{}/{decoded}", paths::table_root(table))).map_err(|error| {
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn a_log_path_that_leaves_the_table_is_refused() {
-        let table: TableName = "ventas".parse().unwrap();
+        let table: DatasetName = "ventas".parse().unwrap();
         assert_eq!(
             object_path(&table, "store_id=s1/month=2026-01/part-0.parquet").unwrap().as_str(),
             "lake/ventas/store_id=s1/month=2026-01/part-0.parquet"

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::delta::log::action::{APPEND_ONLY, Action, AddFile, CommitInfo, Metadata, Protocol, RemoveFile};
 use crate::error::{Error, Result};
-use crate::ids::{StoreId, TableName, Unit};
+use crate::ids::{StoreId, DatasetName, Unit};
 
 use crate::delta::units::tags::UnitTag;
 
@@ -17,7 +17,7 @@ pub type FilesByPartition = BTreeMap<String, Vec<AddFile>>;
 /// A table at a version.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
-    pub(in crate::delta) table: TableName,
+    pub(in crate::delta) table: DatasetName,
     pub(in crate::delta) version: u64,
     pub(in crate::delta) protocol: Protocol,
     pub(in crate::delta) metadata: Metadata,
@@ -40,7 +40,7 @@ pub struct Changes {
 }
 
 impl Snapshot {
-    pub fn table(&self) -> &TableName {
+    pub fn table(&self) -> &DatasetName {
         &self.table
     }
 
@@ -110,7 +110,7 @@ impl Snapshot {
         })
     }
 
-    pub(in crate::delta) fn empty(table: &TableName) -> Self {
+    pub(in crate::delta) fn empty(table: &DatasetName) -> Self {
         let format = crate::delta::log::action::Format { provider: "parquet".to_owned(), options: BTreeMap::new() };
         Self {
             table: table.clone(),
@@ -215,7 +215,7 @@ impl Snapshot {
                 "table {}: {what}: must not be set, because a correction replaces rows",
                 self.table
             ))
-            .with_hint(format!("ribera repair {}", self.table.dataset())))
+            .with_hint(format!("ribera repair {}", self.table)))
         };
         if self.metadata.is_append_only() {
             return bad(APPEND_ONLY);
