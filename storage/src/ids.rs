@@ -198,6 +198,19 @@ impl From<Unit> for String {
     }
 }
 
+/// A unit of one store: what lies in one file of the lake, and what a batch wins.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StoreUnit {
+    pub store: StoreId,
+    pub unit: Unit,
+}
+
+impl fmt::Display for StoreUnit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {}", self.unit, self.store)
+    }
+}
+
 /// Where a batch stands in its stream. Compared by (epoch, sequence), never by a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Position {

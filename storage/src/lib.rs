@@ -33,6 +33,6 @@ pub mod text;
 
 pub use decimal::ExactDecimal;
 pub use error::{Error, ErrorKind, Result};
-pub use ids::{BatchId, DatasetName, Month, StoreId, Unit};
+pub use ids::{BatchId, DatasetName, Month, StoreId, StoreUnit, Unit};
 pub use object::ObjectStore;
 pub use tax_number::TaxNumber;

@@ -7,7 +7,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 
 use crate::batch::{Ack, AckOutcome, Manifest, QuarantineRecord};
-use crate::control::{self, Settings};
+use crate::control;
 use crate::dataset::DatasetDefinition;
 use crate::delta::{BatchOutcome, Snapshot, Table};
 use crate::error::{Error, Result};

@@ -27,24 +27,29 @@ impl Lake {
 
     /// Writes a file of `days` days of store `store`, with or without the column `descuento`.
     fn file(&self, store: &str, name: &str, days: i64, with_discount: bool) -> ViewFile {
-        let folder = self.folder.path().join(format!("ventas/store_id={store}/month=2017-01"));
+        let folder = self.folder.path().join("ventas/month=2017-01");
         std::fs::create_dir_all(&folder).unwrap();
-        let path = folder.join(name).display().to_string();
+        let path = folder.join(format!("part-{:032x}-{store}.parquet", name.as_bytes()[0])).display().to_string();
         let discount = if with_discount { "0.50::DECIMAL(18,2) AS descuento," } else { "" };
         let columns = COLUMNS.replace("{descuento}", discount).replace("'s1'", &quote_text(store));
-        let sql = format!("COPY (SELECT {columns} FROM range({days}) r(i)) TO {} (FORMAT parquet)", quote_text(&path));
+        let own = quote_text(store);
+        let sql = format!(
+            "COPY (SELECT {own} AS store_id, {columns} FROM range({days}) r(i)) TO {} (FORMAT parquet)",
+            quote_text(&path)
+        );
         self.writer.execute_batch(&format!("SET TimeZone='UTC'; {sql}")).unwrap();
         let mut present: BTreeSet<String> =
             shipped("ventas").unwrap().unwrap().columns.iter().map(|column| column.name.clone()).collect();
+        present.insert("store_id".to_owned());
         if !with_discount {
             present.remove("descuento");
         }
         ViewFile {
             path,
-            partition: BTreeMap::from([("store_id".into(), store.into()), ("month".into(), "2017-01".into())]),
+            partition: BTreeMap::from([("month".into(), "2017-01".into())]),
             columns: Some(Arc::new(present)),
             dates: Some((date(2017, 1, 1), date(2017, 1, 31))),
-            one_store: false,
+            store: Some(store.to_owned()),
             written: 0,
             unreadable: None,
         }
@@ -57,7 +62,8 @@ impl Lake {
     fn engine_with(&self, files: &[ViewFile], zones: &StoreZones, state_dates: bool) -> Engine {
         let engine = Engine::open(&EngineOptions::new(vec![self.folder.path().to_owned()])).unwrap();
         let ventas = ventas();
-        engine.define(&ventas, files, zones, state_dates).unwrap();
+        let stores = files.iter().filter_map(|file| file.store.clone()).collect();
+        engine.define(&ventas, files, &stores, zones, state_dates).unwrap();
         engine.define_other_names([&ventas]).unwrap();
         engine.lock().unwrap();
         engine
@@ -305,6 +311,6 @@ fn files_outside_the_folder_of_their_partition_are_read_with_the_values_of_the_l
     homeless.partition.clear();
     let engine = lake.engine(&[moved, homeless], &zones());
     let rows = answer(&engine, "SELECT store_id, month, count(*) FROM ventas GROUP BY ALL ORDER BY 3");
-    assert_eq!(texts(&rows[0]), ["NULL", "NULL", "1"]);
+    assert_eq!(texts(&rows[0]), ["s9", "NULL", "1"]);
     assert_eq!(texts(&rows[1]), ["s1", "2017-01", "2"]);
 }

@@ -80,7 +80,11 @@ async fn build(host: &Bench, dataset: &DatasetDefinition, stores: usize, days: i
     write_table(host, dataset, &ids, first, today).await
 }
 
-/// A file per store and month, each day proven, in a checkpoint as a table of that age has it.
+/// Stores of a merged file: as many as its tag has room for.
+const STORES_MERGED: usize = 100;
+
+/// Merged files of the months that are over and a file per store of the last one, each day proven, in a
+/// checkpoint as a table of that age has it.
 async fn write_table(
     host: &Bench,
     dataset: &DatasetDefinition,
@@ -92,33 +96,50 @@ async fn write_table(
     let lake = Table::new(&host.objects, dataset.name.clone());
     lake.load_or_create(ports, dataset).await?;
     let mut actions = Vec::new();
-    for store in stores {
-        let mut month = Month::of(first);
-        while month.first_day() < today {
-            let units: Vec<UnitTag> =
-                month.days().filter(|day| *day >= first && *day < today).map(|day| proven(day, &host.random)).collect();
-            let partition = dataset.partition(store, Some(month));
-            let folders: Vec<String> = partition.iter().map(|(name, value)| format!("{name}={value}")).collect();
-            let mut add = AddFile {
-                path: format!("{}/part-{}.parquet", folders.join("/"), host.random.fresh_name()),
-                partition_values: partition.into_iter().map(|(name, value)| (name, Some(value))).collect(),
-                size: 1 << 20,
-                modification_time: jiff::Timestamp::now().as_millisecond(),
-                data_change: true,
-                stats: Some(statistics(dataset, month, ROWS_PER_DAY * units.len() as u64)),
-                tags: None,
-            };
-            add.set_units(&units)?;
-            add.set_sha256(add.path.clone().as_bytes());
+    let mut month = Month::of(first);
+    while month.first_day() < today {
+        let days: Vec<Date> = month.days().filter(|day| *day >= first && *day < today).collect();
+        let together = if month.last_day() < today { STORES_MERGED } else { 1 };
+        for stores in stores.chunks(together) {
+            let add = lake_file(host, dataset, stores, month, &days)?;
             actions.push(Action { add: Some(add), ..Action::default() });
-            let next = month.last_day().tomorrow().map_err(|error| Error::bug("month").with_source(error))?;
-            month = Month::of(next);
         }
+        let next = month.last_day().tomorrow().map_err(|error| Error::bug("month").with_source(error))?;
+        month = Month::of(next);
     }
     let entry = paths::log_entry(&dataset.name, 1)?;
     host.objects.put_if_absent(&entry, action::to_lines(&actions)?.into()).await?;
     lake.checkpoint(ports).await?;
     Ok(())
+}
+
+fn lake_file(
+    host: &Bench,
+    dataset: &DatasetDefinition,
+    stores: &[StoreId],
+    month: Month,
+    days: &[Date],
+) -> Result<AddFile> {
+    let units: Vec<UnitTag> =
+        stores.iter().flat_map(|store| days.iter().map(|day| proven(store, *day, &host.random))).collect();
+    let partition = dataset.partition(Some(month));
+    let folders: Vec<String> = partition.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let store = match stores {
+        [store] => format!("-{store}"),
+        _ => String::new(),
+    };
+    let mut add = AddFile {
+        path: format!("{}/part-{}{store}.parquet", folders.join("/"), host.random.fresh_name()),
+        partition_values: partition.into_iter().map(|(name, value)| (name, Some(value))).collect(),
+        size: 1 << 20,
+        modification_time: jiff::Timestamp::now().as_millisecond(),
+        data_change: true,
+        stats: Some(statistics(dataset, month, ROWS_PER_DAY * units.len() as u64)),
+        tags: None,
+    };
+    add.set_units(&units)?;
+    add.set_sha256(add.path.clone().as_bytes());
+    Ok(add)
 }
 
 /// As long as those of a real file.
@@ -132,13 +153,14 @@ fn statistics(dataset: &DatasetDefinition, month: Month, rows: u64) -> String {
         .to_string()
 }
 
-fn proven(day: Date, random: &SplitMix) -> UnitTag {
+fn proven(store: &StoreId, day: Date, random: &SplitMix) -> UnitTag {
     let sum = |scale| ExactDecimal::new(i128::from(random.below(10_000_000)), scale);
     let facts = Facts {
         rows: ROWS_PER_DAY,
         sums: BTreeMap::from([("cantidad".to_owned(), sum(3)), ("total".to_owned(), sum(2))]),
     };
     UnitTag {
+        store: store.clone(),
         unit: Unit::Day(day),
         position: Position { epoch: 0, sequence: 1 + random.below(1_000) },
         audit: Some(facts.clone()),

@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import random
+import re
 import shlex
 import sqlite3
 import sys
@@ -66,12 +67,12 @@ def merges_a_day(root: Path, store: str) -> None:
     merge.when_matched_delete().execute()
 
 
-def compacts(root: Path, store: str) -> None:
-    DeltaTable(root).optimize.compact(partition_filters=[("store_id", "=", store)])
+def compacts(root: Path, _store: str) -> None:
+    DeltaTable(root).optimize.compact()
 
 
-def sorts_in_z_order(root: Path, store: str) -> None:
-    DeltaTable(root).optimize.z_order(["ticket_id"], partition_filters=[("store_id", "=", store)])
+def sorts_in_z_order(root: Path, _store: str) -> None:
+    DeltaTable(root).optimize.z_order(["ticket_id"])
 
 
 def inserts_by_duckdb(root: Path, store: str) -> None:
@@ -99,7 +100,7 @@ def inserts_by_clickhouse(root: Path, store: str) -> None:
         os.chdir(folder)
 
 
-# Each writes to one store's partition.
+# Each writes rows of one store.
 WRITERS = [
     appends,
     overwrites_a_day,
@@ -108,18 +109,18 @@ WRITERS = [
     deletes_a_store,
     updates_a_day,
     merges_a_day,
-    compacts,
-    sorts_in_z_order,
     inserts_by_duckdb,
-    inserts_by_clickhouse,
 ]
+
+# Each writes a file of which nobody knows that it has no rows of some store: of all stores' rows, or without statistics.
+WRITERS_OF_ALL = [compacts, sorts_in_z_order, inserts_by_clickhouse]
 
 
 def a_table_of_ours_refuses_every_other_writer_and_their_housekeeping_harms_no_row(seed: int) -> None:
     with lake_of(2, seed) as chain:
         store = chain.busiest_first[0]
         before = (version(chain), lake_now(chain))
-        for writer in WRITERS:
+        for writer in WRITERS + WRITERS_OF_ALL:
             check_refused(writer, table(chain), store)
         for word, change in CHANGES.items():
             check_refused(change, table(chain), word)
@@ -148,7 +149,7 @@ def in_a_table_of_an_older_release_every_write_is_named_and_repaired(seed: int) 
         states = states_by_store(chain)
         check(set(states[untouched]) == {"C"}, f"the other store's days stay complete, got {states[untouched]}")
         for store in added:
-            check("C" not in states[store], f"no day of a partition with such a file is complete, got {states[store]}")
+            check("C" not in states[store], f"no day of a store with such a file is complete, got {states[store]}")
         before = lake_now(chain)
         send_a_change_of(chain, chain.busiest_first, ok=(0, 1))
         after = lake_now(chain)
@@ -159,6 +160,20 @@ def in_a_table_of_an_older_release_every_write_is_named_and_repaired(seed: int) 
         repair_and_recover(chain)
         for writer in WRITERS:
             check_refused(writer, table(chain), untouched)
+
+
+def a_foreign_file_that_can_have_rows_of_every_store_makes_all_days_of_its_month_doubtful_and_is_repaired(seed: int) -> None:
+    for writer in WRITERS_OF_ALL:
+        with lake_of(3, seed) as chain:
+            as_an_older_release_wrote_it(chain)
+            attempt(writer.__name__, writer, table(chain), chain.busiest_first[0])
+            wrong_is_not_complete(chain)
+            check("C" not in "".join(states_by_store(chain).values()), "no day is complete without proof")
+            check(named_by_verify(chain) == set(chain.busiest_first), "verify names the files of every store")
+            before = lake_now(chain)
+            send_a_change_of(chain, chain.busiest_first, ok=(0, 1))
+            check(lake_now(chain) == before, "no batch enters beside files of unknown units")
+            repair_and_recover(chain)
 
 
 def a_checkpoint_and_a_clean_up_of_another_program_leave_the_rows_right(seed: int) -> None:
@@ -239,6 +254,7 @@ def changes_of_the_table_itself_are_named_and_undone_as_documented(seed: int) ->
 SCENARIOS = [
     a_table_of_ours_refuses_every_other_writer_and_their_housekeeping_harms_no_row,
     in_a_table_of_an_older_release_every_write_is_named_and_repaired,
+    a_foreign_file_that_can_have_rows_of_every_store_makes_all_days_of_its_month_doubtful_and_is_repaired,
     a_checkpoint_and_a_clean_up_of_another_program_leave_the_rows_right,
     a_checkpoint_without_our_tags_is_not_believed_and_without_the_log_is_named_and_repaired,
     a_table_set_back_to_an_older_version_is_named_or_repaired_by_the_next_batches,
@@ -281,7 +297,7 @@ def checkpoint_and_clean(root: Path, codec: str | None = None) -> None:
 
 
 def lake_of(stores: int, seed: int):
-    """A chain whose lake is complete. The partition of each store has two files, and `DAY` had two batches."""
+    """A chain whose lake is complete. Each store has two files, and `DAY` had two batches."""
     return Prepared(stores, seed)
 
 
@@ -423,12 +439,22 @@ def version(chain: Chain) -> int:
 
 
 def stores_added_to(chain: Chain, was: int) -> set[str]:
-    """The stores whose partitions have new files since version `was`, by the log's own text."""
-    added = set()
-    for entry in log_entries(table(chain))[was + 1 :]:
-        actions = [json.loads(line) for line in entry.read_text().splitlines()]
-        added |= {action["add"]["partitionValues"]["store_id"] for action in actions if "add" in action}
-    return added
+    """The stores that have new files since version `was`, by the log's own text."""
+    return {store for version, add in adds(chain) if version > was for store in stores_of(chain, add)}
+
+
+def adds(chain: Chain) -> list[tuple[int, dict]]:
+    """Every file that the log names, with its version."""
+    entries = [(int(entry.stem), entry.read_text().splitlines()) for entry in log_entries(table(chain))]
+    actions = [(version, json.loads(line)) for version, lines in entries for line in lines]
+    return [(version, action["add"]) for version, action in actions if "add" in action]
+
+
+def stores_of(chain: Chain, add: dict) -> set[str]:
+    """The stores that a file can have rows of, by its statistics: all, if they do not say."""
+    statistics = json.loads(add.get("stats") or "{}")
+    first, last = (statistics.get(name, {}).get("store_id") for name in ("minValues", "maxValues"))
+    return {store for store in chain.busiest_first if first is None or first <= store <= last}
 
 
 def of_day(store: str) -> str:
@@ -474,12 +500,18 @@ def wrong_is_not_complete(chain: Chain) -> list[tuple[str, str]]:
 
 
 def named_by_verify(chain: Chain) -> set[str]:
-    """The stores whose partitions have a file of another program, by `ribera verify`."""
+    """The stores of which a file is of another program, by `ribera verify`."""
     report = chain.ribera_json("verify", ok=(0, 1))
     findings = [finding for one in report["tables"] for finding in one["findings"] if finding["kind"] == "foreign_file"]
     if findings:
         check("ribera repair ventas" in chain.ribera("verify", ok=(1,)), "verify names the command that repairs")
-    return {finding["path"].split("store_id=")[1].split("/")[0] for finding in findings}
+    known = {Path(add["path"]).name: stores_of(chain, add) for _, add in adds(chain)}
+    named = set()
+    for name in (Path(finding["path"]).name for finding in findings):
+        # A file of ours says its store in its name, whatever became of the log.
+        own = re.fullmatch(r"part-[0-9a-f]{32}-(.+)[.]parquet", name)
+        named |= {own[1]} if own else known[name]
+    return named
 
 
 def expect_right(chain: Chain, when: str) -> None:

@@ -155,7 +155,7 @@ def a_year_of_real_sales_of_twenty_stores_on_every_kind_of_database_equals_the_t
         check(days["missing"] == days["partial"] == 0 < days["complete"], f"every day complete, got {days}")
 
 
-def compaction_and_checkpoint_keep_every_row(stores: int, seed: int) -> None:
+def merges_across_stores_corrections_and_checkpoints_keep_every_row(stores: int, seed: int) -> None:
     with chain_of(small_sales(stores, seed)) as chain:
         chain.start_host()
         chain.backfill_all(chain.busiest_first)
@@ -171,7 +171,18 @@ def compaction_and_checkpoint_keep_every_row(stores: int, seed: int) -> None:
         check_protocol(chain)
         after = judged(chain)
         check(after["content"] == before["content"], "maintenance keeps the content")
-        check(after["files"] < before["files"], f"fewer files than {before['files']}, got {after['files']}")
+        months = len(list((chain.store / "lake/ventas").glob("month=*")))
+        check(after["files"] == months < before["files"], f"{months} months are a file each, got {after['files']}")
+        chain.ribera("verify")
+        for store in chain.busiest_first:
+            chain.agent(store, "extract", "--from", "2017-02-03", "--to", "2017-02-04", "--force", "--wait-acks", "60")
+        chain.wait_until_settled()
+        corrected = judged(chain)
+        check(corrected["content"] == before["content"], "days sent again replace those of the merged file")
+        check(corrected["files"] == months + 2 * stores, f"the merged files and one of each store and day, got {corrected['files']}")
+        chain.ribera("maintain")
+        again = judged(chain)
+        check((again["files"], again["content"]) == (months, before["content"]), "and are merged into it again")
         chain.ribera("verify")
         judged(chain, "--version", str(before["version"]), expect=[f"content={before['content']}"])
 
@@ -244,7 +255,7 @@ SCENARIOS = [
     late_rows_voids_and_corrections_are_found_again,
     a_gap_and_a_damaged_batch_show_and_the_printed_commands_recover_them,
     every_kind_of_database_gives_the_same_lake_in_one_run,
-    compaction_and_checkpoint_keep_every_row,
+    merges_across_stores_corrections_and_checkpoints_keep_every_row,
     a_column_added_and_a_vacuum_leave_every_reader_the_same_rows,
     installed_programs_need_neither_the_repository_nor_its_settings,
 ]

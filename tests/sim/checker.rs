@@ -100,10 +100,10 @@ impl Checker {
     pub fn lake_is_complete(&self) {
         let mut found: BTreeMap<(StoreId, Date), Rows> = BTreeMap::new();
         for (path, file) in self.lake.files() {
-            for (day, rows) in self.file_rows(&path, &file) {
-                let key = (file.store.clone(), day);
+            for (key, rows) in self.file_rows(&path, &file) {
+                let what = format!("{path} {key:?}");
                 let twice = found.insert(key, rows).is_some();
-                self.check("I2 a unit lies in one file", !twice, || format!("{path} {day}"));
+                self.check("I2 a unit lies in one file", !twice, || what);
             }
         }
         for (store, pos) in &self.stores {
@@ -126,11 +126,8 @@ impl Checker {
 
     /// Rows of honest stores in the lake, by store and day.
     pub fn honest_rows(&self) -> BTreeMap<(StoreId, Date), Rows> {
-        let files = self.lake.files().into_iter().filter(|(_, file)| !self.lake.is_hostile(&file.store));
-        let rows = files.flat_map(|(path, file)| {
-            self.file_rows(&path, &file).into_iter().map(move |(day, rows)| ((file.store.clone(), day), rows))
-        });
-        rows.collect()
+        let rows = self.lake.files().into_iter().flat_map(|(path, file)| self.file_rows(&path, &file));
+        rows.filter(|((store, _), _)| !self.lake.is_hostile(store)).collect()
     }
 
     /// When all is quiet: every expected, due day is complete, and nothing waits.
@@ -213,7 +210,7 @@ impl Checker {
         closing - pos.clock_off.get()
     }
 
-    pub fn file_rows(&self, path: &str, file: &LakeFile) -> BTreeMap<Date, Rows> {
+    pub fn file_rows(&self, path: &str, file: &LakeFile) -> BTreeMap<(StoreId, Date), Rows> {
         let bytes = ready(self.cloud.objects.get(&file.object)).ok().flatten();
         self.check("I4 every referenced file exists", bytes.is_some(), || format!("{path} is gone"));
         let Some(bytes) = bytes else { return BTreeMap::new() };
@@ -227,11 +224,13 @@ impl Checker {
         self.check("I2 no row is in a file twice", doubled == 0, || format!("{path}: {doubled}"));
         let none = Rows::new();
         for tag in &file.units {
-            let rows = tag.unit.date().and_then(|day| days.get(&day)).unwrap_or(&none);
+            let rows = tag.unit.date().and_then(|day| days.get(&(tag.store.clone(), day))).unwrap_or(&none);
             let agrees = super::pos::Sums::of(rows).agree_with(&tag.facts);
-            self.check("I3 a file holds what its tags say", agrees, || format!("{path} {}", tag.unit));
+            self.check("I3 a file holds what its tags say", agrees, || format!("{path} {}", tag.key()));
         }
-        let tagged = days.keys().all(|day| file.units.iter().any(|tag| tag.unit == Unit::Day(*day)));
+        let tagged = days
+            .keys()
+            .all(|(store, day)| file.units.iter().any(|tag| tag.store == *store && tag.unit == Unit::Day(*day)));
         self.check("I3 a file holds what its tags say", tagged, || format!("{path} has rows of other days"));
         days
     }

@@ -33,7 +33,6 @@ pub struct Sent {
 /// A file of a table.
 #[derive(Debug, Clone)]
 pub struct LakeFile {
-    pub store: StoreId,
     pub units: Vec<UnitTag>,
     pub object: ObjectPath,
 }
@@ -289,17 +288,17 @@ impl LakeModel {
                 format!("{table_name} {version} {path}")
             });
             if let Some(file) = file {
-                touched.insert(file.store.clone());
-                removed_units.extend(file.units.into_iter().map(|tag| ((file.store.clone(), tag.unit), tag)));
+                touched.extend(file.units.iter().map(|tag| tag.store.clone()));
+                removed_units.extend(file.units.into_iter().map(|tag| ((tag.store.clone(), tag.unit), tag)));
             }
         }
         let mut added_units: BTreeMap<Key, UnitTag> = BTreeMap::new();
         for add in actions.iter().filter_map(|action| action.get("add")) {
             let path = add["path"].as_str().unwrap_or_default().to_owned();
             let Some(file) = self.read_add(table_name, &path, add) else { continue };
-            touched.insert(file.store.clone());
+            touched.extend(file.units.iter().map(|tag| tag.store.clone()));
             for tag in &file.units {
-                let before = added_units.insert((file.store.clone(), tag.unit), tag.clone());
+                let before = added_units.insert((tag.store.clone(), tag.unit), tag.clone());
                 self.check("I2 a unit lies in one file", before.is_none(), || {
                     format!("{table_name} {version} {}", tag.unit)
                 });
@@ -343,13 +342,13 @@ impl LakeModel {
         self.check("I4 every referenced file exists", meta.as_ref().map(|meta| meta.bytes) == size, || {
             format!("{path}: size {size:?}, got {meta:?}")
         });
-        let store = add["partitionValues"]["store_id"].as_str().and_then(|store| store.parse().ok());
-        let units =
-            add["tags"][UNITS_TAG].as_str().and_then(|text| tags::decode(text, jiff::Timestamp::UNIX_EPOCH).ok());
+        let units = add["tags"][UNITS_TAG].as_str().and_then(|text| tags::decode(text).ok());
         self.check("I6 every file says what was proven", units.as_ref().is_some_and(|units| !units.is_empty()), || {
             format!("{path} has no facts")
         });
-        Some(LakeFile { store: store?, units: units?, object: object? })
+        let stores: BTreeSet<&StoreId> = units.iter().flatten().map(|tag| &tag.store).collect();
+        self.cloud.tally.borrow_mut().amount("files of many stores", u64::from(stores.len() > 1));
+        Some(LakeFile { units: units?, object: object? })
     }
 
     /// Notes who won what, and that nothing went back or away.

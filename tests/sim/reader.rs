@@ -87,17 +87,19 @@ impl Reader {
         self.cloud.sim.sleep(span).await;
         let mut read = BTreeMap::new();
         for file in snapshot.files() {
-            let store = file.store()?;
             let days = self.decoded(snapshot, file).await?;
             // Every unit of the file is answered, those without rows too.
-            for day in file.unit_positions()?.into_iter().filter_map(|(unit, _)| unit.date()) {
-                read.insert((store.clone(), day), days.get(&day).cloned().unwrap_or_default());
+            for (key, _) in file.unit_positions()? {
+                let Some(day) = key.unit.date() else { continue };
+                let key = (key.store, day);
+                let rows = days.get(&key).cloned().unwrap_or_default();
+                read.insert(key, rows);
             }
         }
         Ok(read)
     }
 
-    async fn decoded(&self, snapshot: &Snapshot, file: &AddFile) -> Result<BTreeMap<Date, Rows>> {
+    async fn decoded(&self, snapshot: &Snapshot, file: &AddFile) -> Result<BTreeMap<(StoreId, Date), Rows>> {
         let path = file.object_path(snapshot.table())?;
         let bytes = self.cloud.objects.get(&path).await?;
         let gone = || ribera_storage::Error::retry(format!("{path}: was vacuumed"));

@@ -7,6 +7,7 @@ use arrow_array::types::{Date32Type, Decimal128Type, Int64Type};
 use bytes::Bytes;
 use jiff::civil::Date;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use ribera_storage::StoreId;
 
 use super::pos::{Row, Rows};
 
@@ -49,16 +50,20 @@ type = "decimal(18,2)"
 nullable = false
 "#;
 
-/// Rows by day, and how many rows came twice.
-pub fn decode(file: &Bytes) -> Result<(BTreeMap<Date, Rows>, u64), String> {
+/// Rows by store and day, and how many rows came twice.
+pub type Decoded = (BTreeMap<(StoreId, Date), Rows>, u64);
+
+/// The rows of a lake file.
+pub fn decode(file: &Bytes) -> Result<Decoded, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let reader = ParquetRecordBatchReaderBuilder::try_new(file.clone())
         .and_then(ParquetRecordBatchReaderBuilder::build)
         .map_err(|error| text(&error))?;
-    let (mut days, mut doubled) = (BTreeMap::<Date, Rows>::new(), 0);
+    let (mut days, mut doubled) = (BTreeMap::<(StoreId, Date), Rows>::new(), 0);
     for batch in reader {
         let batch = batch.map_err(|error| text(&error))?;
         let column = |name: &str| batch.column_by_name(name).ok_or(format!("no column {name}"));
+        let stores = column("store_id")?.as_string::<i32>();
         let dates = column("fecha")?.as_primitive::<Date32Type>();
         let tickets = column("ticket")?.as_primitive::<Int64Type>();
         let quantities = column("cantidad")?.as_primitive::<Decimal128Type>();
@@ -70,8 +75,9 @@ pub fn decode(file: &Bytes) -> Result<(BTreeMap<Date, Rows>, u64), String> {
                 quantity: number(quantities.value(index))?,
                 total: number(totals.value(index))?,
             };
+            let store = stores.value(index).parse().map_err(|error: ribera_storage::Error| text(&error))?;
             let day = date_of(dates.value(index)).ok_or("no such date")?;
-            doubled += u64::from(days.entry(day).or_default().insert(row.ticket, row).is_some());
+            doubled += u64::from(days.entry((store, day)).or_default().insert(row.ticket, row).is_some());
         }
     }
     Ok((days, doubled))

@@ -357,7 +357,7 @@ fn stock_is_in_the_lake_at_six_moments(till: &Till) {
             assert!(matches!(one.outcome, Outcome::Committed { .. } | Outcome::AlreadyDone), "{one:?}");
         }
     }
-    let table = Table::new(&world.objects, (&"inventario".parse::<ribera_storage::DatasetName>().unwrap()).into());
+    let table = Table::new(&world.objects, "inventario".parse().unwrap());
     let snapshot = block_on(table.load()).unwrap().expect("the table is there");
     let units = snapshot.files().flat_map(|file| file.units().unwrap());
     let lake: BTreeMap<Unit, (u64, i128)> = units

@@ -1,13 +1,13 @@
-//! Maintenance of the lake: compaction, checkpoints, vacuum. `ribera maintain` and the schedule of
+//! Maintenance of the lake: merging, checkpoints, vacuum. `ribera maintain` and the schedule of
 //! `ribera up` call it.
 
 use jiff::SignedDuration;
 use jiff::tz::TimeZone;
 use ribera_storage::dataset::DatasetDefinition;
-use ribera_storage::delta::{Snapshot, Table, VACUUM_RETENTION, compaction_plan};
+use ribera_storage::delta::{MergeOptions, Snapshot, Table, VACUUM_RETENTION, merge_plan};
 use ribera_storage::object::{FolderStore, object_store_now};
 use ribera_storage::ports::{Clock, Random};
-use ribera_storage::{Error, ErrorKind, Result, DatasetName, ledger, retention};
+use ribera_storage::{DatasetName, Error, ErrorKind, Result, ledger, retention};
 use serde::Serialize;
 
 use crate::lake::Lake;
@@ -31,7 +31,7 @@ pub struct TableMaintenance {
     pub rows_merged: u64,
     /// Store-days whose rows and sums were proved.
     pub units_proved: u64,
-    /// Why partitions were left alone: their files are not what the log says.
+    /// Why files were left alone: they are not what the log says.
     pub failures: Vec<String>,
     /// The version that a checkpoint was written for.
     pub checkpoint: Option<u64>,
@@ -106,7 +106,7 @@ async fn maintain_table(
         table.refresh(&mut snapshot).await?;
     }
     done.files_after = done.files_before;
-    compact_all(lake, &table, dataset, &snapshot, dry_run, done, progress).await?;
+    merge_all(lake, &table, dataset, &snapshot, dry_run, done, progress).await?;
     if !dry_run {
         table.refresh(&mut snapshot).await?;
         done.files_after = snapshot.file_count() as u64;
@@ -123,9 +123,9 @@ async fn maintain_table(
     Ok(true)
 }
 
-/// Merges the small files of each partition. A file that is not what the log says leaves its partition
-/// alone, not the table.
-async fn compact_all(
+/// Merges the small files of each partition. A file that is not what the log says is left alone, and no
+/// other.
+async fn merge_all(
     lake: &Lake,
     table: &Table<'_, FolderStore>,
     dataset: &DatasetDefinition,
@@ -135,32 +135,36 @@ async fn compact_all(
     progress: &mut impl FnMut(&DatasetName, u64, u64),
 ) -> Result<()> {
     let today = SystemClock.now().to_zoned(TimeZone::UTC).date();
-    let groups = match compaction_plan(snapshot, today) {
-        Err(error) if error.kind() == ErrorKind::Data => {
-            done.failures.push(failure(error));
-            Vec::new()
-        }
-        groups => groups?,
-    };
+    let groups = merge_plan(snapshot, today, &MergeOptions::default());
     for (index, group) in groups.iter().enumerate() {
-        let merged = if dry_run { Ok(true) } else { table.compact(lake.ports(), dataset, group).await };
-        match merged {
-            Ok(true) => {
-                done.groups += 1;
-                done.files_after = done.files_after.saturating_sub(group.files.len() as u64 - 1);
-                done.rows_merged += group.rows;
-                done.units_proved += group.units.len() as u64;
+        if dry_run {
+            take(done, group.files.len() as u64, group.units.len() as u64, group.rows);
+        } else {
+            match table.merge(lake.ports(), dataset, group).await {
+                Ok(merged) => {
+                    done.failures.extend(merged.left_alone.into_iter().map(failure));
+                    match merged.committed {
+                        true => take(done, merged.files, merged.units, merged.rows),
+                        false => done.groups_overtaken += 1,
+                    }
+                }
+                Err(error) if error.is_retry() => return Err(error),
+                Err(error) => done.failures.push(failure(error)),
             }
-            Ok(false) => done.groups_overtaken += 1,
-            Err(error) if error.kind() == ErrorKind::Data => done.failures.push(failure(error)),
-            Err(error) => return Err(error),
         }
         progress(table.name(), index as u64 + 1, groups.len() as u64);
     }
     for failure in &done.failures {
-        tracing::warn!(table = %table.name(), %failure, "a partition was left alone");
+        tracing::warn!(table = %table.name(), %failure, "a file was left alone");
     }
     Ok(())
+}
+
+fn take(done: &mut TableMaintenance, files: u64, units: u64, rows: u64) {
+    done.groups += 1;
+    done.files_after = done.files_after.saturating_sub(files.saturating_sub(1));
+    done.rows_merged += rows;
+    done.units_proved += units;
 }
 
 /// What an operator reads about a failure, with the command that says more.

@@ -2,55 +2,68 @@
 
 use std::sync::Arc;
 
-use arrow_schema::{Field, Schema, SchemaRef};
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::{DatasetDefinition, DatasetKind, Grain};
 use crate::hex::hex;
-use crate::ids::{Month, StoreId, Unit};
+use crate::ids::{Month, Unit};
 
-/// The partition column every table has; it is not among the file's columns.
+/// The column of lake files that names the store of a row. Batch files have none: one store sends them.
 pub const STORE_COLUMN: &str = "store_id";
 
 /// A partition column's name and value, in order.
 pub type PartitionColumn = (String, String);
 
 impl DatasetDefinition {
-    /// The columns of batch files and lake files, in definition order.
+    /// The columns of batch files, in definition order.
     pub fn arrow_schema(&self) -> SchemaRef {
-        let fields =
-            self.columns.iter().map(|column| Field::new(&column.name, column.column_type.arrow(), column.nullable));
-        Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+        Arc::new(Schema::new(self.fields().collect::<Vec<_>>()))
     }
 
-    /// `store_id`, then `month` or `year` by the grain. A dimension has no grain column.
+    /// The columns of lake files: the store, then those of batch files.
+    pub fn lake_schema(&self) -> SchemaRef {
+        let store = Field::new(STORE_COLUMN, DataType::Utf8, false);
+        Arc::new(Schema::new(std::iter::once(store).chain(self.fields()).collect::<Vec<_>>()))
+    }
+
+    /// Where a row belongs, as people see it before the dataset's own columns: the store, then the
+    /// partition columns.
+    pub fn place_columns(&self) -> Vec<String> {
+        std::iter::once(STORE_COLUMN.to_owned()).chain(self.partition_columns()).collect()
+    }
+
+    /// `month` or `year` by the grain; nothing for a dimension or without a grain.
     pub fn partition_columns(&self) -> Vec<String> {
         let grain = match (self.kind, self.grain) {
             (DatasetKind::Dimension, _) | (_, Grain::None) => None,
             (_, Grain::Month) => Some("month"),
             (_, Grain::Year) => Some("year"),
         };
-        std::iter::once(STORE_COLUMN).chain(grain).map(str::to_owned).collect()
+        grain.map(str::to_owned).into_iter().collect()
     }
 
-    /// The partition that a batch of `store` and `month` belongs to.
-    pub fn partition(&self, store: &StoreId, month: Option<Month>) -> Vec<PartitionColumn> {
-        let value = |column: &String| match (column.as_str(), month) {
-            ("month", Some(month)) => month.to_string(),
+    /// The partition that a batch of `month` belongs to.
+    pub fn partition(&self, month: Option<Month>) -> Vec<PartitionColumn> {
+        let value = |column: &str| match (column, month) {
             ("year", Some(month)) => month.year().to_string(),
-            _ => store.to_string(),
+            (_, Some(month)) => month.to_string(),
+            (_, None) => String::new(),
         };
-        self.partition_columns().iter().map(|column| (column.clone(), value(column))).collect()
+        self.partition_columns().into_iter().map(|column| (column.clone(), value(&column))).collect()
     }
 
-    /// Delta's `schemaString`: partition columns first, as nullable strings.
+    fn fields(&self) -> impl Iterator<Item = Field> {
+        self.columns.iter().map(|column| Field::new(&column.name, column.column_type.arrow(), column.nullable))
+    }
+
+    /// Delta's `schemaString`: the store, partition columns as nullable strings, the dataset's columns.
     pub fn delta_schema(&self) -> String {
         let field = |name: &str, kind: String, nullable: bool| json!({"name": name, "type": kind, "nullable": nullable, "metadata": {}});
         let partitions = self.partition_columns();
-        let fields: Vec<_> = partitions
-            .iter()
-            .map(|name| field(name, "string".into(), true))
+        let fields: Vec<_> = std::iter::once(field(STORE_COLUMN, "string".into(), false))
+            .chain(partitions.iter().map(|name| field(name, "string".into(), true)))
             .chain(self.columns.iter().map(|column| field(&column.name, column.column_type.delta(), column.nullable)))
             .collect();
         json!({"type": "struct", "fields": fields}).to_string()

@@ -15,7 +15,8 @@
 //! | `log/` | actions, snapshots, checkpoints: reading the log, writing one entry | know a batch |
 //! | `files/` | lake files: encoding, statistics, reading rows, putting them | know the log |
 //! | `commit/` | ready records, the plan of a partition, the combined commit, the outcome of a batch | decode a store's bytes |
-//! | `maintain.rs` | compaction, migration, vacuum, cleaning of the log | |
+//! | `merge/` | which files to merge, merging them with proof | change data |
+//! | `maintain.rs` | migration, vacuum, cleaning of the log | |
 //! | `repair.rs` | undoes what another program did to a table | guess which batch a row came from |
 //! | `table.rs` | [`Table`], the handle of all of them | |
 //!
@@ -28,6 +29,7 @@ mod commit;
 mod files;
 mod log;
 mod maintain;
+mod merge;
 mod repair;
 mod table;
 mod units;
@@ -37,9 +39,12 @@ pub use commit::ready::{READY_AGE_MAX, ReadyRecord};
 pub use files::encoding::choose as choose_encodings;
 pub use files::rows::{UnitCounter, read as read_rows};
 pub use files::writer::{LakeFile, LakeWriter, LakeWriterOptions};
-pub use log::action::{self, AddFile, CommitInfo, CommittedBatch};
-pub use log::snapshot::{Changes, Snapshot};
-pub use maintain::{CompactionGroup, LOG_RETENTION, VACUUM_RETENTION, compaction_plan};
+pub use log::action::{self, AddFile, CommitInfo, CommittedBatch, Stores};
+#[cfg(feature = "engine")]
+pub(crate) use log::path;
+pub use log::snapshot::{Changes, Partition, Snapshot};
+pub use maintain::{LOG_RETENTION, VACUUM_RETENTION};
+pub use merge::{MergeGroup, MergeOptions, Merged, merge_plan};
 pub use repair::Repaired;
 pub use table::Table;
 pub use units::tags::{self, UnitProof, UnitTag};

@@ -13,11 +13,12 @@ use super::commit::plan::{FileUnits, Retention, retentions};
 use super::log::action::{self, APPEND_ONLY, Action, AddFile, RemoveFile};
 use super::log::checkpoint::Parts;
 use super::log::entry::{CommitDescription, EntryOutcome};
-use super::log::snapshot::Snapshot;
+use super::log::snapshot::{Partition, Snapshot};
 use super::log::{LogFile, checkpoints_of};
 use super::{CONCURRENCY, Table};
 use crate::dataset::DatasetDefinition;
 use crate::error::{Error, Result};
+use crate::ids::StoreUnit;
 use crate::object::{ObjectStore, list_all};
 use crate::ports::Ports;
 
@@ -87,15 +88,16 @@ impl<S: ObjectStore> Table<'_, S> {
         let mut partitions: BTreeSet<String> = candidates.keys().cloned().collect();
         partitions.extend(snapshot.foreign_files().map(|file| snapshot.key_of(file)));
         for partition in partitions {
-            let (foreign, ours): (Vec<&AddFile>, Vec<&AddFile>) =
-                snapshot.partition(&partition).partition(|file| file.is_foreign());
+            let files = snapshot.partition(&partition).into_iter().flat_map(Partition::files);
+            let (foreign, ours): (Vec<&AddFile>, Vec<&AddFile>) = files.partition(|file| file.is_foreign());
             let back = candidates.get(&partition).map(Vec::as_slice).unwrap_or_default();
             let removes = foreign.iter().filter(|file| !back.iter().any(|one| one.path == file.path));
             for file in removes {
                 repaired.removed.push(file.path.clone());
                 actions.push(remove(file.removed(removed_at, true)));
             }
-            let active = ours.iter().map(|file| file.unit_positions()).collect::<Result<Vec<FileUnits>>>()?;
+            let active =
+                ours.iter().map(|file| file.unit_positions()).collect::<Result<Vec<FileUnits<StoreUnit>>>>()?;
             let ready = back.iter().map(|file| Ok(vec![file.unit_positions()?])).collect::<Result<Vec<_>>>()?;
             let kept = retentions(&active, &ready)?;
             for (file, kept) in back.iter().zip(kept.ready.iter().flatten()) {
@@ -108,7 +110,7 @@ impl<S: ObjectStore> Table<'_, S> {
                 // What comes back may win a unit of an active file: only by a higher position.
                 if let Retention::Only(units) = kept {
                     let mut tags = file.units()?;
-                    tags.retain(|tag| units.contains(&tag.unit));
+                    tags.retain(|tag| units.contains(&tag.key()));
                     let adds = if dry_run { Vec::new() } else { self.rewrite(ports, dataset, file, tags).await? };
                     actions.extend(adds.into_iter().map(add));
                 }
@@ -160,7 +162,7 @@ impl<S: ObjectStore> Table<'_, S> {
         ports: Ports<'_, S>,
         dataset: &DatasetDefinition,
         file: &AddFile,
-        kept: &Retention,
+        kept: &Retention<StoreUnit>,
         dry_run: bool,
     ) -> Result<Vec<Action>> {
         Ok(match kept {
@@ -169,7 +171,7 @@ impl<S: ObjectStore> Table<'_, S> {
             Retention::Only(_) if dry_run => Vec::new(),
             Retention::Only(units) => {
                 let mut tags = file.units()?;
-                tags.retain(|tag| units.contains(&tag.unit));
+                tags.retain(|tag| units.contains(&tag.key()));
                 self.rewrite(ports, dataset, file, tags).await?.into_iter().map(add).collect()
             }
         })

@@ -10,7 +10,7 @@ use jiff::civil::{Date, date};
 
 use super::resolve::{fill_columns, view_file};
 use super::view::{
-    Purpose, ViewColumn, ViewFile, files_sql, partition_column, quote_name, quote_text, unread_sql, view_columns,
+    Purpose, ViewColumn, ViewFile, files_sql, place_column, quote_name, quote_text, unread_sql, view_columns,
 };
 use super::{Engine, engine_error};
 use crate::batch::Facts;
@@ -28,12 +28,12 @@ pub fn days_name(dataset: &DatasetDefinition) -> Option<String> {
     (dataset.kind == DatasetKind::Daily).then(|| format!("{}{DAYS_SUFFIX}", dataset.name))
 }
 
-/// The columns of the table of days, in order: partition columns, the business date and every
+/// The columns of the table of days, in order: store and partition columns, the business date and every
 /// measure under the names they have in the rows, and the number of rows.
 pub fn days_columns(dataset: &DatasetDefinition) -> Vec<ViewColumn> {
     let of_rows = view_columns(dataset);
     let titled = |name: &str| of_rows.iter().find(|column| column.name == name).cloned();
-    let mut columns: Vec<ViewColumn> = dataset.partition_columns().into_iter().map(partition_column).collect();
+    let mut columns: Vec<ViewColumn> = dataset.place_columns().into_iter().map(place_column).collect();
     columns.extend(dataset.business_date.as_deref().and_then(titled));
     columns.push(ViewColumn {
         name: count_name(dataset),
@@ -145,16 +145,16 @@ const DAY: &str = "\"business day\"";
 const ROWS: &str = "\"row count\"";
 
 fn staging_sql(dataset: &DatasetDefinition) -> String {
-    let partitions = dataset.partition_columns().into_iter().map(|name| format!("{} VARCHAR", quote_name(&name)));
+    let place = dataset.place_columns().into_iter().map(|name| format!("{} VARCHAR", quote_name(&name)));
     let sums = measures(dataset).into_iter().map(|name| format!("{} HUGEINT", quote_name(name)));
-    let columns = partitions.chain([format!("{DAY} DATE"), format!("{ROWS} BIGINT")]).chain(sums);
+    let columns = place.chain([format!("{DAY} DATE"), format!("{ROWS} BIGINT")]).chain(sums);
     format!("CREATE TEMP TABLE {STAGING} ({})", columns.collect::<Vec<_>>().join(", "))
 }
 
 /// The staged days with exact decimals: a whole number times 0.01 as DECIMAL(2,2), which is the
 /// whole number 1 inside, is the same digits with the point in its place.
 fn staged_sql(dataset: &DatasetDefinition) -> String {
-    let partitions = dataset.partition_columns().into_iter().map(|name| quote_name(&name));
+    let place = dataset.place_columns().into_iter().map(|name| quote_name(&name));
     let sums = measures(dataset).into_iter().map(|name| {
         let whole = format!("CAST({} AS DECIMAL(38,0))", quote_name(name));
         match usize::from(sum_scale(dataset, name)) {
@@ -162,7 +162,7 @@ fn staged_sql(dataset: &DatasetDefinition) -> String {
             scale => format!("{whole} * CAST('0.{:0>scale$}' AS DECIMAL({scale},{scale}))", 1),
         }
     });
-    let columns = partitions.chain([DAY.to_owned(), ROWS.to_owned()]).chain(sums);
+    let columns = place.chain([DAY.to_owned(), ROWS.to_owned()]).chain(sums);
     format!("SELECT {} FROM temp.{STAGING}", columns.collect::<Vec<_>>().join(", "))
 }
 
@@ -180,7 +180,8 @@ fn cells(dataset: &DatasetDefinition, file: &ViewFile, tag: &UnitTag) -> Option<
     });
     let number = i32::try_from(day.duration_since(EPOCH).as_hours() / 24).ok()?;
     let rows = i64::try_from(tag.facts.rows).ok()?;
-    let mut cells: Vec<Value> = partition.chain([Value::Date32(number), Value::BigInt(rows)]).collect();
+    let store = std::iter::once(Value::Text(tag.store.to_string()));
+    let mut cells: Vec<Value> = store.chain(partition).chain([Value::Date32(number), Value::BigInt(rows)]).collect();
     for name in measures(dataset) {
         let sum = tag.facts.sums.get(name).copied().unwrap_or(ExactDecimal::ZERO);
         cells.push(Value::HugeInt(sum.rescale(sum_scale(dataset, name))?.unscaled()));
@@ -196,9 +197,9 @@ fn measures(dataset: &DatasetDefinition) -> Vec<&str> {
 
 /// The columns of the table of days, counted from rows; NULL adds nothing to a sum.
 fn counting_sql(dataset: &DatasetDefinition, files: &[ViewFile]) -> String {
-    let partitions = dataset.partition_columns();
+    let place = dataset.place_columns();
     let keys: Vec<String> =
-        partitions.iter().map(String::as_str).chain(dataset.business_date.as_deref()).map(quote_name).collect();
+        place.iter().map(String::as_str).chain(dataset.business_date.as_deref()).map(quote_name).collect();
     let sums = measures(dataset)
         .into_iter()
         .map(|name| format!("CAST(coalesce(sum({}), 0) AS {})", quote_name(name), sum_type(dataset, name)));

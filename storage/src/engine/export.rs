@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use super::days::{days_columns, days_comment_sql, days_name};
-use super::resolve::utf8;
+use super::resolve::{stores_of, utf8};
 use super::view::{StoreZones, ViewColumn, ViewFile, quote_name, quote_text, select_sql, view_columns};
 use super::{Engine, EngineOptions, other_names};
 use crate::dataset::DatasetDefinition;
@@ -95,12 +95,14 @@ fn write(
 
 fn write_rows(
     engine: &Engine,
-    ExportDataset { dataset, files, .. }: &ExportDataset<'_>,
+    ExportDataset { dataset, snapshot, files }: &ExportDataset<'_>,
     zones: &StoreZones,
     progress: &mut impl FnMut(&str, u64),
 ) -> Result<()> {
     let name = dataset.name.as_str();
-    engine.execute(&format!("CREATE TABLE {} AS {}", quote_name(name), select_sql(dataset, files, zones, false)))?;
+    let stores = snapshot.as_ref().map(stores_of).unwrap_or_default();
+    let select = select_sql(dataset, files, &stores, zones, false);
+    engine.execute(&format!("CREATE TABLE {} AS {select}", quote_name(name)))?;
     comment_columns(engine, name, view_columns(dataset))?;
     let title = format!("{} / {}", dataset.titles.es, dataset.titles.en);
     engine.execute(&format!("COMMENT ON TABLE {} IS {}", quote_name(name), quote_text(&title)))?;

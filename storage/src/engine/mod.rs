@@ -4,6 +4,7 @@
 //! sent. It runs without extensions, without network, and can open nothing outside the folders it
 //! is given.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use duckdb::types::ValueRef;
@@ -24,7 +25,7 @@ mod view;
 pub use days::{days_columns, days_name};
 pub use export::{ExportDataset, ExportTable, export};
 pub use query::{Answer, AnswerColumn, Planner};
-pub use resolve::{Doubt, DoubtfulFile, doubtful_files, view_files};
+pub use resolve::{Doubt, DoubtfulFile, doubtful_files, stores_of, view_files};
 pub use scans::{Scan, Scans};
 pub use verify::{Finding, FindingKind, VerifyReport, verify};
 pub use view::{StoreZones, ViewColumn, ViewFile, quote_name, quote_text, select_sql, sql_type, view_columns};
@@ -97,7 +98,7 @@ impl Engine {
         self.execute("SET lock_configuration = true")
     }
 
-    /// Shows the rows of `dataset` as a view over `files`. `state_dates`: see [`select_sql`].
+    /// Shows the rows of `dataset` as a view over `files`. `stores` and `state_dates`: see [`select_sql`].
     ///
     /// # Errors
     ///
@@ -106,10 +107,11 @@ impl Engine {
         &self,
         dataset: &DatasetDefinition,
         files: &[ViewFile],
+        stores: &BTreeSet<String>,
         zones: &StoreZones,
         state_dates: bool,
     ) -> Result<()> {
-        let select = select_sql(dataset, files, zones, state_dates);
+        let select = select_sql(dataset, files, stores, zones, state_dates);
         self.execute(&format!("CREATE VIEW {} AS {select}", quote_name(dataset.name.as_str())))
     }
 

@@ -13,10 +13,9 @@ use serde_json::Value;
 
 use super::view::ViewFile;
 use crate::dataset::{DatasetDefinition, STORE_COLUMN};
-use crate::delta::tags::UNITS_TAG;
-use crate::delta::{AddFile, Snapshot};
+use crate::delta::{AddFile, Snapshot, Stores};
 use crate::error::{Error, Result};
-use crate::ids::{Month, DatasetName};
+use crate::ids::{DatasetName, Month};
 
 /// Columns beyond this have no statistics.
 const STATISTICS_COLUMNS_MAX: usize = 32;
@@ -25,7 +24,7 @@ const STATISTICS_COLUMNS_MAX: usize = 32;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DoubtfulFile {
     pub table: DatasetName,
-    /// The store of its partition, where the log names one.
+    /// The store whose rows it holds, where the log names one.
     pub store: Option<String>,
     /// As the log has it, relative to the table.
     pub path: String,
@@ -52,8 +51,6 @@ pub enum Doubt {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Stats {
-    min_values: BTreeMap<String, Value>,
-    max_values: BTreeMap<String, Value>,
     null_count: BTreeMap<String, Value>,
 }
 
@@ -80,7 +77,7 @@ pub fn doubtful_files(snapshot: &Snapshot, dataset: &DatasetDefinition) -> Vec<D
     let doubtful = |add: &AddFile| {
         Some(DoubtfulFile {
             table: snapshot.table().clone(),
-            store: add.partition_values.get(STORE_COLUMN).cloned().flatten(),
+            store: store_of(add),
             path: add.path.clone(),
             doubt: doubt_of(add, snapshot.table(), dataset)?,
         })
@@ -110,19 +107,13 @@ fn doubt_of(add: &AddFile, table: &DatasetName, dataset: &DatasetDefinition) -> 
     if !has_partition {
         return Some(Doubt::PartitionUnreadable);
     }
-    if !has_units(add) {
+    if add.is_foreign() {
         return Some(Doubt::ForeignFile);
     }
-    if add.each_proof(|_| ()).is_err() {
+    if add.each_proof(|_, _| ()).is_err() {
         return Some(Doubt::UnitsUnreadable);
     }
     stats_of(add).is_none().then_some(Doubt::StatisticsUnreadable)
-}
-
-/// False for a file that another program wrote.
-pub(super) fn has_units(add: &AddFile) -> bool {
-    let tag = add.tags.as_ref().and_then(|tags| tags.get(UNITS_TAG)).and_then(Option::as_deref);
-    tag.is_some_and(|text| !text.is_empty())
 }
 
 /// `None` when the path in the log leaves the table: such a file is never opened.
@@ -140,14 +131,15 @@ pub(super) fn view_file(
         .filter_map(|name| add.partition_values.get(&name).cloned().flatten().map(|value| (name, value)))
         .collect();
     // Whose statistics are complete for these columns: our own writer's alone.
-    let is_ours = has_units(add);
-    let has_all = dataset.columns.iter().all(|column| stats.null_count.contains_key(&column.name));
+    let is_ours = !add.is_foreign();
+    let has_all = stats.null_count.contains_key(STORE_COLUMN)
+        && dataset.columns.iter().all(|column| stats.null_count.contains_key(&column.name));
     let known: BTreeSet<String> = if is_ours { stats.null_count.keys().cloned().collect() } else { BTreeSet::new() };
     Ok(Some(ViewFile {
         path: utf8(&root.join(object.as_str()))?,
         columns: (!has_all).then(|| Arc::new(known)),
         dates: if is_ours { partition_dates(&partition) } else { None },
-        one_store: is_ours && names_one_store(&stats, dataset, &partition),
+        store: store_of(add),
         partition,
         written: add.modification_time,
         unreadable: None,
@@ -176,12 +168,17 @@ fn partition_dates(partition: &BTreeMap<String, String>) -> Option<(Date, Date)>
     (1..=9999).contains(&year).then(|| (date(year, 1, 1), date(year, 12, 31)))
 }
 
-/// Whether statistics prove that every row names the store of its partition.
-fn names_one_store(stats: &Stats, dataset: &DatasetDefinition, partition: &BTreeMap<String, String>) -> bool {
-    let (Some(column), Some(store)) = (&dataset.store_column, partition.get(STORE_COLUMN)) else { return false };
-    let is_store = |values: &BTreeMap<String, Value>| values.get(column).and_then(Value::as_str) == Some(store);
-    let never_null = stats.null_count.get(column).and_then(Value::as_u64) == Some(0);
-    is_store(&stats.min_values) && is_store(&stats.max_values) && never_null
+/// The one store of a file; `None` for a file of several, or when nobody knows.
+fn store_of(add: &AddFile) -> Option<String> {
+    match add.stores() {
+        Stores::One(store) => Some(store.to_owned()),
+        Stores::Between(..) | Stores::Any => None,
+    }
+}
+
+/// The stores that the units of `snapshot` are of.
+pub fn stores_of(snapshot: &Snapshot) -> BTreeSet<String> {
+    snapshot.files().flat_map(|add| add.unit_stores().map(str::to_owned)).collect()
 }
 
 /// Our statistics name the columns of a file, except when there are too many of them or none: then
@@ -203,7 +200,7 @@ pub(super) fn fill_columns(dataset: &DatasetDefinition, files: &mut [ViewFile]) 
             Some(same) => *columns = same.clone(),
             None => drop(known.insert(columns.clone())),
         }
-        if dataset.columns.iter().all(|column| columns.contains(&column.name)) {
+        if columns.contains(STORE_COLUMN) && dataset.columns.iter().all(|column| columns.contains(&column.name)) {
             file.columns = None;
         }
     }

@@ -2,22 +2,22 @@
 //! statistics and facts say. Two readers look, and neither is the writer: DuckDB and the parquet
 //! crate.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Engine;
-use super::resolve::{fill_columns, has_units, view_file};
+use super::resolve::{fill_columns, view_file};
 use super::view::{FILE_COLUMN, ViewFile, quote_name, quote_text, rows_sql};
 use crate::batch::Facts;
-use crate::dataset::{Column, ColumnType, DatasetDefinition};
+use crate::dataset::{Column, ColumnType, DatasetDefinition, STORE_COLUMN};
 use crate::decimal::ExactDecimal;
 use crate::delta::{AddFile, Snapshot, UnitCounter, UnitTag, read_rows};
 use crate::error::{Error, Result};
 use crate::hex::sha256_hex;
-use crate::ids::{StoreId, DatasetName, Unit};
+use crate::ids::{DatasetName, StoreUnit, Unit};
 use crate::object::{ObjectPath, ObjectStore};
 
 /// What was looked at, and what is wrong.
@@ -63,7 +63,7 @@ pub enum FindingKind {
     UnitsUnreadable,
     /// The statistics are not JSON.
     StatisticsUnreadable,
-    /// The log names no store for the file.
+    /// The log names no month or year for the file.
     PartitionUnreadable,
     /// The log names a path outside the table.
     PathUnreadable,
@@ -130,7 +130,7 @@ pub async fn verify<S: ObjectStore>(
         findings: Vec::new(),
     };
     let root = std::path::absolute(root)?;
-    let mut seen: BTreeMap<(StoreId, Unit), String> = BTreeMap::new();
+    let mut seen: BTreeMap<StoreUnit, String> = BTreeMap::new();
     let mut sound = Vec::new();
     for (index, add) in snapshot.files().enumerate() {
         let mut file = FileCheck::new(add, snapshot, dataset);
@@ -156,7 +156,6 @@ struct FileCheck<'a> {
     dataset: &'a DatasetDefinition,
     /// Its path in the object store; as the log has it when that is no path of the table.
     object: String,
-    store: Option<StoreId>,
     units: Vec<UnitTag>,
     stats: Option<Stats>,
     /// As DuckDB opens it.
@@ -172,7 +171,6 @@ impl<'a> FileCheck<'a> {
             add,
             dataset,
             object: object.as_ref().map_or_else(|_| add.path.clone(), ToString::to_string),
-            store: None,
             units: Vec::new(),
             stats: None,
             view: None,
@@ -181,15 +179,15 @@ impl<'a> FileCheck<'a> {
         if let Err(error) = object {
             check.find(FindingKind::PathUnreadable, error.to_string());
         }
-        match add.store() {
-            Ok(store) => check.store = Some(store),
-            Err(error) => check.find(FindingKind::PartitionUnreadable, error.to_string()),
+        let absent = |name: &&String| add.partition_values.get(*name).is_none_or(Option::is_none);
+        if let Some(name) = dataset.partition_columns().iter().find(absent) {
+            check.find(FindingKind::PartitionUnreadable, format!("must have a partition value {name}, got none"));
         }
         match add.units() {
             Ok(units) => check.units = units,
             Err(error) => check.find(FindingKind::UnitsUnreadable, error.to_string()),
         }
-        if !has_units(add) {
+        if add.is_foreign() {
             check.find(FindingKind::ForeignFile, "must have a units tag, got none: another program wrote it".into());
         }
         match add.stats.as_deref().map(serde_json::from_str) {
@@ -201,11 +199,10 @@ impl<'a> FileCheck<'a> {
     }
 
     /// A unit of a store must lie in one file.
-    fn check_units_once(&mut self, seen: &mut BTreeMap<(StoreId, Unit), String>) {
-        let Some(store) = self.store.clone() else { return };
-        for unit in self.units.iter().map(|tag| tag.unit).collect::<Vec<_>>() {
-            if let Some(other) = seen.insert((store.clone(), unit), self.object.clone()) {
-                self.find(FindingKind::UnitTwice, format!("{unit}: must lie in one file, got {other} too"));
+    fn check_units_once(&mut self, seen: &mut BTreeMap<StoreUnit, String>) {
+        for key in self.units.iter().map(UnitTag::key).collect::<Vec<_>>() {
+            if let Some(other) = seen.insert(key.clone(), self.object.clone()) {
+                self.find(FindingKind::UnitTwice, format!("{key}: must lie in one file, got {other} too"));
             }
         }
     }
@@ -262,33 +259,32 @@ impl<'a> FileCheck<'a> {
     }
 
     /// Facts of every unit against its tag; units without rows are not among `counted`.
-    fn check_facts(&mut self, reader: &str, counted: &BTreeMap<Unit, Facts>) {
+    fn check_facts(&mut self, reader: &str, counted: &BTreeMap<StoreUnit, Facts>) {
         let rows: u64 = counted.values().map(|facts| facts.rows).sum();
         if self.add.rows().is_some_and(|wanted| wanted != rows) {
             let wanted = self.add.rows().unwrap_or(0);
             self.find(FindingKind::RowsDiffer, format!("numRecords: must be {wanted}, {reader} got {rows}"));
         }
         for tag in self.units.clone() {
-            let got = counted.get(&tag.unit).cloned().unwrap_or_default();
+            let got = counted.get(&tag.key()).cloned().unwrap_or_default();
             if !got.agrees_with(&tag.facts) {
                 let (wanted, got) = (facts_text(&tag.facts), facts_text(&got));
-                self.find(FindingKind::FactsDiffer, format!("{}: must be {wanted}, {reader} got {got}", tag.unit));
+                self.find(FindingKind::FactsDiffer, format!("{}: must be {wanted}, {reader} got {got}", tag.key()));
             }
         }
         // Without units there is nothing to compare with: that is a finding of its own.
         if self.units.is_empty() {
             return;
         }
-        for unit in counted.keys() {
-            if !self.units.iter().any(|tag| tag.unit == *unit) {
-                self.find(FindingKind::FactsDiffer, format!("{unit}: must have no rows, {reader} got some"));
-            }
+        let tagged: BTreeSet<StoreUnit> = self.units.iter().map(UnitTag::key).collect();
+        for key in counted.keys().filter(|key| !tagged.contains(key)) {
+            self.find(FindingKind::FactsDiffer, format!("{key}: must have no rows, {reader} got some"));
         }
     }
 
     fn check_statistics(&mut self, row: &[Option<String>]) {
         let Some(stats) = self.stats.take() else { return };
-        for (index, column) in self.dataset.columns.iter().enumerate() {
+        for (index, column) in lake_columns(self.dataset).iter().enumerate() {
             let cell = |offset: usize| row.get(2 + index * 3 + offset).and_then(Option::as_deref);
             if let Some(wanted) = stats.null_count.get(&column.name).and_then(Value::as_u64)
                 && cell(0).and_then(|text| text.parse().ok()) != Some(wanted)
@@ -308,15 +304,17 @@ impl<'a> FileCheck<'a> {
         }
     }
 
-    /// Rows of another store or another partition than the file's.
+    /// Rows that name another store than theirs, or are of another partition than the file's.
     fn check_places(&mut self, row: &[Option<String>]) {
         let last = row.len().saturating_sub(2);
         let count = |index: usize| {
             row.get(index).and_then(Option::as_deref).and_then(|text| text.parse().ok()).unwrap_or(0_u64)
         };
-        for (index, what) in [(last, "store"), (last + 1, "month or year")] {
+        for (index, what) in
+            [(last, "store column: must name the row's store"), (last + 1, "month or year: must be the partition's")]
+        {
             if count(index) > 0 {
-                let detail = format!("{what}: must be the partition's, got {} rows of another", count(index));
+                let detail = format!("{what}, got {} rows of another", count(index));
                 self.find(FindingKind::RowMisplaced, detail);
             }
         }
@@ -354,9 +352,9 @@ fn statistic_differs(column: &Column, said: &Value, got: Option<&str>, order: Or
     (!holds).then(|| format!("must be {got}, the log says {said_text}"))
 }
 
-fn count_units(dataset: &DatasetDefinition, bytes: bytes::Bytes) -> Result<BTreeMap<Unit, Facts>> {
+fn count_units(dataset: &DatasetDefinition, bytes: bytes::Bytes) -> Result<BTreeMap<StoreUnit, Facts>> {
     let mut counter = UnitCounter::new(dataset)?;
-    for batch in read_rows(bytes, &dataset.arrow_schema())? {
+    for batch in read_rows(bytes, &dataset.lake_schema())? {
         counter.add(&batch?)?;
     }
     counter.finish()
@@ -397,7 +395,7 @@ fn ask_duckdb(engine: &Engine, dataset: &DatasetDefinition, files: &mut [FileChe
 fn statistics_sql(dataset: &DatasetDefinition, rows: &str) -> String {
     let text = |expression: String| format!("CAST({expression} AS VARCHAR)");
     let mut columns = vec![FILE_COLUMN.to_owned(), text("count(*)".into())];
-    for column in &dataset.columns {
+    for column in lake_columns(dataset) {
         let name = quote_name(&column.name);
         columns.push(text(format!("count(*) - count({name})")));
         for function in ["min", "max"] {
@@ -412,7 +410,7 @@ fn statistics_sql(dataset: &DatasetDefinition, rows: &str) -> String {
         .store_column
         .as_deref()
         .map_or("false".to_owned(), |column| format!("{} IS DISTINCT FROM store_id", quote_name(column)));
-    let grain = dataset.partition_columns().into_iter().nth(1);
+    let grain = dataset.partition_columns().into_iter().next();
     let other_month = match (dataset.business_date.as_deref(), grain.as_deref()) {
         (Some(column), Some("month")) => format!("strftime({}, '%Y-%m') IS DISTINCT FROM month", quote_name(column)),
         (Some(column), Some("year")) => format!("strftime({}, '%Y') IS DISTINCT FROM year", quote_name(column)),
@@ -428,7 +426,7 @@ pub(super) fn file_facts(
     engine: &Engine,
     dataset: &DatasetDefinition,
     rows: &str,
-) -> Result<BTreeMap<String, BTreeMap<Unit, Facts>>> {
+) -> Result<BTreeMap<String, BTreeMap<StoreUnit, Facts>>> {
     let unit = match dataset.unit_column() {
         None => quote_text("*"),
         Some(column) => match dataset.column(column).map(|column| column.column_type) {
@@ -437,22 +435,35 @@ pub(super) fn file_facts(
         },
     };
     let sums = dataset.audit_sums.iter().map(|name| format!("CAST(sum({}) AS VARCHAR)", quote_name(name)));
-    let columns: Vec<String> =
-        [FILE_COLUMN.to_owned(), unit, "CAST(count(*) AS VARCHAR)".to_owned()].into_iter().chain(sums).collect();
-    let sql = format!("SELECT {} FROM ({rows}) GROUP BY 1, 2", columns.join(", "));
-    let mut facts: BTreeMap<String, BTreeMap<Unit, Facts>> = BTreeMap::new();
+    let keys = [FILE_COLUMN, STORE_COLUMN, &unit, "CAST(count(*) AS VARCHAR)"].map(str::to_owned);
+    let columns: Vec<String> = keys.into_iter().chain(sums).collect();
+    let sql = format!("SELECT {} FROM ({rows}) GROUP BY 1, 2, 3", columns.join(", "));
+    let mut facts: BTreeMap<String, BTreeMap<StoreUnit, Facts>> = BTreeMap::new();
     engine.each_row(&sql, |row| {
         let cell = |index: usize| row.get(index).copied().flatten();
-        let mut of_unit = Facts { rows: parsed(cell(2))?, ..Facts::default() };
+        let mut of_unit = Facts { rows: parsed(cell(3))?, ..Facts::default() };
         for (index, name) in dataset.audit_sums.iter().enumerate() {
-            let sum = cell(3 + index).map_or(Ok(ExactDecimal::ZERO), str::parse)?;
+            let sum = cell(4 + index).map_or(Ok(ExactDecimal::ZERO), str::parse)?;
             of_unit.sums.insert(name.clone(), sum);
         }
-        let unit = unit_of(dataset, cell(1))?;
-        facts.entry(cell(0).unwrap_or_default().to_owned()).or_default().insert(unit, of_unit);
+        let key = StoreUnit { store: cell(1).unwrap_or_default().parse()?, unit: unit_of(dataset, cell(2))? };
+        facts.entry(cell(0).unwrap_or_default().to_owned()).or_default().insert(key, of_unit);
         Ok(())
     })?;
     Ok(facts)
+}
+
+/// The columns of a lake file: the store, then the dataset's.
+fn lake_columns(dataset: &DatasetDefinition) -> Vec<Column> {
+    let store = Column {
+        name: STORE_COLUMN.to_owned(),
+        column_type: ColumnType::Text,
+        nullable: false,
+        es: String::new(),
+        en: String::new(),
+        transforms: Vec::new(),
+    };
+    std::iter::once(store).chain(dataset.columns.iter().cloned()).collect()
 }
 
 fn unit_of(dataset: &DatasetDefinition, text: Option<&str>) -> Result<Unit> {

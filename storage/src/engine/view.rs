@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use jiff::civil::Date;
 
-use crate::dataset::{Column, ColumnType, DatasetDefinition, STORE_COLUMN};
+use crate::dataset::{ColumnType, DatasetDefinition, STORE_COLUMN};
+use crate::delta::path;
 use crate::ids::StoreId;
 
 /// A lake file as a query needs to know it.
@@ -21,24 +22,12 @@ pub struct ViewFile {
     pub columns: Option<Arc<BTreeSet<String>>>,
     /// First and last business date that its rows can have, where ingest made sure of it.
     pub dates: Option<(Date, Date)>,
-    /// Every row's store column names the store of the partition.
-    pub one_store: bool,
+    /// The one store whose rows it holds, by its name.
+    pub store: Option<String>,
     /// The later of two files has the wider types.
     pub written: i64,
     /// Why it cannot be opened, if it cannot. A query that needs it fails with these words.
     pub unreadable: Option<String>,
-}
-
-impl ViewFile {
-    /// Whether the last folders of the path name the partition, as they do in every file of ours.
-    fn is_in_its_folder(&self, partitions: &[String]) -> bool {
-        let Some((folder, _)) = self.path.rsplit_once('/') else { return false };
-        let mut parts = folder.rsplit('/');
-        partitions.iter().rev().all(|name| {
-            let part = parts.next().and_then(|part| part.split_once('='));
-            part.is_some_and(|(key, value)| key == name && self.partition.get(name).is_some_and(|own| own == value))
-        })
-    }
 }
 
 /// The time zone of each store, grouped by zone: what the local columns are computed with.
@@ -52,29 +41,30 @@ impl StoreZones {
         self.by_zone.entry(zone.to_owned()).or_default().insert(store);
     }
 
-    /// The local time of `column` as SQL: NULL for a store without a definition.
-    fn local_sql(&self, column: &str, stores: &BTreeSet<&str>) -> String {
+    /// The local time of `column` as SQL: NULL for a store without a definition. `stores` are those
+    /// that rows can be of. The zone of most is taken without asking for the store.
+    fn local_sql(&self, column: &str, stores: &BTreeSet<String>) -> String {
         let local = |zone: &str| format!("timezone({}, {})", quote_text(zone), quote_name(column));
-        let needed: Vec<(&str, Vec<String>)> = self
-            .by_zone
-            .iter()
-            .map(|(zone, members)| {
-                let members = members.iter().filter(|store| stores.contains(store.as_str()));
-                (zone.as_str(), members.map(|store| quote_text(store.as_str())).collect())
-            })
-            .filter(|(_, members): &(&str, Vec<String>)| !members.is_empty())
-            .collect();
-        let known: usize = needed.iter().map(|(_, members)| members.len()).sum();
-        match needed.as_slice() {
-            [] => "CAST(NULL AS TIMESTAMP)".to_owned(),
-            [(zone, _)] if known == stores.len() => local(zone),
-            zones => {
-                let arms = zones
-                    .iter()
-                    .map(|(zone, members)| format!("WHEN store_id IN ({}) THEN {}", members.join(", "), local(zone)));
-                format!("CASE {} END", arms.collect::<Vec<_>>().join(" "))
-            }
+        let null = "CAST(NULL AS TIMESTAMP)".to_owned();
+        let mut undefined: BTreeSet<&str> = stores.iter().map(String::as_str).collect();
+        let mut groups: Vec<(Vec<&str>, String)> = Vec::new();
+        for (zone, members) in &self.by_zone {
+            let found: Vec<&str> =
+                members.iter().map(StoreId::as_str).filter(|store| undefined.remove(store)).collect();
+            groups.push((found, local(zone)));
         }
+        groups.push((undefined.into_iter().collect(), null.clone()));
+        groups.retain(|(members, _)| !members.is_empty());
+        groups.sort_by_key(|(members, _)| members.len());
+        let Some((_, most)) = groups.pop() else { return null };
+        if groups.is_empty() {
+            return most;
+        }
+        let arms = groups.iter().map(|(members, local)| {
+            let members: Vec<String> = members.iter().map(|store| quote_text(store)).collect();
+            format!("WHEN {STORE_COLUMN} IN ({}) THEN {local}", members.join(", "))
+        });
+        format!("CASE {} ELSE {most} END", arms.collect::<Vec<_>>().join(" "))
     }
 }
 
@@ -87,10 +77,10 @@ pub struct ViewColumn {
     pub title_en: String,
 }
 
-/// The columns of the dataset's view, in order: partition columns, then the dataset's columns,
+/// The columns of the dataset's view, in order: store and partition columns, then the dataset's,
 /// each timestamp followed by the store's local time.
 pub fn view_columns(dataset: &DatasetDefinition) -> Vec<ViewColumn> {
-    let mut columns: Vec<ViewColumn> = dataset.partition_columns().into_iter().map(partition_column).collect();
+    let mut columns: Vec<ViewColumn> = dataset.place_columns().into_iter().map(place_column).collect();
     for column in &dataset.columns {
         columns.push(ViewColumn {
             name: column.name.clone(),
@@ -110,21 +100,26 @@ pub fn view_columns(dataset: &DatasetDefinition) -> Vec<ViewColumn> {
     columns
 }
 
-/// A SELECT of the view's columns over `files`; without rows when there are none.
+/// A SELECT of the view's columns over `files`; without rows when there are none. `stores` are those
+/// that rows can be of.
 ///
 /// With `state_dates` every part says which business dates its rows can have. DuckDB then skips the
 /// parts that a filter on the business date excludes. The answer is the same without it.
-pub fn select_sql(dataset: &DatasetDefinition, files: &[ViewFile], zones: &StoreZones, state_dates: bool) -> String {
-    let stores: BTreeSet<&str> =
-        files.iter().filter_map(|file| file.partition.get(STORE_COLUMN).map(String::as_str)).collect();
+pub fn select_sql(
+    dataset: &DatasetDefinition,
+    files: &[ViewFile],
+    stores: &BTreeSet<String>,
+    zones: &StoreZones,
+    state_dates: bool,
+) -> String {
     let mut outer = Vec::new();
-    for name in dataset.partition_columns() {
+    for name in dataset.place_columns() {
         outer.push(quote_name(&name));
     }
     for column in &dataset.columns {
         outer.push(quote_name(&column.name));
         if let Some(local) = local_name(dataset, &column.name) {
-            outer.push(format!("{} AS {}", zones.local_sql(&column.name, &stores), quote_name(&local)));
+            outer.push(format!("{} AS {}", zones.local_sql(&column.name, stores), quote_name(&local)));
         }
     }
     let purpose = if state_dates { Purpose::NarrowAnswer } else { Purpose::Answer };
@@ -151,7 +146,7 @@ fn failing_select(message: &str, columns: Vec<String>) -> String {
 /// In [`rows_sql`], the path that DuckDB opened. No column has this name: it contains a blank.
 pub(super) const FILE_COLUMN: &str = "\"file path\"";
 
-/// A SELECT of partition columns, the dataset's columns and [`FILE_COLUMN`].
+/// A SELECT of store and partition columns, the dataset's columns and [`FILE_COLUMN`].
 pub(super) fn rows_sql(dataset: &DatasetDefinition, files: &[ViewFile]) -> String {
     files_sql(dataset, files, Purpose::Proof)
 }
@@ -218,23 +213,25 @@ pub(super) enum Purpose {
 /// Files that one `read_parquet` reads: of the same month (or year), with the same columns.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Part<'a> {
-    /// Values of the partition columns after the store.
+    /// Values of the partition columns.
     grain: Vec<Option<&'a str>>,
-    store: StoreSource<'a>,
+    store_source: StoreSource,
     columns: Option<&'a BTreeSet<String>>,
-    one_store: bool,
     dates: Option<(Date, Date)>,
     unreadable: Option<&'a str>,
+    /// Of a file that cannot be read: a query of another store does not need it.
+    store: Option<&'a str>,
     /// For [`FILE_COLUMN`], where DuckDB cannot give it.
     path: Option<&'a str>,
 }
 
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-enum StoreSource<'a> {
-    /// The folder that the file lies in names the store.
-    Folder,
-    /// It lies elsewhere: only the log knows. NULL when the log does not know either.
-    Log(Option<&'a str>),
+/// What says the store of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum StoreSource {
+    /// The file's name: a filter on the store opens no file that it excludes.
+    Name,
+    /// The column.
+    Column,
 }
 
 /// One `read_parquet` for each part: it takes names and types from its first file, the newest.
@@ -254,20 +251,22 @@ pub(super) fn files_sql(dataset: &DatasetDefinition, files: &[ViewFile], purpose
     parts.join(" UNION ALL ")
 }
 
+/// The store in the name of a file of one store, as [`path::store_of`] finds it.
+const STORE_IN_NAME: &str = "part-[0-9a-f]{32}-([^/]*)[.]parquet$";
+
 fn part_of<'a>(dataset: &DatasetDefinition, file: &'a ViewFile, partitions: &[String], purpose: Purpose) -> Part<'a> {
-    let (readable, named) = (file.unreadable.is_none(), !has_own_filename(dataset));
     let value = |name: &String| file.partition.get(name).map(String::as_str);
     Part {
-        grain: partitions.iter().skip(1).map(value).collect(),
-        store: match readable && named && file.is_in_its_folder(partitions) {
-            true => StoreSource::Folder,
-            false => StoreSource::Log(file.partition.get(STORE_COLUMN).map(String::as_str)),
+        grain: partitions.iter().map(value).collect(),
+        store_source: match file.store.as_deref() {
+            Some(store) if !has_own_filename(dataset) && path::store_of(&file.path) == Some(store) => StoreSource::Name,
+            _ => StoreSource::Column,
         },
         columns: file.columns.as_deref(),
-        one_store: purpose != Purpose::Proof && file.one_store,
         dates: file.dates.filter(|_| purpose == Purpose::NarrowAnswer),
         unreadable: file.unreadable.as_deref(),
-        path: (purpose == Purpose::Proof && !named).then_some(file.path.as_str()),
+        store: file.store.as_deref().filter(|_| file.unreadable.is_some()),
+        path: (purpose == Purpose::Proof && has_own_filename(dataset)).then_some(file.path.as_str()),
     }
 }
 
@@ -280,26 +279,33 @@ fn part_sql(
 ) -> String {
     files.sort_by(|left, right| right.written.cmp(&left.written).then_with(|| left.path.cmp(&right.path)));
     let has = |column: &str| part.columns.is_none_or(|columns| columns.contains(column));
-    let store = store_sql(partitions, &part.store);
-    let grain = partitions.iter().skip(1).zip(&part.grain).map(|(name, value)| {
+    let grain = partitions.iter().zip(&part.grain).map(|(name, value)| {
         let value = value.map_or_else(|| "CAST(NULL AS VARCHAR)".to_owned(), quote_text);
         format!("{value} AS {}", quote_name(name))
     });
-    let column_is_store = |column: &Column| part.one_store && dataset.store_column.as_ref() == Some(&column.name);
-    let place: Vec<String> = std::iter::once(format!("{store} AS {STORE_COLUMN}")).chain(grain).collect();
+    let store = match part.store_source {
+        // DuckDB evaluates this once for each file. Most other functions it would call for each row.
+        StoreSource::Name => format!("regexp_extract(filename, {}, 1) AS {STORE_COLUMN}", quote_text(STORE_IN_NAME)),
+        StoreSource::Column if has(STORE_COLUMN) => STORE_COLUMN.to_owned(),
+        StoreSource::Column => format!("CAST(NULL AS VARCHAR) AS {STORE_COLUMN}"),
+    };
     if let Some(message) = part.unreadable {
-        let columns = dataset.columns.iter().map(|column| match column_is_store(column) {
-            true => format!("{store} AS {}", quote_name(&column.name)),
-            false => failing_column(message, &column.name, &sql_type(column.column_type)),
+        let store = match part.store {
+            Some(store) => format!("{} AS {STORE_COLUMN}", quote_text(store)),
+            None => failing_column(message, STORE_COLUMN, "VARCHAR"),
+        };
+        let columns = dataset.columns.iter().map(|column| match part.store {
+            // Ingest takes no row that names another store.
+            Some(store) if dataset.store_column.as_ref() == Some(&column.name) => {
+                format!("{} AS {}", quote_text(store), quote_name(&column.name))
+            }
+            _ => failing_column(message, &column.name, &sql_type(column.column_type)),
         });
-        return failing_select(message, place.into_iter().chain(columns).collect());
+        return failing_select(message, std::iter::once(store).chain(grain).chain(columns).collect());
     }
+    let place = std::iter::once(store).chain(grain);
     let columns = dataset.columns.iter().map(|column| {
         let (name, kind) = (quote_name(&column.name), sql_type(column.column_type));
-        // A constant for each file: nothing to decode, and quick to group by.
-        if column_is_store(column) {
-            return format!("{store} AS {name}");
-        }
         match has(&column.name) {
             true => format!("CAST({name} AS {kind}) AS {name}"),
             false => format!("CAST(NULL AS {kind}) AS {name}"),
@@ -307,25 +313,12 @@ fn part_sql(
     });
     let file = part.path.map_or_else(|| "filename".to_owned(), quote_text);
     let file = (purpose == Purpose::Proof).then(|| format!("{file} AS {FILE_COLUMN}"));
-    let selected: Vec<String> = place.into_iter().chain(columns).chain(file).collect();
+    let selected: Vec<String> = place.chain(columns).chain(file).collect();
     let dates = dataset.business_date.as_ref().filter(|column| has(column)).zip(part.dates);
     let filter = dates.map(|(column, (first, last))| {
         format!(" WHERE {} BETWEEN DATE '{first}' AND DATE '{last}'", quote_name(column))
     });
     format!("SELECT {} FROM {}{}", selected.join(", "), read_parquet(dataset, &files), filter.unwrap_or_default())
-}
-
-/// The store of a row, by the file that it is in.
-fn store_sql(partitions: &[String], source: &StoreSource<'_>) -> String {
-    match source {
-        StoreSource::Folder => {
-            // DuckDB evaluates this once for each file. Most other functions it would call for each row.
-            let pattern = format!("{STORE_COLUMN}=([^/]*){}$", "/[^/]*".repeat(partitions.len()));
-            format!("regexp_extract(filename, {}, 1)", quote_text(&pattern))
-        }
-        StoreSource::Log(Some(store)) => quote_text(store),
-        StoreSource::Log(None) => "CAST(NULL AS VARCHAR)".to_owned(),
-    }
 }
 
 /// DuckDB takes a column `filename` for the path of the file, and skips files by filters on it. A
@@ -346,12 +339,10 @@ fn read_parquet(dataset: &DatasetDefinition, files: &[&ViewFile]) -> String {
 }
 
 fn no_rows(dataset: &DatasetDefinition) -> String {
-    let partitions = dataset.partition_columns().into_iter().map(|name| (name, "VARCHAR".to_owned()));
+    let place = dataset.place_columns().into_iter().map(|name| (name, "VARCHAR".to_owned()));
     let columns = dataset.columns.iter().map(|column| (column.name.clone(), sql_type(column.column_type)));
-    let columns: Vec<String> = partitions
-        .chain(columns)
-        .map(|(name, kind)| format!("CAST(NULL AS {kind}) AS {}", quote_name(&name)))
-        .collect();
+    let columns: Vec<String> =
+        place.chain(columns).map(|(name, kind)| format!("CAST(NULL AS {kind}) AS {}", quote_name(&name))).collect();
     format!("SELECT {} WHERE false", columns.join(", "))
 }
 
@@ -362,7 +353,8 @@ fn local_name(dataset: &DatasetDefinition, column: &str) -> Option<String> {
     (is_timestamp && dataset.column(&local).is_none()).then_some(local)
 }
 
-pub(super) fn partition_column(name: String) -> ViewColumn {
+/// The store, or a partition column.
+pub(super) fn place_column(name: String) -> ViewColumn {
     let (title_es, title_en) = match name.as_str() {
         "month" => ("Mes", "Month"),
         "year" => ("Año", "Year"),

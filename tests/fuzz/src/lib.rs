@@ -100,24 +100,26 @@ pub fn read_everything(file: &AddFile) {
     let units = file.units();
     let positions = file.unit_positions();
     let mut proofs = Vec::new();
-    let proven = file.each_proof(|proof| proofs.push(proof));
+    let proven = file.each_proof(|store, proof| proofs.push((store.to_owned(), proof)));
     if let Ok(units) = &units {
-        let of_units: Vec<_> = units.iter().map(|tag| (tag.unit, tag.position)).collect();
+        let of_units: Vec<_> = units.iter().map(|tag| (tag.key(), tag.position)).collect();
         assert_eq!(positions.expect("positions of a tag that reads"), of_units);
         proven.expect("proofs of a tag that reads");
         assert_eq!(proofs.len(), units.len());
-        for (proof, tag) in proofs.iter().zip(units) {
+        for ((store, proof), tag) in proofs.iter().zip(units) {
+            assert_eq!(*store, tag.store.to_string());
+            assert!(file.units_of(&tag.store).expect("a section of a tag that reads").contains(tag));
             assert_eq!((proof.unit, proof.position, proof.rows), (tag.unit, tag.position, tag.facts.rows));
             assert_eq!((proof.extracted_at, proof.received_at), (tag.extracted_at, tag.received_at));
             assert!(!proof.is_proven || tag.is_proven(), "proven without an audit that agrees");
         }
     }
-    let _ = (file.store(), file.rows(), file.sha256(), file.has_our_name(), file.is_foreign());
+    let _ = (file.stores(), file.rows(), file.sha256(), file.has_our_name(), file.is_foreign());
 }
 
 /// The facts of a manifest's units as the log would have them.
 pub fn tags_of(manifest: &Manifest) -> Vec<UnitTag> {
-    manifest.units.iter().map(|facts| UnitTag::new(manifest.batch.position, facts, NOW)).collect()
+    manifest.units.iter().map(|facts| UnitTag::new(&manifest.batch, facts, NOW)).collect()
 }
 
 /// Nothing in it moves a terminal's cursor.

@@ -4,7 +4,7 @@
 use jiff::civil::date;
 use libfuzzer_sys::fuzz_target;
 use ribera_fuzz::{compute, entry_path, load, put, read_everything, world};
-use ribera_storage::delta::{action, compaction_plan};
+use ribera_storage::delta::{MergeOptions, action, merge_plan};
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(actions) = action::from_lines(bytes) {
@@ -18,6 +18,6 @@ fuzz_target!(|bytes: &[u8]| {
         read_everything(file);
         let _ = file.object_path(snapshot.table());
     }
-    let _ = compaction_plan(&snapshot, date(2026, 2, 1));
+    let _ = merge_plan(&snapshot, date(2026, 2, 1), &MergeOptions::default());
     compute(&world).expect("a table that loads has coverage");
 });

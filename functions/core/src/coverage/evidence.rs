@@ -131,7 +131,7 @@ impl Known<'_> {
         let reasons = known.doubt.into_iter().chain(self.evidence.doubtful_stores.get(store).cloned());
         found.doubts.extend(reasons.map(|reason| Doubt { span: Span::All, reason }));
         for file in snapshot.into_iter().flat_map(|snapshot| snapshot.store_files(store)) {
-            take_file(&mut found, file, &known.waiting);
+            take_file(&mut found, store, file, &known.waiting);
         }
         if let Some(newest) = newest {
             take_newer(&mut found, store, snapshot, newest);
@@ -142,17 +142,13 @@ impl Known<'_> {
                 older.map(|unit| DifferingUnit { unit: unit.unit, awaits: *latest }).collect();
             found.differing.extend(doubted);
         }
-        let nameless = [snapshot, newest].into_iter().flatten().flat_map(Snapshot::foreign_files);
-        if let Some(file) = nameless.into_iter().find(|file| file.store().is_err()) {
-            found.doubts.push(Doubt { span: Span::All, reason: foreign(file) });
-        }
         found
     }
 }
 
-fn take_file(found: &mut StoreEvidence, file: &AddFile, waiting: &[(Position, UnitFacts)]) {
+fn take_file(found: &mut StoreEvidence, store: &StoreId, file: &AddFile, waiting: &[(Position, UnitFacts)]) {
     let mut units = Vec::new();
-    let read = file.each_proof(|proof| {
+    let read = file.each_proof_of(store, |proof| {
         units.push(UnitEvidence {
             unit: proof.unit,
             position: proof.position,
@@ -162,7 +158,7 @@ fn take_file(found: &mut StoreEvidence, file: &AddFile, waiting: &[(Position, Un
             received_by: proof.received_at,
         });
     });
-    let tags = if waiting.is_empty() { Ok(Vec::new()) } else { file.units() };
+    let tags = if waiting.is_empty() { Ok(Vec::new()) } else { file.units_of(store) };
     match (read, tags) {
         (Ok(()), Ok(tags)) => {
             if file.is_foreign() {
@@ -183,16 +179,18 @@ fn take_newer(found: &mut StoreEvidence, store: &StoreId, snapshot: Option<&Snap
     let older: BTreeMap<Unit, UnitTag> = snapshot
         .into_iter()
         .flat_map(|snapshot| snapshot.store_files(store))
-        .filter_map(|file| file.units().ok())
+        .filter_map(|file| file.units_of(store).ok())
         .flatten()
         .map(|tag| (tag.unit, tag))
         .collect();
     for file in newest.store_files(store) {
-        let tags = match file.units() {
-            Ok(tags) if !tags.is_empty() => tags,
-            untagged => {
-                let reason = untagged.map_or_else(|error| error.line(), |_| foreign(file));
-                found.doubts.push(Doubt { span: span_of(file), reason });
+        if file.is_foreign() {
+            found.doubts.push(Doubt { span: span_of(file), reason: foreign(file) });
+        }
+        let tags = match file.units_of(store) {
+            Ok(tags) => tags,
+            Err(error) => {
+                found.doubts.push(Doubt { span: span_of(file), reason: error.line() });
                 continue;
             }
         };

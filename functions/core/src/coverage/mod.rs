@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use ribera_storage::dataset::DatasetDefinition;

@@ -8,7 +8,7 @@ use ribera_storage::dataset::DatasetDefinition;
 use ribera_storage::hex::sha256_hex;
 use ribera_storage::object::{Bounded, ObjectPath, Part, get_at_most};
 use ribera_storage::text::quoted;
-use ribera_storage::{BatchId, ObjectStore, Result, DatasetName, paths};
+use ribera_storage::{BatchId, ObjectStore, Result, paths};
 
 use super::definitions::{Definitions, can_become};
 use super::refusal::Refusal;

@@ -6,11 +6,10 @@ use futures::future::join_all;
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use ribera_storage::batch::{AckOutcome, QuarantineReason};
-use ribera_storage::control;
 use ribera_storage::dataset::DatasetDefinition;
 use ribera_storage::delta::{BatchOutcome, CommitReport, READY_AGE_MAX, ReadyRecord, Snapshot, Table};
 use ribera_storage::ports::Ports;
-use ribera_storage::{BatchId, Error, ErrorKind, ObjectStore, Result, DatasetName, paths};
+use ribera_storage::{BatchId, DatasetName, Error, ErrorKind, ObjectStore, Result, paths};
 
 use super::admit::{self, Admitted, InboxLookup, Received};
 use super::definitions::Definitions;
@@ -163,7 +162,9 @@ impl<S: ObjectStore> Call<'_, S> {
     /// The tables of manifests that a sweep found, once for all of them.
     async fn load_tables(&self, steps: &[Step]) -> Known {
         let found = steps.iter().filter_map(|step| match step {
-            Step::Admitted(admitted) if admitted.received.source == Source::Sweep => Some(admitted.received.batch.dataset.clone()),
+            Step::Admitted(admitted) if admitted.received.source == Source::Sweep => {
+                Some(admitted.received.batch.dataset.clone())
+            }
             _ => None,
         });
         let tables: BTreeSet<DatasetName> = found.collect();
@@ -205,7 +206,7 @@ impl<S: ObjectStore> Call<'_, S> {
             Err(refusal) => return Ok(self.refuse(received.clone(), refusal).await),
         };
         let lake = Table::new(self.ports.objects, received.batch.dataset.clone());
-        let partition = latest.partition(&received.batch.store, manifest.month);
+        let partition = latest.partition(manifest.month);
         let mut files = Vec::with_capacity(encoded.files.len());
         for file in &encoded.files {
             files.push(lake.put_file(self.ports, &partition, file).await?);
@@ -290,24 +291,18 @@ impl<S: ObjectStore> Call<'_, S> {
         match report.outcome(&received.batch) {
             Some(BatchOutcome::Expired) => {
                 // What is left of it is harmless: an expired record is never taken up, and the sweep writes over it.
-                let _ = Table::new(self.ports.objects, record.batch.dataset.clone()).delete_ready(&received.batch).await;
+                let _ =
+                    Table::new(self.ports.objects, record.batch.dataset.clone()).delete_ready(&received.batch).await;
                 failed(&Error::retry("its ready record expired and is written again by the next sweep"))
             }
             Some(BatchOutcome::Failed(error)) => failed(error),
-            Some(outcome) => {
-                self.record(received, outcome, warnings).await.unwrap_or_else(|error| failed(&error))
-            }
+            Some(outcome) => self.record(received, outcome, warnings).await.unwrap_or_else(|error| failed(&error)),
             None => failed(&Error::bug("the commit said nothing of this batch")),
         }
     }
 
     /// Writes what became of a batch that the table has settled.
-    async fn record(
-        &self,
-        received: &Received,
-        outcome: &BatchOutcome,
-        warnings: &[CheckWarning],
-    ) -> Result<Outcome> {
+    async fn record(&self, received: &Received, outcome: &BatchOutcome, warnings: &[CheckWarning]) -> Result<Outcome> {
         let (outcome, shown) = match outcome {
             BatchOutcome::Committed { version, rows, units } => (
                 AckOutcome::Committed { version: *version, rows: *rows, units: units.clone() },
@@ -316,7 +311,8 @@ impl<S: ObjectStore> Call<'_, S> {
             BatchOutcome::Superseded => (AckOutcome::Superseded, Outcome::Superseded),
             other => return Err(Error::bug(format!("{}: is not settled: {other:?}", received.batch))),
         };
-        settle::record_outcome(self.ports, Decision { received, outcome, started_at: self.started_at, warnings }).await?;
+        settle::record_outcome(self.ports, Decision { received, outcome, started_at: self.started_at, warnings })
+            .await?;
         Ok(shown)
     }
 }

@@ -68,7 +68,7 @@ pub fn encode(
 ) -> Result<Result<Encoded, Refusal>> {
     let manifest = &admitted.manifest;
     let rows = manifest.file.rows;
-    let units = manifest.units.iter().map(|facts| UnitTag::new(manifest.batch.position, facts, received_at)).collect();
+    let units = manifest.units.iter().map(|facts| UnitTag::new(&manifest.batch, facts, received_at)).collect();
     let target = latest.arrow_schema();
     let mut writer = LakeWriter::new(latest, units, LakeWriterOptions::default())?;
     let work = || -> Result<Encoded, Stop> {

@@ -9,7 +9,7 @@ use ribera_storage::hex::sha256_hex;
 use ribera_storage::ledger::{self, LedgerRecord, Timings};
 use ribera_storage::object::{ObjectPath, Part, PutOutcome, put_json};
 use ribera_storage::ports::Ports;
-use ribera_storage::{BatchId, Error, ObjectStore, Result, DatasetName, Unit, paths};
+use ribera_storage::{BatchId, Error, ObjectStore, Result, Unit, paths};
 
 use super::admit::Received;
 use super::refusal::Refusal;

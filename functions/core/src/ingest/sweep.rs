@@ -8,7 +8,7 @@ use ribera_storage::batch::QuarantineReason;
 use ribera_storage::delta::Table;
 use ribera_storage::object::{ObjectMeta, ObjectPath, Owned, list_all, list_by_owner};
 use ribera_storage::ports::Ports;
-use ribera_storage::{BatchId, ObjectStore, Result, DatasetName, paths};
+use ribera_storage::{BatchId, ObjectStore, Result, paths};
 
 use super::admit::{self, InboxLookup};
 use super::call::{self, quarantined};

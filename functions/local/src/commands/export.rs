@@ -63,7 +63,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit> {
     for (name, DatasetTable { snapshot, doubtful }) in tables {
         let dataset = lake.dataset(&name)?;
         let mut files = Vec::new();
-        for snapshot in &snapshot {
+        if let Some(snapshot) = &snapshot {
             files.extend(view_files(snapshot, dataset, &root)?);
             versions.push(vec![
                 Some(snapshot.table().to_string()),

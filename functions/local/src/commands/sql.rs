@@ -6,7 +6,7 @@ use std::io::{IsTerminal, Write as _};
 use ribera_core::coverage::AnswerCoverage;
 use ribera_storage::dataset::DatasetDefinition;
 use ribera_storage::engine::{
-    Answer, AnswerColumn, DoubtfulFile, Engine, Planner, Scans, days_name, view_files,
+    Answer, AnswerColumn, DoubtfulFile, Engine, Planner, Scans, days_name, stores_of, view_files,
 };
 use ribera_storage::{DatasetName, Error, Result};
 use serde::Serialize;
@@ -136,7 +136,8 @@ fn open_engine(lake: &Lake, scans: &Scans, tables: &BTreeMap<DatasetName, Datase
         let snapshot = tables.get(&dataset.name).and_then(|table| table.snapshot.as_ref());
         if scans.reads(name) {
             let files = snapshot.map(|snapshot| view_files(snapshot, dataset, &root)).transpose()?.unwrap_or_default();
-            engine.define(dataset, &files, &zones, scans.narrow(name))?;
+            let stores = snapshot.map(stores_of).unwrap_or_default();
+            engine.define(dataset, &files, &stores, &zones, scans.narrow(name))?;
         } else {
             engine.define_unread(dataset)?;
         }

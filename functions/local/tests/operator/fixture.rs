@@ -185,7 +185,7 @@ impl Lake {
         for entry in self.files("lake/ventas/_delta_log").into_iter().filter(is_entry) {
             let text = std::fs::read_to_string(&entry).unwrap();
             let lines = text.lines().map(|line| {
-                let adds = line.contains("\"add\"") && line.contains(&format!("store_id={store}"));
+                let adds = line.contains("\"add\"") && line.contains(&format!("-{store}.parquet"));
                 if adds { edit(line) } else { line.to_owned() }
             });
             let changed = lines.collect::<Vec<_>>().join("\n") + "\n";
@@ -193,6 +193,15 @@ impl Lake {
             std::fs::write(&entry, changed).unwrap();
         }
         assert!(edited > 0, "the entry was found and changed");
+    }
+
+    /// Deletes the lake files that hold rows of `store` alone.
+    pub fn remove_files_of(&self, store: &str) {
+        let files = self.files("lake/ventas");
+        let own: Vec<&PathBuf> =
+            files.iter().filter(|path| path.to_string_lossy().ends_with(&format!("-{store}.parquet"))).collect();
+        assert!(!own.is_empty());
+        own.into_iter().for_each(|path| std::fs::remove_file(path).unwrap());
     }
 
     /// The first cell of the first row of a query.

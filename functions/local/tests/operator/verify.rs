@@ -78,12 +78,9 @@ fn a_missing_and_a_cut_file_are_found() {
 
 #[test]
 fn statistics_and_facts_that_are_not_the_files_are_found() {
-    let cases: [(&str, &str, &str); 4] = [
-        (
-            "\\\"minValues\\\":{\\\"fecha\\\":\\\"2026-01-01\\\"",
-            "\\\"minValues\\\":{\\\"fecha\\\":\\\"2026-01-02\\\"",
-            "statistics_differ",
-        ),
+    let cases: [(&str, &str, &str); 5] = [
+        ("\\\"fecha\\\":\\\"2026-01-01\\\"", "\\\"fecha\\\":\\\"2026-01-02\\\"", "statistics_differ"),
+        ("\\\"store_id\\\":\\\"s1\\\"", "\\\"store_id\\\":\\\"s0\\\"", "statistics_differ"),
         ("\\\"cliente_id\\\":50", "\\\"cliente_id\\\":49", "statistics_differ"),
         ("\\\"numRecords\\\":50", "\\\"numRecords\\\":51", "rows_differ"),
         (";10;10.000;10.45", ";10;10.000;10.46", "facts_differ"),

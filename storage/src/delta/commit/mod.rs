@@ -3,6 +3,7 @@
 mod follow;
 pub(in crate::delta) mod outcome;
 pub(in crate::delta) mod plan;
+mod planner;
 pub(in crate::delta) mod ready;
 mod settle;
 
@@ -15,7 +16,7 @@ use crate::dataset::DatasetDefinition;
 use crate::dataset::evolution::{self, Evolution};
 use crate::delta::commit::follow::GroupCommit;
 use crate::delta::commit::ready::{READY_READ_MAX, ReadyRecord};
-use crate::delta::log::action::{Action, AddFile, CommittedBatch, Metadata, RemoveFile};
+use crate::delta::log::action::{Action, Metadata};
 use crate::delta::log::checkpoint;
 use crate::delta::log::entry::{CommitDescription, EntryOutcome};
 use crate::delta::log::snapshot::{Changes, Snapshot};
@@ -24,33 +25,13 @@ use crate::error::{Error, Result};
 use crate::ids::BatchId;
 use crate::object::{ObjectMeta, ObjectStore};
 use crate::ports::Ports;
-use crate::text::quoted;
-use plan::{FileUnits, Retention};
+use planner::{CommitPlan, Planner};
 
 /// Races lost before a call gives up and leaves its batches to the next one. Every lost race is
 /// another writer's commit, most often with this call's batches in it.
 const ATTEMPTS_MAX: u32 = 100;
 
-/// The plan of one partition's records. It is made again when the partition's files change.
-#[derive(Debug, Default)]
-pub(in crate::delta) struct GroupPlan {
-    pub adds: Vec<AddFile>,
-    pub removes: Vec<RemoveFile>,
-    pub committed: Vec<CommittedBatch>,
-}
-
-impl GroupPlan {
-    fn changes_nothing(&self) -> bool {
-        self.adds.is_empty() && self.removes.is_empty()
-    }
-}
-
-/// Bytes of lake files that may be rewritten at the same time: what a plan holds in memory. A
-/// partition whose files are larger is planned alone.
-const REWRITTEN_BYTES_MAX: u64 = 64 << 20;
-
 type Gathered = (Vec<ReadyRecord>, Vec<(BatchId, BatchOutcome)>, Option<Snapshot>);
-type Plans = BTreeMap<String, Result<GroupPlan>>;
 
 impl<S: ObjectStore> Table<'_, S> {
     /// Settles all ready batches of the table in one log entry (see the module). Creates the table
@@ -126,25 +107,25 @@ impl<S: ObjectStore> Table<'_, S> {
         };
         let now = ports.clock.now();
         let expired: Vec<ReadyRecord> = records.extract_if(.., |record| record.has_expired(now)).collect();
-        let mut plans = Plans::new();
+        let mut planner = Planner::new(self, ports, dataset);
+        let mut plan = CommitPlan::default();
         let mut versions = BTreeMap::new();
         for attempt in 0.. {
             let metadata = self.evolved(&snapshot, dataset)?;
-            self.plan_groups(ports, dataset, &snapshot, &records, &mut plans).await;
-            if plans.values().all(|plan| plan.as_ref().is_ok_and(GroupPlan::changes_nothing) || plan.is_err()) {
+            plan = planner.plan(&snapshot, &records).await;
+            if plan.changes_nothing() {
                 break;
             }
             if attempt >= ATTEMPTS_MAX {
                 return Err(Error::retry(format!("table {}: lost {ATTEMPTS_MAX} races for a version", self.name)));
             }
             let version = snapshot.version + 1;
-            let (description, mut actions) = entry_of(&plans, metadata);
+            let (description, mut actions) = entry_of(&plan, metadata);
             actions.splice(0..0, snapshot.protocol.upgrade());
             let mut changes = Changes::default();
             let standing = match self.put_entry(ports, version, description, actions.clone()).await? {
                 EntryOutcome::Won => {
-                    let batches = committed(&plans);
-                    versions.extend(batches.iter().map(|batch| (batch.id.clone(), version)));
+                    versions.extend(plan.committed.iter().map(|batch| (batch.id.clone(), version)));
                     snapshot.apply(version, actions, &mut changes)?;
                     report.version = Some(version);
                     report.checkpoint_due = checkpoint::is_due(version, snapshot.file_count());
@@ -156,16 +137,13 @@ impl<S: ObjectStore> Table<'_, S> {
             let info = self.replay_entry(&mut snapshot, version, &standing, &mut changes)?;
             let batches = info.and_then(|info| info.ribera).map(|info| info.batches).unwrap_or_default();
             versions.extend(batches.into_iter().map(|batch| (batch.id, version)));
-            let more = self.refresh(&mut snapshot).await?;
-            changes.partitions.extend(more.partitions);
-            changes.metadata |= more.metadata;
-            forget_changed(&mut plans, &changes);
+            self.refresh(&mut snapshot).await?;
             if !own.is_empty() && self.all_have_outcomes(&snapshot, own) {
                 break;
             }
-            unreadable.extend(self.gather_more(&snapshot, now, &mut records, &mut plans).await?);
+            unreadable.extend(self.gather_more(&snapshot, now, &mut records).await?);
         }
-        self.report_outcomes(&snapshot, &records, plans, &versions, &mut report);
+        self.report_outcomes(&snapshot, &records, &plan, &versions, &mut report);
         for record in &expired {
             let outcome = match self.find_outcome(&snapshot, &record.into(), &versions) {
                 Ok(settled) => settled.unwrap_or(BatchOutcome::Expired),
@@ -217,7 +195,6 @@ impl<S: ObjectStore> Table<'_, S> {
         snapshot: &Snapshot,
         now: Timestamp,
         records: &mut Vec<ReadyRecord>,
-        plans: &mut Plans,
     ) -> Result<Vec<(BatchId, BatchOutcome)>> {
         let mut open = 0;
         for record in records.iter() {
@@ -231,10 +208,7 @@ impl<S: ObjectStore> Table<'_, S> {
                 match read {
                     // An expired one is told to whoever lists it first.
                     Ok(Some(record)) if record.has_expired(now) => {}
-                    Ok(Some(record)) => {
-                        plans.remove(&record.partition_key());
-                        records.push(record);
-                    }
+                    Ok(Some(record)) => records.push(record),
                     Ok(None) => {}
                     Err(error) => unreadable.push((batch, BatchOutcome::Failed(error))),
                 }
@@ -260,124 +234,6 @@ impl<S: ObjectStore> Table<'_, S> {
         }
     }
 
-    /// Plans every group that has no plan yet. A group that cannot be planned holds up no other.
-    async fn plan_groups(
-        &self,
-        ports: Ports<'_, S>,
-        dataset: &DatasetDefinition,
-        snapshot: &Snapshot,
-        records: &[ReadyRecord],
-        plans: &mut Plans,
-    ) {
-        let mut groups: BTreeMap<String, Vec<&ReadyRecord>> = BTreeMap::new();
-        for record in records {
-            groups.entry(record.partition_key()).or_default().push(record);
-        }
-        groups.retain(|key, _| !plans.contains_key(key));
-        for wave in in_waves(snapshot, groups) {
-            let mut planned = stream::iter(wave)
-                .map(async |(key, records)| {
-                    let plan = self.plan_partition(ports, dataset, snapshot, &key, &records).await;
-                    (key, plan)
-                })
-                .buffer_unordered(CONCURRENCY);
-            while let Some((key, plan)) = planned.next().await {
-                plans.insert(key, plan);
-            }
-        }
-    }
-
-    async fn plan_partition(
-        &self,
-        ports: Ports<'_, S>,
-        dataset: &DatasetDefinition,
-        snapshot: &Snapshot,
-        partition: &str,
-        records: &[&ReadyRecord],
-    ) -> Result<GroupPlan> {
-        let active: Vec<&AddFile> = snapshot.partition(partition).collect();
-        self.refuse_foreign(partition, &active)?;
-        let active_units = active.iter().map(|file| file.unit_positions()).collect::<Result<Vec<FileUnits>>>()?;
-        let of_record = |record: &&ReadyRecord| {
-            let files = record.files.iter().map(AddFile::unit_positions);
-            files.collect::<Result<Vec<FileUnits>>>()
-        };
-        let ready_units = records.iter().map(of_record).collect::<Result<Vec<_>>>()?;
-        let retentions = plan::retentions(&active_units, &ready_units)?;
-        let mut plan = GroupPlan::default();
-        for (file, fate) in active.iter().zip(&retentions.active) {
-            let removed_at = snapshot.removal_time(ports.clock.now());
-            self.apply_to_active(ports, dataset, file, fate, removed_at, &mut plan).await?;
-        }
-        for (record, retentions) in records.iter().zip(&retentions.ready) {
-            let mut rows = None;
-            for (file, fate) in record.files.iter().zip(retentions) {
-                let adds = self.entering(ports, dataset, record, file, fate).await?;
-                if *fate != Retention::None {
-                    let entered: u64 = adds.iter().filter_map(AddFile::rows).sum();
-                    rows = Some(rows.unwrap_or(0) + entered);
-                }
-                plan.adds.extend(adds);
-            }
-            plan.committed.extend(rows.map(|rows| committed_batch(record, rows)));
-        }
-        Ok(plan)
-    }
-
-    /// Nobody knows which batch won the units of a foreign file: rows beside it could be doubled.
-    fn refuse_foreign(&self, partition: &str, active: &[&AddFile]) -> Result<()> {
-        let Some(foreign) = active.iter().find(|file| file.is_foreign()) else { return Ok(()) };
-        Err(Error::data(format!(
-            "table {}: partition {partition}: must hold files of Ribera only, got {}: another program wrote to the table, or its checkpoint lost our tags",
-            self.name,
-            quoted(&foreign.path)
-        ))
-        .with_hint(format!("ribera repair {}", self.name)))
-    }
-
-    /// Removes an active file, dividing it where some of its units stand.
-    pub(in crate::delta) async fn apply_to_active(
-        &self,
-        ports: Ports<'_, S>,
-        dataset: &DatasetDefinition,
-        file: &AddFile,
-        fate: &Retention,
-        removed_at: Timestamp,
-        plan: &mut GroupPlan,
-    ) -> Result<()> {
-        if let Retention::Only(keep) = fate {
-            let mut tags = file.units()?;
-            tags.retain(|tag| keep.contains(&tag.unit));
-            plan.adds.extend(self.rewrite(ports, dataset, file, tags).await?);
-        }
-        if *fate != Retention::All {
-            plan.removes.push(file.removed(removed_at, true));
-        }
-        Ok(())
-    }
-
-    /// What of a ready file enters the table.
-    async fn entering(
-        &self,
-        ports: Ports<'_, S>,
-        dataset: &DatasetDefinition,
-        record: &ReadyRecord,
-        file: &AddFile,
-        fate: &Retention,
-    ) -> Result<Vec<AddFile>> {
-        let same_schema = record.schema_hash == crate::dataset::schema_hash(dataset);
-        match fate {
-            Retention::None => Ok(Vec::new()),
-            Retention::All if same_schema => Ok(vec![file.clone()]),
-            Retention::All => self.rewrite(ports, dataset, file, file.units()?).await,
-            Retention::Only(keep) => {
-                let mut tags = file.units()?;
-                tags.retain(|tag| keep.contains(&tag.unit));
-                self.rewrite(ports, dataset, file, tags).await
-            }
-        }
-    }
-
     fn all_have_outcomes(&self, snapshot: &Snapshot, records: &[ReadyRecord]) -> bool {
         // What cannot be read will not be settled by waiting.
         records.iter().all(|record| !matches!(self.find_outcome(snapshot, &record.into(), &BTreeMap::new()), Ok(None)))
@@ -387,14 +243,14 @@ impl<S: ObjectStore> Table<'_, S> {
         &self,
         snapshot: &Snapshot,
         records: &[ReadyRecord],
-        mut plans: Plans,
+        plan: &CommitPlan,
         versions: &BTreeMap<String, u64>,
         report: &mut CommitReport,
     ) {
         for record in records {
             let outcome = match self.find_outcome(snapshot, &record.into(), versions) {
                 Ok(Some(outcome)) => outcome,
-                Ok(None) => unsettled(record, &mut plans),
+                Ok(None) => unsettled(record, plan),
                 Err(error) => BatchOutcome::Failed(error),
             };
             report.outcomes.push((record.batch.clone(), outcome));
@@ -418,58 +274,18 @@ impl<S: ObjectStore> Table<'_, S> {
     }
 }
 
-pub(in crate::delta) fn committed_batch(record: &ReadyRecord, rows: u64) -> CommittedBatch {
-    CommittedBatch { id: record.batch.to_string(), manifest_sha256: record.manifest_sha256.clone(), rows }
-}
-
-/// Groups whose partitions' files may be in memory together.
-fn in_waves<'a>(
-    snapshot: &Snapshot,
-    groups: BTreeMap<String, Vec<&'a ReadyRecord>>,
-) -> Vec<Vec<(String, Vec<&'a ReadyRecord>)>> {
-    let mut waves: Vec<Vec<(String, Vec<&ReadyRecord>)>> = Vec::new();
-    let mut bytes_left = 0;
-    for (key, records) in groups {
-        let ready: u64 = records.iter().flat_map(|record| &record.files).map(|file| file.size).sum();
-        let bytes = ready + snapshot.partition(&key).map(|file| file.size).sum::<u64>();
-        match waves.last_mut() {
-            Some(wave) if bytes <= bytes_left => wave.push((key, records)),
-            _ => {
-                waves.push(vec![(key, records)]);
-                bytes_left = REWRITTEN_BYTES_MAX;
-            }
-        }
-        bytes_left = bytes_left.saturating_sub(bytes);
-    }
-    waves
-}
-
-fn committed(plans: &Plans) -> Vec<CommittedBatch> {
-    plans.values().flatten().flat_map(|plan| plan.committed.iter().cloned()).collect()
-}
-
-fn entry_of(plans: &Plans, metadata: Option<Metadata>) -> (CommitDescription, Vec<Action>) {
+fn entry_of(plan: &CommitPlan, metadata: Option<Metadata>) -> (CommitDescription, Vec<Action>) {
     let mut description = CommitDescription::new("MERGE");
-    description.batches = committed(plans);
-    let mut actions = Vec::new();
-    actions.extend(metadata.map(|metadata| Action { meta_data: Some(metadata), ..Action::default() }));
-    for plan in plans.values().flatten() {
-        let removes = plan.removes.iter().cloned().map(|remove| Action { remove: Some(remove), ..Action::default() });
-        let adds = plan.adds.iter().cloned().map(|add| Action { add: Some(add), ..Action::default() });
-        actions.extend(removes.chain(adds));
-    }
-    (description, actions)
+    description.batches.clone_from(&plan.committed);
+    let metadata = metadata.map(|metadata| Action { meta_data: Some(metadata), ..Action::default() });
+    let removes = plan.removes.iter().cloned().map(|remove| Action { remove: Some(remove), ..Action::default() });
+    let adds = plan.adds.iter().cloned().map(|add| Action { add: Some(add), ..Action::default() });
+    (description, metadata.into_iter().chain(removes).chain(adds).collect())
 }
 
-/// Drops the plans that stand on what has changed; the files of the others are used again.
-fn forget_changed(plans: &mut Plans, changes: &Changes) {
-    plans.retain(|key, plan| !changes.metadata && plan.is_ok() && !changes.partitions.contains(key));
-}
-
-fn unsettled(record: &ReadyRecord, plans: &mut Plans) -> BatchOutcome {
-    match plans.get(&record.partition_key()) {
-        Some(Ok(_)) => BatchOutcome::Failed(Error::retry(format!("{}: was not settled in time", record.batch))),
-        Some(Err(error)) => BatchOutcome::Failed(Error::new(error.kind(), error.to_string())),
-        None => BatchOutcome::Failed(Error::retry(format!("{}: was not planned", record.batch))),
-    }
+fn unsettled(record: &ReadyRecord, plan: &CommitPlan) -> BatchOutcome {
+    BatchOutcome::Failed(match plan.failed.get(&record.batch) {
+        Some(error) => Error::new(error.kind(), error.to_string()),
+        None => Error::retry(format!("{}: was not settled in time", record.batch)),
+    })
 }

@@ -1,30 +1,40 @@
-//! Who wins: the plan for one partition of a table whose batches replace units. Pure.
+//! Who wins the units of one store in one partition of a table. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::{Error, Result};
-use crate::ids::{Position, Unit};
+use crate::ids::Position;
 
-/// A file by the units it holds.
-pub(in crate::delta) type FileUnits = Vec<(Unit, Position)>;
+/// A file by the units it holds: of one store, or keyed by store too.
+pub(in crate::delta) type FileUnits<K> = Vec<(K, Position)>;
 
 /// Which units of a file stay.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::delta) enum Retention {
+pub(in crate::delta) enum Retention<K: Ord> {
     /// All of its units stand: an active file stays, a ready file enters as it is.
     All,
     /// Only these units stand: they are written again.
-    Only(BTreeSet<Unit>),
+    Only(BTreeSet<K>),
     /// Nothing of it stands: an active file is removed, a ready file does not enter.
     None,
 }
 
+impl<K: Ord> Retention<K> {
+    pub(in crate::delta) fn keeps(&self, unit: &K) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(units) => units.contains(unit),
+            Self::None => false,
+        }
+    }
+}
+
 /// What stays of the files, in the order they were given.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::delta) struct Retentions {
-    pub active: Vec<Retention>,
+pub(in crate::delta) struct Retentions<K: Ord> {
+    pub active: Vec<Retention<K>>,
     /// Per record, per file of it.
-    pub ready: Vec<Vec<Retention>>,
+    pub ready: Vec<Vec<Retention<K>>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,11 +45,14 @@ enum Holder {
 
 /// For each unit the highest position wins; at equal positions what is in the table stays, since
 /// it is the same batch. An error of kind `Data` when two active files hold one unit.
-pub(in crate::delta) fn retentions(active: &[FileUnits], ready: &[Vec<FileUnits>]) -> Result<Retentions> {
-    let mut winners: BTreeMap<Unit, (Position, Holder)> = BTreeMap::new();
+pub(in crate::delta) fn retentions<K: Ord + Clone + std::fmt::Display>(
+    active: &[FileUnits<K>],
+    ready: &[Vec<FileUnits<K>>],
+) -> Result<Retentions<K>> {
+    let mut winners: BTreeMap<&K, (Position, Holder)> = BTreeMap::new();
     for (index, file) in active.iter().enumerate() {
         for (unit, position) in file {
-            if winners.insert(*unit, (*position, Holder::Active(index))).is_some() {
+            if winners.insert(unit, (*position, Holder::Active(index))).is_some() {
                 return Err(Error::data(format!("unit {unit} lies in two files of the table")));
             }
         }
@@ -48,24 +61,22 @@ pub(in crate::delta) fn retentions(active: &[FileUnits], ready: &[Vec<FileUnits>
         for (index, file) in files.iter().enumerate() {
             for (unit, position) in file {
                 if winners.get(unit).is_none_or(|(standing, _)| position > standing) {
-                    winners.insert(*unit, (*position, Holder::Ready(record, index)));
+                    winners.insert(unit, (*position, Holder::Ready(record, index)));
                 }
             }
         }
     }
-    let fate = |file: &FileUnits, holder: Holder| {
-        let won: BTreeSet<Unit> = file
-            .iter()
-            .map(|(unit, _)| *unit)
-            .filter(|unit| winners.get(unit).is_some_and(|(_, winner)| *winner == holder))
-            .collect();
+    let fate = |file: &FileUnits<K>, holder: Holder| {
+        let won = file.iter().map(|(unit, _)| unit);
+        let won: BTreeSet<K> =
+            won.filter(|unit| winners.get(unit).is_some_and(|(_, winner)| *winner == holder)).cloned().collect();
         match won.len() {
             all if all == file.len() => Retention::All,
             0 => Retention::None,
             _ => Retention::Only(won),
         }
     };
-    let of_record = |(record, files): (usize, &Vec<FileUnits>)| {
+    let of_record = |(record, files): (usize, &Vec<FileUnits<K>>)| {
         files.iter().enumerate().map(|(index, file)| fate(file, Holder::Ready(record, index))).collect()
     };
     Ok(Retentions {
@@ -77,8 +88,9 @@ pub(in crate::delta) fn retentions(active: &[FileUnits], ready: &[Vec<FileUnits>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::Unit;
 
-    fn file(days: &[i8], sequence: u64) -> FileUnits {
+    fn file(days: &[i8], sequence: u64) -> FileUnits<Unit> {
         days.iter().map(|day| (unit(*day), Position { epoch: 0, sequence })).collect()
     }
 

@@ -12,7 +12,7 @@ use crate::delta::log::path;
 use crate::delta::units::tags::{self, UnitTag};
 use crate::delta::{CONCURRENCY, Table};
 use crate::error::{Error, Result};
-use crate::ids::{BatchId, DatasetName};
+use crate::ids::BatchId;
 use crate::object::{ObjectMeta, ObjectPath, ObjectStore, list_all};
 use crate::paths;
 
@@ -59,12 +59,12 @@ impl ReadyRecord {
         files: Vec<AddFile>,
         ready_at: Timestamp,
     ) -> Result<Self> {
-        let tag = |facts| UnitTag::new(manifest.batch.position, facts, ready_at);
+        let tag = |facts| UnitTag::new(&manifest.batch, facts, ready_at);
         let units: Vec<UnitTag> = manifest.units.iter().map(tag).collect();
         Ok(Self {
             batch: manifest.batch.clone(),
             manifest_sha256: manifest_sha256.into(),
-            partition: dataset.partition(&manifest.batch.store, manifest.month),
+            partition: dataset.partition(manifest.month),
             schema_hash: crate::dataset::schema_hash(dataset),
             files,
             rows: manifest.file.rows,
@@ -79,7 +79,7 @@ impl ReadyRecord {
     ///
     /// `Data` when a file's tag cannot be read.
     pub fn units(&self) -> Result<Vec<UnitTag>> {
-        tags::decode(&self.units, self.ready_at).map_err(|error| error.context(&self.batch))
+        tags::decode(&self.units).map_err(|error| error.context(&self.batch))
     }
 
     pub(in crate::delta) fn partition_key(&self) -> String {

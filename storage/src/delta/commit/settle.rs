@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::batch::Manifest;
 use crate::dataset::DatasetDefinition;
 use crate::delta::commit::ready::ReadyRecord;
+use crate::delta::log::action::AddFile;
 use crate::delta::log::path;
 use crate::delta::log::snapshot::Snapshot;
 use crate::delta::units::tags;
@@ -38,7 +39,7 @@ impl<S: ObjectStore> Table<'_, S> {
     ///
     /// # Errors
     ///
-    /// `Data` when a tag of the store's partition cannot be read.
+    /// `Data` when what a tag says of the store cannot be read.
     pub fn outcome_of(
         &self,
         snapshot: &Snapshot,
@@ -47,7 +48,7 @@ impl<S: ObjectStore> Table<'_, S> {
     ) -> Result<Option<BatchOutcome>> {
         let candidate = Candidate {
             batch: &manifest.batch,
-            partition: path::partition_key(&dataset.partition(&manifest.batch.store, manifest.month)),
+            partition: path::partition_key(&dataset.partition(manifest.month)),
             units: Units::List(manifest.units.iter().map(|facts| facts.unit).collect()),
         };
         self.find_outcome(snapshot, &candidate, &BTreeMap::new())
@@ -62,8 +63,9 @@ impl<S: ObjectStore> Table<'_, S> {
     ) -> Result<Option<BatchOutcome>> {
         let position = &candidate.batch.position;
         let mut standing = BTreeMap::new();
-        for file in snapshot.partition(&candidate.partition) {
-            standing.extend(file.unit_positions()?);
+        let store = &candidate.batch.store;
+        for file in files_of(snapshot, candidate) {
+            standing.extend(file.unit_positions_of(store)?);
         }
         let found: Vec<_> = candidate.units.list()?.iter().map(|unit| standing.get(unit).copied()).collect();
         if found.contains(&Some(*position)) {
@@ -81,8 +83,8 @@ impl<S: ObjectStore> Table<'_, S> {
     ) -> Result<BatchOutcome> {
         let wanted = candidate.units.list()?;
         let (mut rows, mut units) = (0, Vec::new());
-        for file in snapshot.partition(&candidate.partition) {
-            for tag in file.units()? {
+        for file in files_of(snapshot, candidate) {
+            for tag in file.units_of(&candidate.batch.store)? {
                 if !wanted.contains(&tag.unit) {
                     continue;
                 }
@@ -98,10 +100,16 @@ impl<S: ObjectStore> Table<'_, S> {
     }
 }
 
+/// The files in which a batch's units may lie.
+fn files_of<'a>(snapshot: &'a Snapshot, candidate: &Candidate<'a>) -> impl Iterator<Item = &'a AddFile> {
+    let (partition, store) = (snapshot.partition(&candidate.partition), candidate.batch);
+    partition.into_iter().flat_map(|partition| partition.files_of(&store.store))
+}
+
 impl Units<'_> {
     fn list(&self) -> Result<Vec<Unit>> {
         match self {
-            Self::Tag(text) => Ok(tags::decode_positions(text)?.into_iter().map(|(unit, _)| unit).collect()),
+            Self::Tag(text) => Ok(tags::decode_positions(text)?.into_iter().map(|(key, _)| key.unit).collect()),
             Self::List(units) => Ok(units.clone()),
         }
     }

@@ -23,7 +23,7 @@ impl<S: ObjectStore> Table<'_, S> {
         partition: &[PartitionColumn],
         file: &LakeFile,
     ) -> Result<AddFile> {
-        let log_path = path::data_file(partition, &ports.random.fresh_name());
+        let log_path = path::data_file(partition, &ports.random.fresh_name(), file.one_store());
         let object = path::object_path(&self.name, &log_path)?;
         self.put_fresh(&object, file.bytes.clone()).await?;
         let mut add = AddFile {

@@ -7,6 +7,7 @@ use std::ops::Range;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Decimal128Type, Int16Type, Int32Type, Int64Type};
 use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, new_null_array};
+use arrow_buffer::BooleanBufferBuilder;
 use arrow_cast::{CastOptions, cast_with_options};
 use arrow_schema::{DataType, SchemaRef};
 use arrow_select::filter::filter_record_batch;
@@ -21,28 +22,28 @@ use crate::delta::units::column::{UnitColumn, number_of};
 use crate::delta::units::tags::UnitTag;
 use crate::delta::{LakeWriter, LakeWriterOptions, Table};
 use crate::error::{Error, Result};
-use crate::ids::Unit;
+use crate::ids::StoreUnit;
 use crate::object::ObjectStore;
 use crate::ports::Ports;
 
 /// Rows decoded at once.
 const BATCH_ROWS: usize = 8192;
 
-/// Rows and sums by unit, counted from the rows themselves.
+/// Rows and sums by unit, counted from the rows of lake files.
 pub struct UnitCounter {
     column: UnitColumn,
     sums: Vec<(usize, String, DataType)>,
-    units: BTreeMap<i64, Facts>,
+    units: BTreeMap<(String, i64), Facts>,
 }
 
 impl UnitCounter {
-    /// For batches of the dataset's Arrow schema.
+    /// For batches of the dataset's lake schema.
     ///
     /// # Errors
     ///
     /// `Bug` when a column to sum is not in the definition.
     pub fn new(dataset: &DatasetDefinition) -> Result<Self> {
-        let schema = dataset.arrow_schema();
+        let schema = dataset.lake_schema();
         let mut sums = Vec::new();
         for name in &dataset.audit_sums {
             let (index, field) = schema
@@ -53,21 +54,20 @@ impl UnitCounter {
         Ok(Self { column: UnitColumn::of(dataset, &schema)?, sums, units: BTreeMap::new() })
     }
 
-    /// Counts rows in any order. An error of kind `Reject` when a row has no unit or a sum does
-    /// not fit 38 digits.
+    /// Counts rows in any order.
     ///
     /// # Errors
     ///
-    /// `Reject` when a row has no unit or a sum does not fit.
+    /// `Reject` when a row has no unit or a sum does not fit 38 digits.
     pub fn add(&mut self, batch: &RecordBatch) -> Result<()> {
-        for (number, run) in runs(&self.column.numbers(batch)?) {
-            let mut facts = Facts { rows: run.len() as u64, ..Facts::default() };
+        for run in self.column.runs(batch)? {
+            let mut facts = Facts { rows: run.rows.len() as u64, ..Facts::default() };
             for (index, name, kind) in &self.sums {
-                let sum = sum(batch.column(*index), kind, run.clone())
+                let sum = sum(batch.column(*index), kind, run.rows.clone())
                     .ok_or_else(|| Error::reject(format!("sum of {name}: does not fit 38 digits")))?;
                 facts.sums.insert(name.clone(), sum);
             }
-            self.units.entry(number).or_default().add(&facts)?;
+            self.units.entry((run.store.to_owned(), run.number)).or_default().add(&facts)?;
         }
         Ok(())
     }
@@ -76,22 +76,14 @@ impl UnitCounter {
     ///
     /// # Errors
     ///
-    /// `Reject` when a sum does not fit 38 digits.
-    pub fn finish(self) -> Result<BTreeMap<Unit, Facts>> {
-        self.units.into_iter().map(|(number, facts)| Ok((self.column.unit(number)?, facts))).collect()
+    /// `Reject` when a sum does not fit 38 digits; `Data` when a row names no store.
+    pub fn finish(self) -> Result<BTreeMap<StoreUnit, Facts>> {
+        let named = |((store, number), facts): ((String, i64), Facts)| {
+            let store = store.parse().map_err(|error: Error| Error::data(error.to_string()))?;
+            Ok((StoreUnit { store, unit: self.column.unit(number)? }, facts))
+        };
+        self.units.into_iter().map(named).collect()
     }
-}
-
-/// Runs of equal numbers with their rows.
-pub(in crate::delta) fn runs(numbers: &[i64]) -> Vec<(i64, Range<usize>)> {
-    let mut runs: Vec<(i64, Range<usize>)> = Vec::new();
-    for (row, number) in numbers.iter().enumerate() {
-        match runs.last_mut() {
-            Some((last, run)) if last == number => run.end = row + 1,
-            _ => runs.push((*number, row..row + 1)),
-        }
-    }
-    runs
 }
 
 fn sum(column: &ArrayRef, kind: &DataType, run: Range<usize>) -> Option<ExactDecimal> {
@@ -158,13 +150,13 @@ fn adapted(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
 }
 
 /// The rows whose unit is in `keep`.
-pub(in crate::delta) fn keep_units(batch: &RecordBatch, numbers: &[i64], keep: &BTreeSet<i64>) -> Result<RecordBatch> {
-    let mask: BooleanArray = numbers.iter().map(|number| Some(keep.contains(number))).collect();
-    filtered(batch, &mask)
-}
-
-pub(in crate::delta) fn filtered(batch: &RecordBatch, mask: &BooleanArray) -> Result<RecordBatch> {
-    filter_record_batch(batch, mask).map_err(|error| Error::bug("rows cannot be filtered").with_source(error))
+fn keep_units(batch: &RecordBatch, column: UnitColumn, keep: &BTreeSet<(&str, i64)>) -> Result<RecordBatch> {
+    let mut mask = BooleanBufferBuilder::new(batch.num_rows());
+    for run in column.runs(batch)? {
+        mask.append_n(run.rows.len(), keep.contains(&(run.store, run.number)));
+    }
+    let mask = BooleanArray::new(mask.finish(), None);
+    filter_record_batch(batch, &mask).map_err(|error| Error::bug("rows cannot be filtered").with_source(error))
 }
 
 impl<S: ObjectStore> Table<'_, S> {
@@ -178,14 +170,14 @@ impl<S: ObjectStore> Table<'_, S> {
         keep: Vec<UnitTag>,
     ) -> Result<Vec<AddFile>> {
         let rows: u64 = keep.iter().map(|tag| tag.facts.rows).sum();
-        let numbers: BTreeSet<i64> = keep.iter().map(|tag| number_of(tag.unit)).collect();
-        let mut writer = LakeWriter::new(dataset, keep, LakeWriterOptions::default())?;
+        let kept: BTreeSet<(&str, i64)> = keep.iter().map(|tag| (tag.store.as_str(), number_of(tag.unit))).collect();
+        let mut writer = LakeWriter::new(dataset, keep.clone(), LakeWriterOptions::default())?;
         if rows > 0 {
-            let schema = dataset.arrow_schema();
+            let schema = dataset.lake_schema();
             let column = UnitColumn::of(dataset, &schema)?;
             for batch in read(self.read_file(file).await?, &schema)? {
                 let batch = batch.map_err(|error| error.context(&file.path))?;
-                writer.write(&keep_units(&batch, &column.numbers(&batch)?, &numbers)?)?;
+                writer.write(&keep_units(&batch, column, &kept)?)?;
             }
         }
         let files = writer.finish().map_err(|error| {

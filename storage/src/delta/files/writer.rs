@@ -1,10 +1,10 @@
-//! Encodes the rows of a batch as lake files: zstd Parquet with true statistics, row groups
-//! bounded by bytes, a new file at a unit's border once one is full.
+//! Encodes rows as lake files: zstd Parquet with true statistics, row groups bounded by bytes and, in
+//! files of many stores, ending between two stores; a new file at a unit's border once one is full.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow_array::{Array, RecordBatch};
+use arrow_array::{Array, ArrayRef, RecordBatch, StringArray};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
@@ -15,9 +15,11 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPrope
 use super::{encoding as encodings, stats};
 use crate::batch::ROWS_PLAIN_MAX;
 use crate::dataset::DatasetDefinition;
-use crate::delta::units::column::{UnitColumn, number_of};
+use crate::delta::units::column::{UnitColumn, UnitRun, number_of};
 use crate::delta::units::tags::UnitTag;
 use crate::error::{Error, Result};
+use crate::ids::StoreId;
+use crate::text::quoted;
 
 /// Bounds of the files; the defaults suit the lake.
 #[derive(Debug, Clone, Copy)]
@@ -28,14 +30,23 @@ pub struct LakeWriterOptions {
     pub row_group_bytes_max: usize,
     /// Rows of a row group: enough of them let a reader use all its cores.
     pub row_group_rows_max: usize,
+    /// With so many rows a row group ends before the next store, so that whoever asks for one store
+    /// reads few rows of others.
+    pub row_group_rows_min: usize,
     /// 1 (quick) to 22.
     pub zstd_level: i32,
 }
 
 impl Default for LakeWriterOptions {
     fn default() -> Self {
-        // 64 MB is the design's upper bound for lake files.
-        Self { file_bytes_max: 64 << 20, row_group_bytes_max: 16 << 20, row_group_rows_max: 1 << 18, zstd_level: 3 }
+        // With its last unit a file comes to 128 MB at most, the design's upper bound, unless a unit is huge.
+        Self {
+            file_bytes_max: 96 << 20,
+            row_group_bytes_max: 16 << 20,
+            row_group_rows_max: 1 << 18,
+            row_group_rows_min: 1 << 16,
+            zstd_level: 3,
+        }
     }
 }
 
@@ -46,78 +57,104 @@ pub struct LakeFile {
     pub rows: u64,
     /// Delta's `stats` text.
     pub stats: String,
-    /// The units whose rows (or whose emptiness) the file holds.
+    /// The units whose rows (or whose emptiness) the file holds, in order of store and unit.
     pub units: Vec<UnitTag>,
 }
 
-/// Writes record batches of a dataset's Arrow schema, rows in order of their units.
+impl LakeFile {
+    /// The store of all units, if they are of one.
+    pub fn one_store(&self) -> Option<&StoreId> {
+        let (first, last) = (&self.units.first()?.store, &self.units.last()?.store);
+        (first == last).then_some(first)
+    }
+}
+
+/// Where a unit stands in a file: by store, then by its number.
+type Key = (StoreId, i64);
+
+/// Writes record batches of a dataset, rows in order of store and unit.
 pub struct LakeWriter {
     schema: SchemaRef,
     column: UnitColumn,
     options: LakeWriterOptions,
-    /// Those of files still to come, by number.
-    units: BTreeMap<i64, UnitTag>,
+    /// Those of files still to come.
+    units: BTreeMap<Key, UnitTag>,
+    rows_by_store: BTreeMap<String, u64>,
     open: Option<OpenFile>,
     done: Vec<LakeFile>,
+    /// The last unit of the last file that was closed.
+    closed_at: Option<Key>,
 }
 
 struct OpenFile {
     writer: ArrowWriter<Vec<u8>>,
     /// Rows by unit, in the order they came.
-    counted: Vec<(i64, u64)>,
+    counted: Vec<(Key, u64)>,
 }
 
 impl LakeWriter {
-    /// For the rows of a batch. `units` are all units of the batch, those without rows too.
+    /// For rows of `units`: all there are, those without rows too.
     ///
     /// # Errors
     ///
     /// `Bug` when there are no units or one comes twice; `Config` when the zstd level is none.
     pub fn new(dataset: &DatasetDefinition, units: Vec<UnitTag>, options: LakeWriterOptions) -> Result<Self> {
-        let schema = dataset.arrow_schema();
+        let schema = dataset.lake_schema();
         let column = UnitColumn::of(dataset, &schema)?;
         let count = units.len();
-        let units: BTreeMap<i64, UnitTag> = units.into_iter().map(|tag| (number_of(tag.unit), tag)).collect();
+        let mut rows_by_store: BTreeMap<String, u64> = BTreeMap::new();
+        for tag in &units {
+            *rows_by_store.entry(tag.store.to_string()).or_default() += tag.facts.rows;
+        }
+        let units: BTreeMap<Key, UnitTag> =
+            units.into_iter().map(|tag| ((tag.store.clone(), number_of(tag.unit)), tag)).collect();
         if units.is_empty() || units.len() != count {
             return Err(Error::bug(format!("lake file of {}: units must be some and without repeats", dataset.name)));
         }
-        Ok(Self { schema, column, options, units, open: None, done: Vec::new() })
+        Ok(Self { schema, column, options, units, rows_by_store, open: None, done: Vec::new(), closed_at: None })
     }
 
-    /// Adds rows; an error of kind `Reject` when their units are out of order or not of the batch.
+    /// Adds rows: of the dataset's lake schema, or of its batch schema if all units are of one store.
     ///
     /// # Errors
     ///
-    /// `Reject` as said; `Bug` when the Parquet writer fails.
+    /// `Reject` when their units are out of order or not among those announced; `Bug` when the Parquet
+    /// writer fails.
     pub fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         if batch.num_rows() == 0 {
             return Ok(());
         }
         let batch = self.in_schema(batch)?;
-        let numbers = self.column.numbers(&batch)?;
+        // Rows before `start` are written.
         let mut start = 0;
-        while start < numbers.len() {
-            // Rows up to the next border, where a full file may end; else all that is left.
-            let end = if self.is_full() { self.end_of_unit(&numbers, start) } else { numbers.len() };
-            if end > start {
-                self.write_rows(&batch.slice(start, end - start), &numbers[start..end])?;
+        for run in self.column.runs(&batch)? {
+            let border = run.rows.start;
+            if self.ends_before(&run, border - start) {
+                self.write_rows(&batch.slice(start, border - start))?;
+                start = border;
+                match self.is_full() {
+                    true => self.close_file()?,
+                    false => self.close_row_group()?,
+                }
             }
-            if end < numbers.len() {
-                self.close_file()?;
-            }
-            start = end;
+            self.open_file(Some(&batch.slice(start, batch.num_rows() - start)))?;
+            self.count(&run)?;
         }
-        Ok(())
+        self.write_rows(&batch.slice(start, batch.num_rows() - start))
     }
 
-    /// The files; at least one, with no rows if none were written. An error of kind `Reject` when
-    /// a unit's rows are not as many as its tag says.
+    /// Takes the files that are finished: whoever writes many need not hold them all.
+    pub fn take_done(&mut self) -> Vec<LakeFile> {
+        std::mem::take(&mut self.done)
+    }
+
+    /// The files that were not taken yet; of all files at least one is made, if need be without rows.
     ///
     /// # Errors
     ///
-    /// `Reject` as said; `Bug` when the Parquet writer fails.
+    /// `Reject` when a unit's rows are not as many as its tag says; `Bug` when the Parquet writer fails.
     pub fn finish(mut self) -> Result<Vec<LakeFile>> {
-        if self.open.is_some() || self.done.is_empty() || !self.units.is_empty() {
+        if self.open.is_some() || !self.units.is_empty() {
             self.open_file(None)?;
             self.close_last_file()?;
         }
@@ -130,13 +167,20 @@ impl LakeWriter {
         if batch.schema_ref() == &self.schema {
             return Ok(batch.clone());
         }
-        RecordBatch::try_new(self.schema_with_views(batch), batch.columns().to_vec())
+        let mut columns = batch.columns().to_vec();
+        if columns.len() + 1 == self.schema.fields().len()
+            && let Some((store, 0..=1)) = self.rows_by_store.keys().next().zip(Some(self.rows_by_store.len()))
+        {
+            let stores = std::iter::repeat_n(store.as_str(), batch.num_rows());
+            columns.insert(0, Arc::new(StringArray::from_iter_values(stores)));
+        }
+        RecordBatch::try_new(self.schema_with_views(&columns), columns)
             .map_err(|error| Error::reject("rows are not of the dataset's columns and types").with_source(error))
     }
 
-    fn schema_with_views(&self, batch: &RecordBatch) -> SchemaRef {
+    fn schema_with_views(&self, columns: &[ArrayRef]) -> SchemaRef {
         let viewed = |(index, field): (usize, &Arc<Field>)| {
-            let found = batch.columns().get(index).map(|column| column.data_type());
+            let found = columns.get(index).map(|column| column.data_type());
             match (field.data_type(), found) {
                 (DataType::Utf8, Some(view @ DataType::Utf8View))
                 | (DataType::Binary, Some(view @ DataType::BinaryView)) => {
@@ -154,32 +198,57 @@ impl LakeWriter {
         })
     }
 
-    /// The first row from `start` on whose unit is another than the open file's last.
-    fn end_of_unit(&self, numbers: &[i64], start: usize) -> usize {
-        let last = self.open.as_ref().and_then(|open| open.counted.last()).map(|(number, _)| *number);
-        numbers[start..].iter().position(|number| Some(*number) != last).map_or(numbers.len(), |found| start + found)
+    /// Whether the open file or its row group ends before `run`; `pending` rows of it are not written yet.
+    fn ends_before(&self, run: &UnitRun<'_>, pending: usize) -> bool {
+        let Some(open) = &self.open else { return false };
+        let Some(((store, number), _)) = open.counted.last() else { return false };
+        if store.as_str() == run.store {
+            return *number != run.number && self.is_full();
+        }
+        let rows = open.writer.in_progress_rows() + pending;
+        let coming = self.rows_by_store.get(run.store).copied().unwrap_or(0);
+        let fits = rows as u64 + coming <= self.options.row_group_rows_max as u64;
+        self.is_full() || rows >= self.options.row_group_rows_min || (rows > 0 && !fits)
     }
 
-    fn write_rows(&mut self, batch: &RecordBatch, numbers: &[i64]) -> Result<()> {
-        let column = self.column;
-        let after = self.done.last().and_then(|file| file.units.last()).map(|tag| number_of(tag.unit));
-        let misplaced = |number: i64, rule: &str| match column.unit(number) {
-            Ok(found) => Error::reject(format!("rows: unit: {rule}, got {found}")),
+    fn count(&mut self, run: &UnitRun<'_>) -> Result<()> {
+        let rows = run.rows.len() as u64;
+        let (column, closed_at, units) = (self.column, &self.closed_at, &self.units);
+        let Some(open) = &mut self.open else { return Err(Error::bug("no open lake file")) };
+        let here = (run.store, run.number);
+        let misplaced = |rule: &str| match column.unit(run.number) {
+            Ok(found) => Error::reject(format!("rows: unit: {rule}, got {found} of {}", quoted(run.store))),
             Err(error) => error,
         };
-        self.open_file(Some(batch))?;
-        let units = &self.units;
-        let Some(open) = &mut self.open else { return Err(Error::bug("no open lake file")) };
-        for number in numbers {
-            match open.counted.last_mut() {
-                Some((last, rows)) if last == number => *rows += 1,
-                Some((last, _)) if *last > *number => return Err(misplaced(*number, "must be in order")),
-                _ if after.is_some_and(|after| *number <= after) => return Err(misplaced(*number, "must be in order")),
-                _ if !units.contains_key(number) => return Err(misplaced(*number, "must be one of the batch")),
-                _ => open.counted.push((*number, 1)),
+        let place = |(store, number): &Key| here.cmp(&(store.as_str(), *number));
+        match open.counted.last_mut() {
+            Some((last, counted)) if place(last).is_eq() => {
+                *counted += rows;
+                return Ok(());
             }
+            Some((last, _)) if place(last).is_lt() => return Err(misplaced("must be in order")),
+            _ if closed_at.as_ref().is_some_and(|last| place(last).is_le()) => {
+                return Err(misplaced("must be in order"));
+            }
+            _ => {}
         }
-        open.writer.write(batch).map_err(encoding)
+        let key = run.store.parse().ok().map(|store: StoreId| (store, run.number));
+        match key.filter(|key| units.contains_key(key)) {
+            Some(key) => open.counted.push((key, rows)),
+            None => return Err(misplaced("must be one of the batch")),
+        }
+        Ok(())
+    }
+
+    fn write_rows(&mut self, batch: &RecordBatch) -> Result<()> {
+        match &mut self.open {
+            Some(open) if batch.num_rows() > 0 => open.writer.write(batch).map_err(encoding),
+            _ => Ok(()),
+        }
+    }
+
+    fn close_row_group(&mut self) -> Result<()> {
+        self.open.as_mut().map_or(Ok(()), |open| open.writer.flush().map_err(encoding))
     }
 
     /// `first`: the first rows it is to hold.
@@ -205,10 +274,13 @@ impl LakeWriter {
     /// Ends the open file after the last unit it has rows of.
     fn close_file(&mut self) -> Result<()> {
         let Some(open) = self.open.take() else { return Ok(()) };
-        let last = open.counted.last().map_or(i64::MAX, |(number, _)| *number);
-        let later = if last == i64::MAX { BTreeMap::new() } else { self.units.split_off(&(last + 1)) };
+        let Some(((store, number), _)) = open.counted.last().cloned() else {
+            return Err(Error::bug("a file without rows"));
+        };
+        let later = self.units.split_off(&(store.clone(), number.saturating_add(1)));
         let units = std::mem::replace(&mut self.units, later);
         let file = self.encoded(open, units)?;
+        self.closed_at = Some((store, number));
         self.done.push(file);
         Ok(())
     }
@@ -222,10 +294,10 @@ impl LakeWriter {
         Ok(())
     }
 
-    fn encoded(&self, mut open: OpenFile, units: BTreeMap<i64, UnitTag>) -> Result<LakeFile> {
-        let counted: BTreeMap<i64, u64> = open.counted.into_iter().collect();
-        for (number, tag) in &units {
-            let rows = counted.get(number).copied().unwrap_or(0);
+    fn encoded(&self, mut open: OpenFile, units: BTreeMap<Key, UnitTag>) -> Result<LakeFile> {
+        let counted: BTreeMap<Key, u64> = open.counted.into_iter().collect();
+        for (key, tag) in &units {
+            let rows = counted.get(key).copied().unwrap_or(0);
             if rows != tag.facts.rows {
                 return Err(Error::reject(format!("unit {}: must have {} rows, got {rows}", tag.unit, tag.facts.rows)));
             }

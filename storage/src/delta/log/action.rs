@@ -11,12 +11,16 @@ use crate::delta::log::path;
 use crate::delta::units::tags::{self, UNITS_TAG, UnitProof, UnitTag};
 use crate::error::{Error, Result};
 use crate::hex::sha256_hex;
-use crate::ids::{BatchId, Position, StoreId, DatasetName, Unit};
+use crate::ids::{BatchId, DatasetName, Position, StoreId, StoreUnit, Unit};
 use crate::object::ObjectPath;
 use crate::text::quoted;
 
 /// The tag of a file's hash.
 const SHA256_TAG: &str = "ribera.sha256";
+
+/// The tag of the first and the last store of a file: `s1,s9`. It says of which stores a file may hold
+/// rows without the tag of its units.
+const STORES_TAG: &str = "ribera.stores";
 
 /// One line of a log entry. A line of another kind parses to an action with no field set.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -245,6 +249,27 @@ impl CommittedBatch {
     }
 }
 
+/// The stores of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stores<'a> {
+    One(&'a str),
+    /// Both among them.
+    Between(&'a str, &'a str),
+    /// Nobody knows.
+    Any,
+}
+
+impl Stores<'_> {
+    /// Whether a row of `store` may be in the file.
+    pub fn may_hold(self, store: &str) -> bool {
+        match self {
+            Self::One(one) => one == store,
+            Self::Between(first, last) => (first..=last).contains(&store),
+            Self::Any => true,
+        }
+    }
+}
+
 impl AddFile {
     /// Where the file lies in the object store.
     ///
@@ -255,15 +280,56 @@ impl AddFile {
         path::object_path(table, &self.path)
     }
 
-    /// The facts of every unit in the file. A foreign file has none.
+    /// The facts of every unit in the file, in order of store and unit. A foreign file has none.
     ///
     /// # Errors
     ///
     /// `Data` when the tag cannot be read.
     pub fn units(&self) -> Result<Vec<UnitTag>> {
-        let decoded =
-            self.written_at().and_then(|at| self.units_text().map_or(Ok(Vec::new()), |text| tags::decode(text, at)));
-        decoded.map_err(|error| error.context(&self.path))
+        self.read_units(tags::decode)
+    }
+
+    /// The same of one store.
+    ///
+    /// # Errors
+    ///
+    /// `Data` when what the tag says of the store cannot be read.
+    pub fn units_of(&self, store: &StoreId) -> Result<Vec<UnitTag>> {
+        self.read_units(|text| tags::decode_of(text, store))
+    }
+
+    /// The stores whose rows the file may hold.
+    pub fn stores(&self) -> Stores<'_> {
+        if let Some(store) = path::store_of(&self.path) {
+            return Stores::One(store);
+        }
+        let tag = self.tags.as_ref().and_then(|tags| tags.get(STORES_TAG)?.as_deref());
+        let bounds = tag.and_then(|tag| tag.split_once(',')).or_else(|| self.stores_by_statistics());
+        bounds.map_or(Stores::Any, |(first, last)| Stores::Between(first, last))
+    }
+
+    /// Of a file of another program: every reader skips files by these bounds, so rows outside them
+    /// are seen by nobody.
+    fn stores_by_statistics(&self) -> Option<(&str, &str)> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Bounds<'a> {
+            #[serde(borrow)]
+            min_values: Store<'a>,
+            #[serde(borrow)]
+            max_values: Store<'a>,
+        }
+        #[derive(Deserialize)]
+        struct Store<'a> {
+            store_id: &'a str,
+        }
+        let bounds: Bounds<'_> = serde_json::from_str(self.stats.as_deref()?).ok()?;
+        Some((bounds.min_values.store_id, bounds.max_values.store_id))
+    }
+
+    /// The stores of the file's units, as far as the tag tells.
+    pub fn unit_stores(&self) -> impl Iterator<Item = &str> {
+        self.units_text().into_iter().flat_map(tags::stores)
     }
 
     /// Another program wrote the file, or a checkpoint that lost our tags: nobody knows which batch
@@ -281,28 +347,69 @@ impl AddFile {
     ///
     /// # Errors
     ///
-    /// `Data` when the tag is absent or cannot be read.
-    pub fn unit_positions(&self) -> Result<Vec<(Unit, Position)>> {
-        self.units_text().map_or(Ok(Vec::new()), tags::decode_positions).map_err(|error| error.context(&self.path))
+    /// `Data` when the tag cannot be read.
+    pub fn unit_positions(&self) -> Result<Vec<(StoreUnit, Position)>> {
+        self.read_units(tags::decode_positions)
     }
 
-    /// Calls `take` with every unit and whether it is proven: far cheaper than [`Self::units`].
+    /// The same of one store.
+    ///
+    /// # Errors
+    ///
+    /// `Data` when what the tag says of the store cannot be read.
+    pub fn unit_positions_of(&self, store: &StoreId) -> Result<Vec<(Unit, Position)>> {
+        self.read_units(|text| tags::decode_positions_of(text, store))
+    }
+
+    /// Calls `take` with the store and proof of every unit: far cheaper than [`Self::units`].
     ///
     /// # Errors
     ///
     /// `Data` when the tag cannot be read; some units may have been given before.
-    pub fn each_proof(&self, take: impl FnMut(UnitProof)) -> Result<()> {
-        let read =
-            self.written_at().and_then(|at| self.units_text().map_or(Ok(()), |text| tags::each_proof(text, at, take)));
-        read.map_err(|error| error.context(&self.path))
+    pub fn each_proof<'a>(&'a self, take: impl FnMut(&'a str, UnitProof)) -> Result<()> {
+        self.read_units(|text| tags::each_proof(text, take))
+    }
+
+    /// The same of one store.
+    ///
+    /// # Errors
+    ///
+    /// `Data` when what the tag says of the store cannot be read; some units may have been given before.
+    pub fn each_proof_of(&self, store: &StoreId, take: impl FnMut(UnitProof)) -> Result<()> {
+        self.read_units(|text| tags::each_proof_of(text, store, take))
+    }
+
+    fn read_units<'a, T: Default>(&'a self, read: impl FnOnce(&'a str) -> Result<T>) -> Result<T> {
+        let checked = |text| self.check_stores(text).and_then(|()| read(text));
+        self.units_text().map_or_else(|| Ok(T::default()), checked).map_err(|error| error.context(&self.path))
+    }
+
+    /// The first and the last section must be those that the name or the other tag says: a text that
+    /// lost its sections must not say that nobody has won anything.
+    fn check_stores(&self, text: &str) -> Result<()> {
+        let found = tags::ends(text);
+        let wanted = match self.stores() {
+            Stores::One(store) => Some((store, store)),
+            Stores::Between(first, last) => Some((first, last)),
+            Stores::Any => None,
+        };
+        match found.is_some() && found == wanted {
+            true => Ok(()),
+            false => Err(Error::data(format!(
+                "tag {UNITS_TAG}: must begin and end with the stores {wanted:?}, got {found:?}"
+            ))),
+        }
     }
 
     /// # Errors
     ///
     /// `Reject` when the units cannot be written as a tag that reads back.
     pub fn set_units(&mut self, units: &[UnitTag]) -> Result<()> {
-        let tag = (UNITS_TAG.to_owned(), Some(tags::encode(units)?));
-        self.tags.get_or_insert_default().extend([tag]);
+        let text = tags::encode(units)?;
+        let stores = tags::ends(&text).map(|(first, last)| format!("{first},{last}"));
+        let tags = self.tags.get_or_insert_default();
+        tags.extend(stores.map(|stores| (STORES_TAG.to_owned(), Some(stores))));
+        tags.insert(UNITS_TAG.to_owned(), Some(text));
         Ok(())
     }
 
@@ -314,18 +421,6 @@ impl AddFile {
     pub fn set_sha256(&mut self, bytes: &[u8]) {
         let tag = (SHA256_TAG.to_owned(), Some(sha256_hex(bytes)));
         self.tags.get_or_insert_default().extend([tag]);
-    }
-
-    /// The store whose partition the file lies in.
-    ///
-    /// # Errors
-    ///
-    /// `Data` when the partition names no store.
-    pub fn store(&self) -> Result<StoreId> {
-        match self.partition_values.get(crate::dataset::STORE_COLUMN) {
-            Some(Some(store)) => store.parse(),
-            _ => Err(Error::data(format!("{}: has no partition value store_id", self.path))),
-        }
     }
 
     /// `numRecords` of the statistics.
@@ -350,13 +445,9 @@ impl AddFile {
         }
     }
 
-    fn written_at(&self) -> Result<Timestamp> {
-        Timestamp::from_millisecond(self.modification_time)
-            .map_err(|error| Error::data("modificationTime: is out of range").with_source(error))
-    }
-
-    fn units_text(&self) -> Option<&str> {
-        self.tags.as_ref()?.get(UNITS_TAG)?.as_deref()
+    /// The tag of the units as the log has it.
+    pub(in crate::delta) fn units_text(&self) -> Option<&str> {
+        self.tags.as_ref()?.get(UNITS_TAG)?.as_deref().filter(|text| !text.is_empty())
     }
 }
 

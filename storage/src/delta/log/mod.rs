@@ -4,7 +4,7 @@ pub mod action;
 pub(in crate::delta) mod checkpoint;
 pub(in crate::delta) mod entry;
 mod last_checkpoint;
-pub(in crate::delta) mod path;
+pub(crate) mod path;
 pub(in crate::delta) mod snapshot;
 
 use std::collections::BTreeMap;

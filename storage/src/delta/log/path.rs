@@ -4,28 +4,44 @@ use std::fmt::Write;
 
 use crate::dataset::PartitionColumn;
 use crate::error::{Error, Result};
-use crate::ids::DatasetName;
+use crate::ids::{DatasetName, StoreId};
 use crate::object::ObjectPath;
 use crate::paths;
 
-/// `store_id=S/month=YYYY-MM`: the folder of a partition and its key within a table.
+/// `month=YYYY-MM`: the folder of a partition and its key within a table. Empty without a grain.
 pub fn partition_key(partition: &[PartitionColumn]) -> String {
     let parts: Vec<String> = partition.iter().map(|(column, value)| format!("{column}={value}")).collect();
     parts.join("/")
 }
 
-/// A fresh data file's path in the log.
-pub fn data_file(partition: &[PartitionColumn], fresh_name: &str) -> String {
-    encode(&format!("{}/part-{fresh_name}.parquet", partition_key(partition)))
+/// A fresh data file's path in the log; `store` is the one whose rows it holds, if it is one.
+pub fn data_file(partition: &[PartitionColumn], fresh_name: &str, store: Option<&StoreId>) -> String {
+    let folder = match partition {
+        [] => String::new(),
+        partition => format!("{}/", partition_key(partition)),
+    };
+    let store = store.map(|store| format!("-{store}")).unwrap_or_default();
+    encode(&format!("{folder}part-{fresh_name}{store}.parquet"))
 }
 
 /// Whether the last part of a log path is a name that [`data_file`] gives.
 pub fn is_our_file_name(log_path: &str) -> bool {
+    our_name(log_path).is_some()
+}
+
+/// The one store whose rows the file of a log path holds, by its name.
+pub fn store_of(log_path: &str) -> Option<&str> {
+    our_name(log_path)?.strip_prefix('-')
+}
+
+/// What follows the random part of a name of ours.
+fn our_name(log_path: &str) -> Option<&str> {
     let name = log_path.rsplit('/').next().unwrap_or(log_path);
-    let hex = name.strip_prefix("part-").and_then(|rest| rest.strip_suffix(".parquet"));
-    hex.is_some_and(|hex| {
-        hex.len() == 32 && hex.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
-    })
+    let rest = name.strip_prefix("part-")?.strip_suffix(".parquet")?;
+    let (hex, store) = rest.split_at_checked(32)?;
+    let is_hex = hex.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+    let fits = store.is_empty() || store.strip_prefix('-').is_some_and(|store| store.parse::<StoreId>().is_ok());
+    (is_hex && fits).then_some(store)
 }
 
 /// Where the file named by a log path lies in the object store.
@@ -83,11 +99,25 @@ mod tests {
     }
 
     #[test]
+    fn a_file_of_one_store_says_so_in_its_name() {
+        let (hex, month) = ("0123456789abcdef0123456789abcdef", [("month".to_owned(), "2026-01".to_owned())]);
+        let store: StoreId = "a-b_1".parse().unwrap();
+        let own = data_file(&month, hex, Some(&store));
+        assert_eq!(own, format!("month=2026-01/part-{hex}-a-b_1.parquet"));
+        assert_eq!((store_of(&own), is_our_file_name(&own)), (Some("a-b_1"), true));
+        let shared = data_file(&[], hex, None);
+        assert_eq!((store_of(&shared), is_our_file_name(&shared)), (None, true));
+        for name in ["part-00000-x.snappy.parquet", &format!("part-{hex}-A.parquet"), &format!("part-{hex}x.parquet")] {
+            assert_eq!((store_of(name), is_our_file_name(name)), (None, false), "{name}");
+        }
+    }
+
+    #[test]
     fn a_log_path_that_leaves_the_table_is_refused() {
         let table: DatasetName = "ventas".parse().unwrap();
         assert_eq!(
-            object_path(&table, "store_id=s1/month=2026-01/part-0.parquet").unwrap().as_str(),
-            "lake/ventas/store_id=s1/month=2026-01/part-0.parquet"
+            object_path(&table, "month=2026-01/part-0.parquet").unwrap().as_str(),
+            "lake/ventas/month=2026-01/part-0.parquet"
         );
         for path in ["../other/x.parquet", "%2e%2e/x", "s3://bucket/x", "a%2", "/etc/passwd"] {
             assert_eq!(object_path(&table, path).unwrap_err().kind(), crate::ErrorKind::Data, "{path}");

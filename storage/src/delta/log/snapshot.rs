@@ -4,15 +4,72 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
+use crate::dataset::STORE_COLUMN;
 use crate::delta::log::action::{APPEND_ONLY, Action, AddFile, CommitInfo, Metadata, Protocol, RemoveFile};
+use crate::delta::log::path::store_of;
 use crate::error::{Error, Result};
-use crate::ids::{StoreId, DatasetName, Unit};
+use crate::ids::{DatasetName, StoreId, Unit};
 
 use crate::delta::units::tags::UnitTag;
 
-/// Files by partition key (`store_id=S/month=YYYY-MM`). Most partitions have one: those of each
-/// stand in a vector in order of log path, which takes a tenth of a map's memory.
-pub type FilesByPartition = BTreeMap<String, Vec<AddFile>>;
+/// The files of a partition: those of one store are found without looking at the others'.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Partition {
+    /// Files of one store each; those of a store in order of log path.
+    own: BTreeMap<String, Vec<AddFile>>,
+    /// The others, in order of log path.
+    shared: Vec<AddFile>,
+}
+
+impl Partition {
+    /// Every file: first those of one store, by store, then the others; each in order of log path.
+    pub fn files(&self) -> impl Iterator<Item = &AddFile> {
+        self.own.values().flatten().chain(&self.shared)
+    }
+
+    /// The files that may hold rows of `store`.
+    pub fn files_of(&self, store: &StoreId) -> impl Iterator<Item = &AddFile> {
+        let shared = self.shared.iter().filter(move |file| file.stores().may_hold(store.as_str()));
+        self.own.get(store.as_str()).into_iter().flatten().chain(shared)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.own.is_empty() && self.shared.is_empty()
+    }
+
+    fn len(&self) -> usize {
+        self.own.values().map(Vec::len).sum::<usize>() + self.shared.len()
+    }
+
+    fn has(&self, path: &str) -> bool {
+        let files = store_of(path).map_or(Some(&self.shared), |store| self.own.get(store));
+        files.is_some_and(|files| place(files, path).is_ok())
+    }
+
+    /// Takes a file in, in the place of one of the same path.
+    fn add(&mut self, add: AddFile) {
+        let files = match store_of(&add.path) {
+            Some(store) => self.own.entry(store.to_owned()).or_insert_with(|| Vec::with_capacity(1)),
+            None => &mut self.shared,
+        };
+        match place(files, &add.path) {
+            Ok(found) => files[found] = add,
+            Err(free) => files.insert(free, add),
+        }
+    }
+
+    fn remove(&mut self, path: &str) {
+        let store = store_of(path);
+        let files = store.map_or(Some(&mut self.shared), |store| self.own.get_mut(store));
+        let Some(files) = files else { return };
+        if let Ok(found) = place(files, path) {
+            files.remove(found);
+        }
+        if let (Some(store), true) = (store, files.is_empty()) {
+            self.own.remove(store);
+        }
+    }
+}
 
 /// A table at a version.
 #[derive(Debug, Clone)]
@@ -21,7 +78,8 @@ pub struct Snapshot {
     pub(in crate::delta) version: u64,
     pub(in crate::delta) protocol: Protocol,
     pub(in crate::delta) metadata: Metadata,
-    pub(in crate::delta) files: FilesByPartition,
+    /// By partition key (`month=YYYY-MM`; empty without a grain).
+    pub(in crate::delta) partitions: BTreeMap<String, Partition>,
     /// Removed files, as far as they were read: a reader passes over those of the checkpoint.
     pub(in crate::delta) tombstones: BTreeMap<String, RemoveFile>,
     /// The version of the checkpoint it was read from.
@@ -57,57 +115,47 @@ impl Snapshot {
         self.checkpoint
     }
 
-    /// Every file of the table, by partition and path.
+    /// Every file of the table, by partition.
     pub fn files(&self) -> impl Iterator<Item = &AddFile> {
-        self.files.values().flatten()
+        self.partitions.values().flat_map(Partition::files)
     }
 
     pub fn file_count(&self) -> usize {
-        self.files.values().map(Vec::len).sum()
+        self.partitions.values().map(Partition::len).sum()
     }
 
     /// Partition keys with their files.
-    pub fn partitions(&self) -> impl Iterator<Item = (&str, impl Iterator<Item = &AddFile>)> {
-        self.files.iter().map(|(key, files)| (key.as_str(), files.iter()))
+    pub fn partitions(&self) -> impl Iterator<Item = (&str, &Partition)> {
+        self.partitions.iter().map(|(key, files)| (key.as_str(), files))
     }
 
-    /// The files of one partition.
-    pub fn partition(&self, key: &str) -> impl Iterator<Item = &AddFile> {
-        self.files.get(key).into_iter().flatten()
+    /// The partition of that key, if it has files.
+    pub fn partition(&self, key: &str) -> Option<&Partition> {
+        self.partitions.get(key)
     }
 
-    /// The files of all partitions of a store.
+    /// Whether the file of that log path is of the table.
+    pub(in crate::delta) fn has(&self, path: &str) -> bool {
+        let own = self.partitions.get(folder_of(path)).is_some_and(|partition| partition.has(path));
+        own || self.partitions.values().any(|partition| partition.has(path))
+    }
+
+    /// The files that may hold rows of a store, over all partitions.
     pub fn store_files(&self, store: &StoreId) -> impl Iterator<Item = &AddFile> {
-        let key = format!("{}={store}", crate::dataset::STORE_COLUMN);
-        let end = format!("{key}0"); // '0' follows '/', so keys like `store_id=S/…` lie before it
-        self.files
-            .range(key.clone()..end)
-            .filter(move |(found, _)| **found == key || found.as_bytes().get(key.len()) == Some(&b'/'))
-            .flat_map(|(_, files)| files)
+        self.partitions.values().flat_map(move |partition| partition.files_of(store))
     }
 
     /// Who won each unit of a store, over all its partitions.
     ///
     /// # Errors
     ///
-    /// `Data` when a tag of the store cannot be read.
+    /// `Data` when what a tag says of the store cannot be read.
     pub fn winners(&self, store: &StoreId) -> Result<BTreeMap<Unit, UnitTag>> {
         let mut winners = BTreeMap::new();
         for file in self.store_files(store) {
-            winners.extend(file.units()?.into_iter().map(|tag| (tag.unit, tag)));
+            winners.extend(file.units_of(store)?.into_iter().map(|tag| (tag.unit, tag)));
         }
         Ok(winners)
-    }
-
-    /// Every unit of every store with its facts, in order of store.
-    pub fn units(&self) -> impl Iterator<Item = Result<(StoreId, UnitTag)>> {
-        self.files().flat_map(|file| {
-            let parsed = file.store().and_then(|store| Ok((store, file.units()?)));
-            match parsed {
-                Ok((store, units)) => units.into_iter().map(|tag| Ok((store.clone(), tag))).collect(),
-                Err(error) => vec![Err(error)],
-            }
-        })
     }
 
     pub(in crate::delta) fn empty(table: &DatasetName) -> Self {
@@ -131,7 +179,7 @@ impl Snapshot {
                 created_time: None,
                 configuration: BTreeMap::new(),
             },
-            files: BTreeMap::new(),
+            partitions: BTreeMap::new(),
             tombstones: BTreeMap::new(),
             checkpoint: None,
             committed_at: 0,
@@ -165,6 +213,7 @@ impl Snapshot {
             changes.metadata = true;
         }
         if let Some(metadata) = action.meta_data {
+            self.refuse_old_layout(&metadata)?;
             self.metadata = metadata;
             changes.metadata = true;
         }
@@ -186,11 +235,20 @@ impl Snapshot {
 
     fn add_to(&mut self, partition: String, add: AddFile) {
         self.tombstones.remove(&add.path);
-        let files = self.files.entry(partition).or_insert_with(|| Vec::with_capacity(1));
-        match place(files, &add.path) {
-            Ok(found) => files[found] = add,
-            Err(free) => files.insert(free, add),
+        self.partitions.entry(partition).or_default().add(add);
+    }
+
+    /// Tables were partitioned by store once. Their files lack the column that now names it.
+    fn refuse_old_layout(&self, metadata: &Metadata) -> Result<()> {
+        if !metadata.partition_columns.iter().any(|column| column == STORE_COLUMN) {
+            return Ok(());
         }
+        Err(Error::data(format!(
+            "table {}: must be partitioned by month, year or nothing, got {}: an older release of Ribera wrote it",
+            self.table,
+            metadata.partition_columns.join(", ")
+        ))
+        .with_hint("docs/operator.md, \"A lake of an older release\""))
     }
 
     /// Whether a file that only Ribera can have written has no tags: the checkpoint it was read from
@@ -261,24 +319,26 @@ impl Snapshot {
 
     fn remove(&mut self, remove: RemoveFile, changes: &mut Changes) {
         // Our own paths begin with their partition's key; a search finds another writer's.
-        let by_path = remove.path.rsplit_once('/').map(|(key, _)| key.to_owned());
-        let key =
-            by_path.filter(|key| self.files.get(key).is_some_and(|files| place(files, &remove.path).is_ok())).or_else(
-                || self.files.iter().find(|(_, files)| place(files, &remove.path).is_ok()).map(|(key, _)| key.clone()),
-            );
+        let has = |key: &str| self.partitions.get(key).is_some_and(|partition| partition.has(&remove.path));
+        let key = Some(folder_of(&remove.path).to_owned())
+            .filter(|key| has(key))
+            .or_else(|| self.partitions.keys().find(|key| has(key)).cloned());
         if let Some(key) = key {
-            if let Some(files) = self.files.get_mut(&key) {
-                if let Ok(found) = place(files, &remove.path) {
-                    files.remove(found);
-                }
-                if files.is_empty() {
-                    self.files.remove(&key);
+            if let Some(partition) = self.partitions.get_mut(&key) {
+                partition.remove(&remove.path);
+                if partition.is_empty() {
+                    self.partitions.remove(&key);
                 }
             }
             changes.partitions.insert(key);
         }
         self.tombstones.insert(remove.path.clone(), remove);
     }
+}
+
+/// The folder of a log path: the key of the partition that our own files lie in.
+fn folder_of(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(folder, _)| folder)
 }
 
 /// Where the file of `path` stands in its partition, or where it would.

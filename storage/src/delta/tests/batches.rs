@@ -197,7 +197,7 @@ fn a_full_file_ends_at_a_border_between_units_and_the_statistics_are_true() {
         .collect();
     let batch = TestBatch { days, ..batch(1, 1, &[]) };
     let tags =
-        batch.manifest().units.iter().map(|facts| UnitTag::new(batch.position, facts, facts.extracted_at)).collect();
+        batch.manifest().units.iter().map(|facts| UnitTag::new(&batch.id(), facts, facts.extracted_at)).collect();
     let options = LakeWriterOptions { file_bytes_max: 1, ..LakeWriterOptions::default() };
     let mut writer = LakeWriter::new(&dataset, tags, options).unwrap();
     // Ragged pieces: borders of pieces are not borders of units.
@@ -229,12 +229,9 @@ fn a_full_file_ends_at_a_border_between_units_and_the_statistics_are_true() {
 fn the_writer_refuses_rows_that_are_not_what_the_units_say() {
     let dataset = dataset();
     let attempt = |units: &[(i8, &[i64])], rows: &[(i8, u32)]| {
-        let tags = batch(1, 1, units)
-            .manifest()
-            .units
-            .iter()
-            .map(|facts| UnitTag::new(Position { epoch: 0, sequence: 1 }, facts, facts.extracted_at))
-            .collect();
+        let batch = batch(1, 1, units);
+        let units = batch.manifest().units;
+        let tags = units.iter().map(|facts| UnitTag::new(&batch.id(), facts, facts.extracted_at)).collect();
         let mut writer = LakeWriter::new(&dataset, tags, LakeWriterOptions::default()).unwrap();
         let rows: Vec<TestRow> = rows.iter().map(|(day, id)| TestRow { day: *day, id: *id, cents: 1 }).collect();
         writer.write(&record_batch(&dataset, &rows)).and_then(|()| writer.finish())

@@ -17,12 +17,28 @@ async fn put_entry(world: &World, actions: &[Value]) {
 }
 
 fn foreign_add(name: &str) -> Value {
-    json!({"add": {"path": format!("store_id=s1/month=2026-01/{name}"), "size": 7, "modificationTime": 1, "dataChange": true,
-        "partitionValues": {"store_id": "s1", "month": "2026-01"}, "stats": "{\"numRecords\":3}"}})
+    json!({"add": {"path": format!("month=2026-01/{name}"), "size": 7, "modificationTime": 1, "dataChange": true,
+        "partitionValues": {"month": "2026-01"}, "stats": "{\"numRecords\":3}"}})
 }
 
 fn removal(file: &AddFile) -> Value {
     json!({"remove": {"path": file.path, "deletionTimestamp": 1, "dataChange": true}})
+}
+
+#[test]
+fn a_table_partitioned_by_store_is_of_an_older_release_and_refused_with_the_way_out() {
+    block_on(async {
+        let world = World::new();
+        let metadata = json!({"metaData": {"id": "x", "format": {"provider": "parquet"}, "schemaString": world.dataset.delta_schema(),
+            "partitionColumns": ["store_id", "month"], "configuration": {}}});
+        let first = [json!({"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}}), metadata];
+        let lines: Vec<String> = first.iter().map(ToString::to_string).collect();
+        let path = crate::paths::log_entry(world.table().name(), 0).unwrap();
+        world.objects.put(&path, lines.join("\n").into_bytes().into()).await.unwrap();
+        let error = world.table().load().await.unwrap_err();
+        assert!(error.kind() == ErrorKind::Data && error.message().contains("store_id, month"), "{error}");
+        assert!(error.hint().unwrap().contains("A lake of an older release"), "{error}");
+    });
 }
 
 /// A table of two days, then an OPTIMIZE of another program that merges them into a file of its own.
@@ -40,8 +56,8 @@ async fn optimized_by_another() -> World {
 /// write them.
 async fn untag_newest_checkpoint(world: &World) {
     let mut snapshot = world.snapshot().await;
-    for file in snapshot.files.values_mut().flatten() {
-        file.tags = None;
+    for file in snapshot.files().cloned().collect::<Vec<_>>() {
+        snapshot.add(AddFile { tags: None, ..file });
     }
     let (bytes, _) = super::super::log::checkpoint::write(&snapshot).unwrap();
     let path = world.table().checkpoint_path(snapshot.version()).unwrap();
@@ -61,7 +77,7 @@ fn a_new_table_keeps_other_writers_out_and_an_older_one_does_from_its_next_entry
         // A table of the time before: reader 1, writer 2.
         let world = World::new();
         let metadata = json!({"metaData": {"id": "x", "format": {"provider": "parquet"}, "schemaString": world.dataset.delta_schema(),
-            "partitionColumns": ["store_id", "month"], "configuration": {}}});
+            "partitionColumns": ["month"], "configuration": {}}});
         let first = [json!({"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}}), metadata];
         let lines: Vec<String> = first.iter().map(ToString::to_string).collect();
         let path = crate::paths::log_entry(world.table().name(), 0).unwrap();
@@ -84,7 +100,7 @@ fn a_partition_with_a_foreign_file_takes_no_batch_and_others_go_on() {
             position: Position { epoch: 0, sequence: 9 },
             days: days.iter().map(|day| (*day, vec![TestRow { day: *day, id: 1, cents: 1 }])).collect(),
         };
-        let (touched, other) = (batch(1, &[1]), batch(2, &[1]));
+        let (touched, other) = (batch(2, &[1]), batch(1, &[40]));
         let ports = world.host.ports(&world.objects);
         for one in [&touched, &other] {
             let record = encode(&world.table(), ports, &world.dataset, one).await.unwrap();
@@ -95,7 +111,11 @@ fn a_partition_with_a_foreign_file_takes_no_batch_and_others_go_on() {
         let Some(BatchOutcome::Failed(error)) = report.outcome(&touched.id()) else { panic!("{report:?}") };
         assert!(error.kind() == ErrorKind::Data && error.to_string().contains("ribera repair pruebas"), "{error}");
         let today = jiff::civil::date(2026, 3, 1);
-        assert_eq!(compaction_plan(&world.snapshot().await, today).unwrap(), [], "nothing there is merged either");
+        assert_eq!(
+            merge_plan(&world.snapshot().await, today, &MergeOptions::default()),
+            [],
+            "nothing there is merged either"
+        );
     });
 }
 
@@ -219,9 +239,8 @@ fn a_checkpoint_in_several_files_is_read_and_one_that_misses_a_file_is_passed_ov
         // One file holds the schema and one data file, the other the rest.
         let part = |keep: usize| {
             let mut half = truth.clone();
-            for files in half.files.values_mut() {
-                *files = vec![files.remove(keep)];
-            }
+            half.partitions.clear();
+            half.add(truth.files().nth(keep).unwrap().clone());
             super::super::log::checkpoint::write(&half).unwrap().0
         };
         let name = |part: u32| format!("lake/pruebas/_delta_log/{:020}.checkpoint.{part:010}.0000000002.parquet", 2);
@@ -357,7 +376,7 @@ fn vacuum_leaves_the_folders_of_other_programs_alone() {
         let world = World::new();
         world.offer(1, &[1]).await;
         for path in
-            ["_symlink_format_manifest/manifest", "_change_data/x.parquet", "store_id=s1/.tmp/x", "orphan.parquet"]
+            ["_symlink_format_manifest/manifest", "_change_data/x.parquet", "month=2026-01/.tmp/x", "orphan.parquet"]
         {
             let path = ObjectPath::new(format!("lake/pruebas/{path}")).unwrap();
             world.objects.put(&path, Bytes::from_static(b"x").into()).await.unwrap();
@@ -381,8 +400,9 @@ fn the_time_of_arrival_goes_with_its_unit_through_every_rewrite() {
             world.offer(sequence, &[sequence as i8]).await;
         }
         let ports = world.host.ports(&world.objects);
-        let groups = compaction_plan(&world.snapshot().await, jiff::civil::date(2026, 1, 31)).unwrap();
-        assert!(world.table().compact(ports, &world.dataset, &groups[0]).await.unwrap());
+        let options = MergeOptions { files_min: 2, ..MergeOptions::default() };
+        let groups = merge_plan(&world.snapshot().await, jiff::civil::date(2026, 1, 31), &options);
+        assert!(world.table().merge(ports, &world.dataset, &groups[0]).await.unwrap().committed);
         let winners = world.snapshot().await.winners(&"s1".parse().unwrap()).unwrap();
         assert_eq!(winners[&unit(1)].received_at, arrived, "written again twice, arrived once");
         assert_ne!(winners[&unit(2)].received_at, arrived);
@@ -400,7 +420,7 @@ fn one_record_whose_units_cannot_be_read_fails_alone_and_a_lost_race_does_not_sp
             days: [(1, vec![TestRow { day: 1, id: 1, cents: 1 }])].into(),
         };
         let mut poisoned = encode(&world.table(), ports, &world.dataset, &batch(1)).await.unwrap();
-        poisoned.units = "total,z|2026-01-05;0;99|2026-01-01;0;1;c?;0".to_owned();
+        poisoned.units = "total,z|@s1|2026-01-05;0;99|2026-01-01;0;1;c?;0".to_owned();
         world.table().put_ready(&poisoned).await.unwrap();
         // Others commit meanwhile: this caller loses races with the poisoned record at hand.
         for store in 2..6 {

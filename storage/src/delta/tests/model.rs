@@ -81,10 +81,29 @@ async fn caller<S: ObjectStore>(objects: &S, seed: u64, dataset: &DatasetDefinit
                     if report.checkpoint_due {
                         let _ = table.checkpoint(host.ports(objects)).await;
                     }
+                    if host.next_u64().is_multiple_of(3) {
+                        merge(&table, &host, dataset).await;
+                    }
                     break;
                 }
             }
         }
+    }
+}
+
+/// Merges whatever there is, across stores.
+async fn merge<S: ObjectStore>(table: &Table<'_, S>, host: &Host, dataset: &DatasetDefinition) {
+    let options = MergeOptions { files_min: 2, ..MergeOptions::default() };
+    let merged = async {
+        let Some(snapshot) = table.load().await? else { return Ok(()) };
+        for group in merge_plan(&snapshot, jiff::civil::date(2026, 1, 20), &options) {
+            let merged = table.merge(host.ports(table.objects), dataset, &group).await?;
+            assert!(merged.left_alone.is_empty(), "{merged:?}");
+        }
+        Ok::<_, crate::Error>(())
+    };
+    if let Err(error) = merged.await {
+        assert!(error.is_retry(), "{error:?}");
     }
 }
 

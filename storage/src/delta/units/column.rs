@@ -1,6 +1,8 @@
 //! Units as the numbers that the unit column of a file holds: days since 1970, microseconds since
 //! 1970, or one unit for all rows.
 
+use std::ops::Range;
+
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Date32Type, TimestampMicrosecondType};
 use arrow_array::{Array, RecordBatch};
@@ -8,11 +10,19 @@ use arrow_schema::{DataType, SchemaRef};
 use jiff::Timestamp;
 use jiff::civil::{Date, date};
 
-use crate::dataset::DatasetDefinition;
+use crate::dataset::{DatasetDefinition, STORE_COLUMN};
 use crate::error::{Error, Result};
 use crate::ids::Unit;
 
 const EPOCH: Date = date(1970, 1, 1);
+
+/// Rows of one unit that follow each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::delta) struct UnitRun<'a> {
+    pub store: &'a str,
+    pub number: i64,
+    pub rows: Range<usize>,
+}
 
 /// Where the units of a file's rows stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +65,25 @@ impl UnitColumn {
                 Ok(array.values().to_vec())
             }
         }
+    }
+
+    /// Runs of rows of a lake file that belong to the same unit of the same store. An error when a row
+    /// has none.
+    pub(in crate::delta) fn runs(self, batch: &RecordBatch) -> Result<Vec<UnitRun<'_>>> {
+        let numbers = self.numbers(batch)?;
+        let stores = batch.column_by_name(STORE_COLUMN).and_then(|column| column.as_string_opt::<i32>());
+        let stores = stores.filter(|stores| stores.null_count() == 0);
+        let stores =
+            stores.ok_or_else(|| Error::data(format!("column {STORE_COLUMN}: must name the store of every row")))?;
+        let mut runs: Vec<UnitRun<'_>> = Vec::new();
+        for (row, number) in numbers.into_iter().enumerate() {
+            let store = stores.value(row);
+            match runs.last_mut() {
+                Some(last) if last.number == number && last.store == store => last.rows.end = row + 1,
+                _ => runs.push(UnitRun { store, number, rows: row..row + 1 }),
+            }
+        }
+        Ok(runs)
     }
 
     /// The unit that `number` stands for.

@@ -1,19 +1,17 @@
 //! The facts of every unit in a lake file, kept in the tags of its `add` action: the log itself
 //! says which batch won each unit and what was proven.
 //!
-//! One tag, `ribera.units`, in a compact text without quotes (a table of 5,000 files of 31 days
-//! carries 155,000 of them in every checkpoint):
+//! One tag, `ribera.units`, in a compact text without quotes, because checkpoints carry it too:
 //!
 //! ```text
-//! cantidad,total|2026-01-31;0;12;c=r;1769900400000;1769900460000;345;130.000;389.99|2026-02-01;0;12;o!r;…;…;3;9;2.5;4;10;2.5
+//! cantidad,total|@s1|2026-01-31;0;12;c=;1769900400000;1769900460000;345;130.000;389.99|2026-02-01;0;12;o!;…;…;3;9;2.5;4;10;2.5|@s2|…
 //! ```
 //!
-//! First the names of the sums; then for each unit: unit, epoch, sequence, flags, extraction time
+//! First the names of the sums. Then for each store, in order, a section: `@` and its id, and its units
+//! in order. A unit has: unit, epoch, sequence, flags, extraction time
 //! and time of arrival in Unix milliseconds, rows, sums (empty where absent), and, when the
 //! source's audit differs from the file, the audit's rows and sums. Flags: `c` closed or `o` open;
-//! `=` the audit equals the file, `!` it differs, `?` there was none; `r` if there is a time of
-//! arrival. A tag without `r` was written before the time of arrival was kept: its units arrived
-//! when the file was written, or earlier.
+//! `=` the audit equals the file, `!` it differs, `?` there was none.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -22,16 +20,17 @@ use jiff::Timestamp;
 
 use crate::batch::{Facts, UnitFacts, is_proven};
 use crate::error::{Error, Result};
-use crate::ids::{Position, Unit};
+use crate::ids::{BatchId, Position, StoreId, StoreUnit, Unit};
 use crate::text::quoted;
 
 /// The tag's key.
 pub const UNITS_TAG: &str = "ribera.units";
 
-/// What the lake knows of one unit of one store: who won it, what lies in the file, what the
+/// What the lake knows of a unit of a store: who won it, what lies in the file, what the
 /// source said.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnitTag {
+    pub store: StoreId,
     pub unit: Unit,
     /// Position of the batch that won the unit.
     pub position: Position,
@@ -49,16 +48,22 @@ pub struct UnitTag {
 }
 
 impl UnitTag {
-    pub fn new(position: Position, facts: &UnitFacts, received_at: Timestamp) -> Self {
+    /// Of a unit of `batch`.
+    pub fn new(batch: &BatchId, facts: &UnitFacts, received_at: Timestamp) -> Self {
         Self {
+            store: batch.store.clone(),
             unit: facts.unit,
-            position,
+            position: batch.position,
             facts: facts.file.clone(),
             audit: facts.audit.clone(),
             closed: facts.closed,
             extracted_at: to_millisecond(facts.extracted_at),
             received_at: to_millisecond(received_at),
         }
+    }
+
+    pub fn key(&self) -> StoreUnit {
+        StoreUnit { store: self.store.clone(), unit: self.unit }
     }
 
     /// See [`crate::batch::is_proven`].
@@ -75,6 +80,7 @@ impl UnitTag {
         };
         audits
             && self.facts.agrees_with(&other.facts)
+            && self.store == other.store
             && (self.unit, self.position, self.closed) == (other.unit, other.position, other.closed)
             && (self.extracted_at, self.received_at) == (other.extracted_at, other.received_at)
     }
@@ -87,27 +93,42 @@ pub fn is_column_name(name: &str) -> bool {
         && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
 }
 
-/// The tag's text. What was written is read back and compared before it is given out: a text that
-/// some reader could not read must never reach the log.
+/// Bytes of a tag: some thousand units. What would be longer is not written.
+pub const UNITS_TAG_BYTES_MAX: usize = 256 << 10;
+
+/// The tag's text, units in order of store and unit. What was written is read back and compared before
+/// it is given out: a text that some reader could not read must never reach the log.
 ///
 /// # Errors
 ///
-/// `Reject` when the name of a sum is no column's name, or the text does not give the units back.
+/// `Reject` when the name of a sum is no column's name, the text does not give the units back, or is
+/// longer than [`UNITS_TAG_BYTES_MAX`].
 pub fn encode(units: &[UnitTag]) -> Result<String> {
-    let text = written(units)?;
-    let read = decode(&text, Timestamp::UNIX_EPOCH)?;
+    let mut sorted: Vec<&UnitTag> = units.iter().collect();
+    sorted.sort_by(|left, right| (&left.store, left.unit).cmp(&(&right.store, right.unit)));
+    let text = written(&sorted)?;
+    if text.len() > UNITS_TAG_BYTES_MAX {
+        return Err(Error::reject(format!(
+            "tag {UNITS_TAG}: must have at most {UNITS_TAG_BYTES_MAX} bytes, got {} of {} units",
+            text.len(),
+            units.len()
+        )));
+    }
+    let read = decode(&text)?;
     let mut proofs = Vec::with_capacity(units.len());
-    each_proof(&text, Timestamp::UNIX_EPOCH, |proof| proofs.push(proof))?;
+    each_proof(&text, |store, proof| proofs.push((store.to_owned(), proof)))?;
+    let proven = proofs.iter().map(|(store, proof)| (store.as_str(), proof.unit, proof.position));
+    let positions = decode_positions(&text)?;
     let same = read.len() == units.len()
-        && read.iter().zip(units).all(|(read, unit)| read.is_same(unit))
-        && proofs.iter().map(|proof| (proof.unit, proof.position)).eq(decode_positions(&text)?);
+        && read.iter().zip(sorted).all(|(read, unit)| read.is_same(unit))
+        && proven.eq(positions.iter().map(|(key, position)| (key.store.as_str(), key.unit, *position)));
     match same {
         true => Ok(text),
         false => Err(Error::reject(format!("tag {UNITS_TAG}: must give its units back, got {}", quoted(&text)))),
     }
 }
 
-fn written(units: &[UnitTag]) -> Result<String> {
+fn written(units: &[&UnitTag]) -> Result<String> {
     let all = units.iter().flat_map(|tag| std::iter::once(&tag.facts).chain(&tag.audit));
     let names: BTreeSet<&str> = all.flat_map(|facts| facts.sums.keys()).map(String::as_str).collect();
     let names: Vec<&str> = names.into_iter().collect();
@@ -115,7 +136,12 @@ fn written(units: &[UnitTag]) -> Result<String> {
         return Err(Error::reject(format!("tag {UNITS_TAG}: a sum's name must be a column's, got {}", quoted(bad))));
     }
     let mut text = names.join(",");
+    let mut section = None;
     for tag in units {
+        if section.replace(&tag.store) != Some(&tag.store) {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "|@{}", tag.store);
+        }
         let Position { epoch, sequence } = tag.position;
         let audit = match &tag.audit {
             None => '?',
@@ -123,10 +149,9 @@ fn written(units: &[UnitTag]) -> Result<String> {
             Some(_) => '!',
         };
         let closed = if tag.closed { 'c' } else { 'o' };
-        // Writing to a string cannot fail.
         let _ = write!(
             text,
-            "|{};{epoch};{sequence};{closed}{audit}r;{};{}",
+            "|{};{epoch};{sequence};{closed}{audit};{};{}",
             tag.unit,
             tag.extracted_at.as_millisecond(),
             tag.received_at.as_millisecond()
@@ -139,13 +164,22 @@ fn written(units: &[UnitTag]) -> Result<String> {
     Ok(text)
 }
 
-/// The units of a tag's text. `file_written_at` is the time of arrival where the tag has none.
+/// The units of a tag's text.
 ///
 /// # Errors
 ///
 /// `Data` when it is not such a text.
-pub fn decode(text: &str, file_written_at: Timestamp) -> Result<Vec<UnitTag>> {
-    decode_with(text, |names, fields| decode_unit(names, fields, file_written_at))
+pub fn decode(text: &str) -> Result<Vec<UnitTag>> {
+    decode_with(text, text, decode_unit)
+}
+
+/// The same of one store: what the text says of the others may be damaged.
+///
+/// # Errors
+///
+/// `Data` when the store's section is not such a text.
+pub fn decode_of(text: &str, store: &StoreId) -> Result<Vec<UnitTag>> {
+    decode_with(text, section(text, store), decode_unit)
 }
 
 /// Units and positions only: what commits compare.
@@ -153,8 +187,61 @@ pub fn decode(text: &str, file_written_at: Timestamp) -> Result<Vec<UnitTag>> {
 /// # Errors
 ///
 /// `Data` when it is not such a text.
-pub fn decode_positions(text: &str) -> Result<Vec<(Unit, Position)>> {
-    decode_with(text, |_, fields| Some((fields.next()?.parse().ok()?, decode_position(fields)?)))
+pub fn decode_positions(text: &str) -> Result<Vec<(StoreUnit, Position)>> {
+    decode_with(text, text, |_, store, fields| {
+        let unit = fields.next()?.parse().ok()?;
+        Some((StoreUnit { store: store.clone(), unit }, decode_position(fields)?))
+    })
+}
+
+/// The same of one store.
+///
+/// # Errors
+///
+/// `Data` when the store's section is not such a text.
+pub fn decode_positions_of(text: &str, store: &StoreId) -> Result<Vec<(Unit, Position)>> {
+    decode_with(text, section(text, store), |_, _, fields| {
+        Some((fields.next()?.parse().ok()?, decode_position(fields)?))
+    })
+}
+
+/// The stores of the text's sections.
+pub fn stores(text: &str) -> impl Iterator<Item = &str> {
+    text.split('|').filter_map(|part| part.strip_prefix('@'))
+}
+
+/// The stores of the first and the last section.
+pub(in crate::delta) fn ends(text: &str) -> Option<(&str, &str)> {
+    let name = |at: usize| text.get(at + 2..)?.split('|').next();
+    Some((name(text.find("|@")?)?, name(text.rfind("|@")?)?))
+}
+
+/// What the text says of one store: from its `|@` to the next store's. By halves: the sections are in
+/// order, and the texts of many stores are long.
+fn section<'a>(text: &'a str, store: &StoreId) -> &'a str {
+    let (mut low, mut high) = (0, text.len());
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let Some(first) = next_section(text, middle).filter(|first| *first < text.len()) else {
+            high = middle;
+            continue;
+        };
+        let name = text.get(first + 2..).and_then(|rest| rest.split('|').next()).unwrap_or_default();
+        match name.cmp(store.as_str()) {
+            std::cmp::Ordering::Less => low = first + 2,
+            std::cmp::Ordering::Greater => high = middle,
+            std::cmp::Ordering::Equal => {
+                let end = next_section(text, first + 2).unwrap_or(text.len());
+                return text.get(first..end).unwrap_or_default();
+            }
+        }
+    }
+    ""
+}
+
+/// Where the first section from `from` on begins.
+fn next_section(text: &str, from: usize) -> Option<usize> {
+    text.as_bytes().get(from..)?.windows(2).position(|two| two == b"|@").map(|found| from + found)
 }
 
 /// What coverage asks of a unit: [`UnitTag`] without sums.
@@ -170,40 +257,57 @@ pub struct UnitProof {
     pub received_at: Timestamp,
 }
 
-/// Calls `take` with every unit and whether it is proven: ten times cheaper than [`decode`],
-/// because coverage reads millions of them. `file_written_at` as in [`decode`].
+/// Calls `take` with the store and proof of every unit: ten times cheaper than [`decode`], because
+/// coverage reads millions of them.
 ///
 /// # Errors
 ///
 /// `Data` when it is not such a text; some units may have been given before.
-pub fn each_proof(text: &str, file_written_at: Timestamp, mut take: impl FnMut(UnitProof)) -> Result<()> {
+pub fn each_proof<'a>(text: &'a str, mut take: impl FnMut(&'a str, UnitProof)) -> Result<()> {
     let bytes = text.as_bytes();
-    let mut at = bytes.iter().position(|byte| *byte == b'|').unwrap_or(bytes.len());
+    let end_from = |at: usize| {
+        let end = bytes[at.min(bytes.len())..].iter().position(|byte| *byte == b'|');
+        end.map_or(bytes.len(), |found| at + found)
+    };
+    let mut at = end_from(0);
+    let mut store = None;
     while at < bytes.len() {
         let mut cursor = Cursor { bytes, at: at + 1 };
-        let proof = decode_proof(text, &mut cursor, file_written_at);
-        let end = bytes[cursor.at.min(bytes.len())..].iter().position(|byte| *byte == b'|');
-        let end = end.map_or(bytes.len(), |found| cursor.at + found);
-        match proof {
-            Some(proof) => take(proof),
-            None => return Err(unreadable(text.get(at + 1..end).unwrap_or(""))),
+        if bytes.get(at + 1) == Some(&b'@') {
+            let end = end_from(at + 1);
+            let name = text.get(at + 2..end).filter(|name| name.parse::<StoreId>().is_ok());
+            store = Some(name.ok_or_else(|| unreadable(text.get(at + 1..end).unwrap_or("")))?);
+            at = end;
+            continue;
+        }
+        let proof = decode_proof(text, &mut cursor);
+        let end = end_from(cursor.at);
+        match (store, proof) {
+            (Some(store), Some(proof)) => take(store, proof),
+            _ => return Err(unreadable(text.get(at + 1..end).unwrap_or(""))),
         }
         at = end;
     }
     Ok(())
 }
 
-fn decode_proof(text: &str, cursor: &mut Cursor<'_>, file_written_at: Timestamp) -> Option<UnitProof> {
+/// The same of one store.
+///
+/// # Errors
+///
+/// `Data` when the store's section is not such a text; some units may have been given before.
+pub fn each_proof_of(text: &str, store: &StoreId, mut take: impl FnMut(UnitProof)) -> Result<()> {
+    each_proof(section(text, store), |_, proof| take(proof))
+}
+
+fn decode_proof(text: &str, cursor: &mut Cursor<'_>) -> Option<UnitProof> {
     let unit = text.get(cursor.field())?.parse().ok()?;
     let position = Position { epoch: u32::try_from(cursor.digits()?).ok()?, sequence: cursor.digits()? };
     let flags = &cursor.bytes[cursor.field()];
     // As `written` writes what `batch::is_proven` holds.
-    let is_proven = matches!(flags, b"c=" | b"c=r");
+    let is_proven = flags == b"c=";
     let extracted_at = Timestamp::from_millisecond(cursor.signed_digits()?).ok()?;
-    let received_at = match flags {
-        [_, _, b'r'] => Timestamp::from_millisecond(cursor.signed_digits()?).ok()?,
-        _ => file_written_at,
-    };
+    let received_at = Timestamp::from_millisecond(cursor.signed_digits()?).ok()?;
     Some(UnitProof { unit, position, rows: cursor.digits()?, is_proven, extracted_at, received_at })
 }
 
@@ -250,13 +354,23 @@ impl Cursor<'_> {
     }
 }
 
+/// Decodes the units of `part`, a piece of `text` that begins with a section, or `text` itself.
 fn decode_with<'a, T>(
     text: &'a str,
-    decode: impl Fn(&[&str], &mut std::str::Split<'a, char>) -> Option<T>,
+    part: &'a str,
+    decode: impl Fn(&[&str], &StoreId, &mut std::str::Split<'a, char>) -> Option<T>,
 ) -> Result<Vec<T>> {
-    let mut parts = text.split('|');
-    let names: Vec<&str> = parts.next().unwrap_or("").split(',').filter(|name| !name.is_empty()).collect();
-    parts.map(|part| decode(&names, &mut part.split(';')).ok_or_else(|| unreadable(part))).collect()
+    let names: Vec<&str> = text.split('|').next().unwrap_or("").split(',').filter(|name| !name.is_empty()).collect();
+    let (mut store, mut units): (Option<StoreId>, Vec<T>) = (None, Vec::new());
+    for part in part.split('|').skip(1) {
+        if let Some(name) = part.strip_prefix('@') {
+            store = Some(name.parse().map_err(|_| unreadable(part))?);
+            continue;
+        }
+        let unit = store.as_ref().and_then(|store| decode(&names, store, &mut part.split(';')));
+        units.push(unit.ok_or_else(|| unreadable(part))?);
+    }
+    Ok(units)
 }
 
 fn unreadable(part: &str) -> Error {
@@ -273,19 +387,13 @@ fn encode_facts(text: &mut String, names: &[&str], facts: &Facts) {
     }
 }
 
-fn decode_unit(names: &[&str], fields: &mut std::str::Split<'_, char>, file_written_at: Timestamp) -> Option<UnitTag> {
+fn decode_unit(names: &[&str], store: &StoreId, fields: &mut std::str::Split<'_, char>) -> Option<UnitTag> {
     let unit = fields.next()?.parse().ok()?;
     let position = decode_position(fields)?;
-    let (closed, audited, has_arrival) = match fields.next()?.as_bytes() {
-        [closed @ (b'c' | b'o'), audited] => (*closed == b'c', *audited, false),
-        [closed @ (b'c' | b'o'), audited, b'r'] => (*closed == b'c', *audited, true),
-        _ => return None,
-    };
+    let [closed @ (b'c' | b'o'), audited] = fields.next()?.as_bytes() else { return None };
+    let (closed, audited) = (*closed == b'c', *audited);
     let extracted_at = Timestamp::from_millisecond(fields.next()?.parse().ok()?).ok()?;
-    let received_at = match has_arrival {
-        true => Timestamp::from_millisecond(fields.next()?.parse().ok()?).ok()?,
-        false => file_written_at,
-    };
+    let received_at = Timestamp::from_millisecond(fields.next()?.parse().ok()?).ok()?;
     let facts = decode_facts(names, fields)?;
     let audit = match audited {
         b'=' => Some(facts.clone()),
@@ -293,7 +401,17 @@ fn decode_unit(names: &[&str], fields: &mut std::str::Split<'_, char>, file_writ
         b'?' => None,
         _ => return None,
     };
-    fields.next().is_none().then_some(UnitTag { unit, position, facts, audit, closed, extracted_at, received_at })
+    let store = store.clone();
+    fields.next().is_none().then_some(UnitTag {
+        store,
+        unit,
+        position,
+        facts,
+        audit,
+        closed,
+        extracted_at,
+        received_at,
+    })
 }
 
 fn decode_position(fields: &mut std::str::Split<'_, char>) -> Option<Position> {
@@ -316,142 +434,4 @@ fn to_millisecond(moment: Timestamp) -> Timestamp {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::decimal::ExactDecimal;
-
-    fn facts() -> impl Strategy<Value = Facts> {
-        let sum = (any::<i64>(), 0_u8..6).prop_map(|(unscaled, scale)| ExactDecimal::new(unscaled.into(), scale));
-        (any::<u32>(), prop::collection::btree_map("[a-c]", sum, 0..3))
-            .prop_map(|(rows, sums)| Facts { rows: rows.into(), sums })
-    }
-
-    /// When the file of a tag without times of arrival was written.
-    const WRITTEN: Timestamp = Timestamp::UNIX_EPOCH;
-
-    fn decode_proofs(text: &str) -> Result<Vec<UnitProof>> {
-        let mut proofs = Vec::new();
-        each_proof(text, WRITTEN, |proof| proofs.push(proof))?;
-        Ok(proofs)
-    }
-
-    /// Reads the proofs by splitting the text: slower, and plain to see.
-    fn plain_proofs(text: &str) -> Result<Vec<UnitProof>> {
-        decode_with(text, |_, fields| {
-            let unit = fields.next()?.parse().ok()?;
-            let position = decode_position(fields)?;
-            let flags = fields.next()?;
-            let is_proven = ["c=", "c=r"].contains(&flags);
-            let extracted_at = Timestamp::from_millisecond(fields.next()?.parse().ok()?).ok()?;
-            let received_at = match flags.len() == 3 && flags.ends_with('r') {
-                true => Timestamp::from_millisecond(fields.next()?.parse().ok()?).ok()?,
-                false => WRITTEN,
-            };
-            Some(UnitProof { unit, position, rows: fields.next()?.parse().ok()?, is_proven, extracted_at, received_at })
-        })
-    }
-
-    fn tag() -> impl Strategy<Value = UnitTag> {
-        (0_i32..20_000, any::<(u32, u64, bool)>(), facts(), prop::option::of(facts())).prop_map(
-            |(day, (epoch, sequence, closed), facts, audit)| UnitTag {
-                unit: Unit::Day(jiff::civil::date(1990, 1, 1).checked_add(jiff::Span::new().days(day)).unwrap()),
-                position: Position { epoch, sequence },
-                facts,
-                audit,
-                closed,
-                extracted_at: Timestamp::from_millisecond(i64::from(day) * 86_400_123).unwrap(),
-                received_at: Timestamp::from_millisecond(i64::from(day) * 86_400_999).unwrap(),
-            },
-        )
-    }
-
-    proptest! {
-        #[test]
-        fn tags_survive_their_text(mut tags in prop::collection::vec(tag(), 0..8)) {
-            let decoded = decode(&encode(&tags).unwrap(), WRITTEN).unwrap();
-            for tag in &mut tags {
-                // An audit that agrees is kept as the facts themselves.
-                if tag.audit.as_ref().is_some_and(|audit| audit.agrees_with(&tag.facts)) {
-                    tag.audit = Some(tag.facts.clone());
-                }
-            }
-            prop_assert_eq!(&decoded, &tags);
-            let positions: Vec<_> = tags.iter().map(|tag| (tag.unit, tag.position)).collect();
-            prop_assert_eq!(decode_positions(&encode(&tags).unwrap()).unwrap(), positions);
-            let proofs: Vec<_> = tags
-                .iter()
-                .map(|tag| UnitProof {
-                    unit: tag.unit,
-                    position: tag.position,
-                    rows: tag.facts.rows,
-                    is_proven: tag.is_proven(),
-                    extracted_at: tag.extracted_at,
-                    received_at: tag.received_at,
-                })
-                .collect();
-            prop_assert_eq!(decode_proofs(&encode(&tags).unwrap()).unwrap(), proofs);
-        }
-
-        /// Whatever the quick parser reads, the plain one reads too, to the same end.
-        #[test]
-        fn proofs_are_read_from_damaged_tags_as_field_by_field(
-            tags in prop::collection::vec(tag(), 1..4),
-            damage in prop::collection::vec((any::<prop::sample::Index>(), "[-|;0-9a-z=!?.+ñ]{0,2}"), 0..3),
-        ) {
-            let mut text = encode(&tags).unwrap();
-            for (at, with) in damage {
-                let at = at.index(text.len());
-                if text.is_char_boundary(at) && text.is_char_boundary(at + 1) {
-                    text.replace_range(at..at + 1, &with);
-                }
-            }
-            match (decode_proofs(&text), plain_proofs(&text)) {
-                (Ok(quick), Ok(plain)) => prop_assert_eq!(quick, plain),
-                (Ok(quick), Err(_)) => prop_assert!(false, "{text:?} was read as {quick:?}"),
-                // Numbers that no writer of ours writes.
-                (Err(_), Ok(_)) => prop_assert!(text.contains('+'), "{text:?} was refused"),
-                (Err(_), Err(_)) => {}
-            }
-        }
-    }
-
-    #[test]
-    fn a_damaged_tag_is_an_error_of_kind_data_naming_it() {
-        for text in
-            ["|", "|2026-01-01", "a|2026-01-01;0;1;c=;0;5", "|2026-01-01;0;1;x=;0;5", "|2026-01-01;0;1;c=;0;5;9"]
-        {
-            let error = decode(text, WRITTEN).unwrap_err();
-            assert_eq!(error.kind(), crate::ErrorKind::Data);
-            assert!(error.message().contains(UNITS_TAG));
-        }
-    }
-
-    #[test]
-    fn a_sum_whose_name_is_no_columns_is_refused() {
-        let tag = |name: &str| UnitTag {
-            unit: "2026-01-10".parse().unwrap(),
-            position: Position { epoch: 0, sequence: 1 },
-            facts: Facts { rows: 1, sums: [(name.to_owned(), ExactDecimal::ZERO)].into() },
-            audit: None,
-            closed: true,
-            extracted_at: WRITTEN,
-            received_at: WRITTEN,
-        };
-        assert!(encode(&[tag("total")]).is_ok());
-        for name in ["", "a,b", "z|2026-01-05;0;99", "a;b", "A", "á", "1a", "a\u{1b}[2J", &"x".repeat(65)] {
-            assert_eq!(encode(&[tag(name)]).unwrap_err().kind(), crate::ErrorKind::Reject, "{name:?}");
-        }
-    }
-
-    #[test]
-    fn a_tag_without_times_of_arrival_takes_the_time_its_file_was_written() {
-        let text = "total|2026-01-10;0;1;c=;1000;5;1.25";
-        let written = Timestamp::from_second(77).unwrap();
-        assert_eq!(decode(text, written).unwrap()[0].received_at, written);
-        let mut proofs = Vec::new();
-        each_proof(text, written, |proof| proofs.push(proof)).unwrap();
-        assert_eq!((proofs[0].received_at, proofs[0].is_proven), (written, true));
-    }
-}
+mod tests;

@@ -154,13 +154,13 @@ fn a_batch_that_fails_in_every_sweep_is_quarantined_with_the_error_and_can_be_re
     block_on(async {
         let host = world().await;
         honest(&host).await;
-        // A foreign file in the partition: no batch of January of s1 can be planned.
+        // A foreign file in the partition: no batch of January can be planned.
         let sent = Sent::new(&id(1), &[DAY], 3);
-        let add = serde_json::json!({"add": {"path": "store_id=s1/month=2026-01/part-00000-x.snappy.parquet", "size": 7,
-            "modificationTime": 1, "dataChange": true, "partitionValues": {"store_id": "s1", "month": "2026-01"}}});
+        let add = serde_json::json!({"add": {"path": "month=2026-01/part-00000-x.snappy.parquet", "size": 7,
+            "modificationTime": 1, "dataChange": true, "partitionValues": {"month": "2026-01"}}});
         let entry = paths::log_entry(&"ventas".parse().unwrap(), 2).unwrap();
         host.objects.put(&entry, add.to_string().into_bytes().into()).await.unwrap();
-        assert_eq!(states(&host).await, [DayState::Missing, DayState::Complete, DayState::Missing]);
+        assert_eq!(states(&host).await, [DayState::Missing, DayState::Partial, DayState::Missing]);
         sent.put(&host.objects).await;
         for sweep in 0..2 {
             let outcome = swept(&host).await.remove(0);

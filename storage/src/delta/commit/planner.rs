@@ -1,0 +1,304 @@
+//! The plan of a commit: what enters the table, what leaves it, which batches cannot enter.
+//!
+//! Each plan is made from the table as it stands. Files written again for one plan serve the next
+//! one: a call that loses a race plans anew and copies nothing twice.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::{StreamExt, stream};
+
+use crate::dataset::DatasetDefinition;
+use crate::delta::commit::plan::{FileUnits, Retention, retentions};
+use crate::delta::commit::ready::ReadyRecord;
+use crate::delta::log::action::{AddFile, CommittedBatch, RemoveFile};
+use crate::delta::log::snapshot::{Partition, Snapshot};
+use crate::delta::{CONCURRENCY, Table};
+use crate::error::{Error, Result};
+use crate::ids::{BatchId, StoreId, StoreUnit, Unit};
+use crate::object::ObjectStore;
+use crate::ports::Ports;
+use crate::text::quoted;
+
+/// Bytes of lake files that may be written again at the same time: what a plan holds in memory. A
+/// file that is larger is written alone.
+const REWRITTEN_BYTES_MAX: u64 = 64 << 20;
+
+/// What a commit is to write.
+#[derive(Debug, Default)]
+pub(in crate::delta) struct CommitPlan {
+    pub adds: Vec<AddFile>,
+    pub removes: Vec<RemoveFile>,
+    pub committed: Vec<CommittedBatch>,
+    /// Batches that cannot enter, and why. The others go on without them.
+    pub failed: BTreeMap<BatchId, Error>,
+}
+
+impl CommitPlan {
+    pub(in crate::delta) fn changes_nothing(&self) -> bool {
+        self.adds.is_empty() && self.removes.is_empty()
+    }
+
+    fn fail(&mut self, records: &[&ReadyRecord], error: &Error) {
+        for record in records {
+            self.failed.insert(record.batch.clone(), Error::new(error.kind(), error.to_string()));
+        }
+    }
+}
+
+/// A file, and the units of it that stay.
+type Rewriting<'a> = (&'a AddFile, BTreeSet<StoreUnit>);
+
+/// Makes the plans of one call.
+pub(in crate::delta) struct Planner<'a, S> {
+    table: &'a Table<'a, S>,
+    ports: Ports<'a, S>,
+    dataset: &'a DatasetDefinition,
+    /// By path and the units that stay: what was written again.
+    rewritten: BTreeMap<(String, BTreeSet<StoreUnit>), Vec<AddFile>>,
+}
+
+/// Batches that cannot enter together with the others.
+struct Failure<'r> {
+    records: Vec<&'r ReadyRecord>,
+    error: Error,
+}
+
+/// Who wins, before any file is touched.
+#[derive(Default)]
+struct Decision<'a> {
+    /// Files of the table that lose units, by log path.
+    losing: BTreeMap<&'a str, (&'a AddFile, BTreeSet<StoreUnit>)>,
+    /// What of each file of each record enters.
+    entering: Vec<(&'a ReadyRecord, Vec<Retention<Unit>>)>,
+}
+
+impl<'a, S: ObjectStore> Planner<'a, S> {
+    pub(in crate::delta) fn new(table: &'a Table<'a, S>, ports: Ports<'a, S>, dataset: &'a DatasetDefinition) -> Self {
+        Self { table, ports, dataset, rewritten: BTreeMap::new() }
+    }
+
+    /// What settles `records` on top of `snapshot`.
+    pub(in crate::delta) async fn plan(&mut self, snapshot: &Snapshot, records: &[ReadyRecord]) -> CommitPlan {
+        let mut partitions: BTreeMap<String, Vec<&ReadyRecord>> = BTreeMap::new();
+        for record in records {
+            partitions.entry(record.partition_key()).or_default().push(record);
+        }
+        let mut plan = CommitPlan::default();
+        let nothing = Partition::default();
+        for (key, records) in partitions {
+            let partition = snapshot.partition(&key).unwrap_or(&nothing);
+            self.plan_partition(snapshot, &key, partition, records, &mut plan).await;
+        }
+        plan
+    }
+
+    async fn plan_partition(
+        &mut self,
+        snapshot: &Snapshot,
+        key: &str,
+        partition: &Partition,
+        mut records: Vec<&ReadyRecord>,
+        plan: &mut CommitPlan,
+    ) {
+        // Each round leaves out at least one record.
+        loop {
+            let decision = self.decide(key, partition, &records, plan);
+            records.retain(|record| !plan.failed.contains_key(&record.batch));
+            match self.carry_out(snapshot, &decision, plan).await {
+                Ok(()) => return,
+                Err(failure) => plan.fail(&failure.records, &failure.error),
+            }
+            records.retain(|record| !plan.failed.contains_key(&record.batch));
+        }
+    }
+
+    /// Store by store: what the log says of one cannot fail another. Records that fail are told to `plan`.
+    fn decide<'r>(
+        &self,
+        key: &str,
+        partition: &'r Partition,
+        records: &[&'r ReadyRecord],
+        plan: &mut CommitPlan,
+    ) -> Decision<'r> {
+        let mut stores: BTreeMap<&StoreId, Vec<&'r ReadyRecord>> = BTreeMap::new();
+        for record in records {
+            stores.entry(&record.batch.store).or_default().push(record);
+        }
+        let mut decision = Decision::default();
+        for (store, records) in stores {
+            let refused = self.refuse_foreign(key, partition, store);
+            if let Err(error) = refused.and_then(|()| decide_store(partition, store, &records, &mut decision)) {
+                plan.fail(&records, &error);
+            }
+        }
+        decision
+    }
+
+    /// Nobody knows which batch won the units of a foreign file: rows beside it could be doubled.
+    fn refuse_foreign(&self, key: &str, partition: &Partition, store: &StoreId) -> Result<()> {
+        let Some(foreign) = partition.files_of(store).find(|file| file.is_foreign()) else { return Ok(()) };
+        Err(Error::data(format!(
+            "table {}: partition {key}: must hold files of Ribera only, got {} with rows of {store}: another program wrote to the table, or its checkpoint lost our tags",
+            self.table.name,
+            quoted(&foreign.path)
+        ))
+        .with_hint(format!("ribera repair {}", self.table.name)))
+    }
+
+    /// Writes again what must be, then adds to the plan. Nothing is added when it fails.
+    async fn carry_out<'r>(
+        &mut self,
+        snapshot: &Snapshot,
+        decision: &Decision<'r>,
+        plan: &mut CommitPlan,
+    ) -> Result<(), Failure<'r>> {
+        let staying = self.staying(decision)?;
+        let tasks = staying.iter().filter(|(_, keep)| !keep.is_empty()).cloned();
+        let entering = decision.entering.iter().flat_map(|(record, kept)| {
+            let files = record.files.iter().zip(kept);
+            files.filter_map(|(file, kept)| Some((file, self.entering_units(record, file, kept)?)))
+        });
+        let tasks: Vec<Rewriting<'_>> = tasks.chain(entering).collect();
+        if let Some((path, error)) = self.rewrite_all(tasks).await {
+            return Err(Failure { records: concerned(decision, &path), error });
+        }
+        let removed_at = snapshot.removal_time(self.ports.clock.now());
+        for (file, keep) in staying {
+            plan.removes.push(file.removed(removed_at, true));
+            plan.adds.extend(self.rewritten.get(&(file.path.clone(), keep)).into_iter().flatten().cloned());
+        }
+        for (record, retentions) in &decision.entering {
+            let mut rows = None;
+            for (file, kept) in record.files.iter().zip(retentions) {
+                let adds = match self.entering_units(record, file, kept) {
+                    Some(keep) => self.rewritten.get(&(file.path.clone(), keep)).cloned().unwrap_or_default(),
+                    None if *kept == Retention::All => vec![file.clone()],
+                    None => continue,
+                };
+                rows = Some(rows.unwrap_or(0) + adds.iter().filter_map(AddFile::rows).sum::<u64>());
+                plan.adds.extend(adds);
+            }
+            plan.committed.extend(rows.map(|rows| committed_batch(record, rows)));
+        }
+        Ok(())
+    }
+
+    /// What stays of each file that loses units.
+    fn staying<'r>(&self, decision: &Decision<'r>) -> Result<Vec<Rewriting<'r>>, Failure<'r>> {
+        let of_file = |(file, lost): &(&'r AddFile, BTreeSet<StoreUnit>)| {
+            let failed = |error| Failure { records: concerned(decision, &file.path), error };
+            let all = file.unit_positions().map_err(failed)?;
+            Ok((*file, all.into_iter().map(|(key, _)| key).filter(|key| !lost.contains(key)).collect()))
+        };
+        decision.losing.values().map(of_file).collect()
+    }
+
+    /// The units of a ready file that are written again; `None` when the file enters as it is, or
+    /// not at all.
+    fn entering_units(
+        &self,
+        record: &ReadyRecord,
+        file: &AddFile,
+        kept: &Retention<Unit>,
+    ) -> Option<BTreeSet<StoreUnit>> {
+        let store = &record.batch.store;
+        let keyed = |unit: Unit| StoreUnit { store: store.clone(), unit };
+        match kept {
+            Retention::None => None,
+            Retention::Only(units) => Some(units.iter().copied().map(keyed).collect()),
+            Retention::All if record.schema_hash == crate::dataset::schema_hash(self.dataset) => None,
+            Retention::All => {
+                let units = file.unit_positions_of(store).unwrap_or_default();
+                Some(units.into_iter().map(|(unit, _)| keyed(unit)).collect())
+            }
+        }
+    }
+
+    /// Writes what no plan before has written; the path of a file that cannot be, and why.
+    async fn rewrite_all(&mut self, tasks: Vec<Rewriting<'_>>) -> Option<(String, Error)> {
+        let known = |(file, keep): &Rewriting<'_>| self.rewritten.contains_key(&(file.path.clone(), keep.clone()));
+        let tasks: Vec<Rewriting<'_>> = tasks.into_iter().filter(|task| !known(task)).collect();
+        for wave in in_waves(tasks) {
+            let mut written = stream::iter(wave)
+                .map(async |(file, keep)| {
+                    let files = self.rewrite(file, &keep).await;
+                    (file.path.clone(), keep, files)
+                })
+                .buffer_unordered(CONCURRENCY)
+                .collect::<Vec<_>>()
+                .await;
+            // Whatever ends first: the same failure is told every time.
+            written.sort_by(|left, right| left.0.cmp(&right.0));
+            for (path, keep, files) in written {
+                match files {
+                    Ok(files) => drop(self.rewritten.insert((path, keep), files)),
+                    Err(error) => return Some((path, error)),
+                }
+            }
+        }
+        None
+    }
+
+    async fn rewrite(&self, file: &AddFile, keep: &BTreeSet<StoreUnit>) -> Result<Vec<AddFile>> {
+        let mut tags = file.units()?;
+        tags.retain(|tag| keep.contains(&tag.key()));
+        self.table.rewrite(self.ports, self.dataset, file, tags).await
+    }
+}
+
+pub(in crate::delta) fn committed_batch(record: &ReadyRecord, rows: u64) -> CommittedBatch {
+    CommittedBatch { id: record.batch.to_string(), manifest_sha256: record.manifest_sha256.clone(), rows }
+}
+
+fn decide_store<'a>(
+    partition: &'a Partition,
+    store: &StoreId,
+    records: &[&'a ReadyRecord],
+    decision: &mut Decision<'a>,
+) -> Result<()> {
+    let active: Vec<&AddFile> = partition.files_of(store).collect();
+    let active_units =
+        active.iter().map(|file| file.unit_positions_of(store)).collect::<Result<Vec<FileUnits<Unit>>>>()?;
+    let of_record = |record: &&ReadyRecord| {
+        let files = record.files.iter().map(|file| file.unit_positions_of(store));
+        files.collect::<Result<Vec<FileUnits<Unit>>>>()
+    };
+    let ready_units = records.iter().map(of_record).collect::<Result<Vec<_>>>()?;
+    let retentions =
+        retentions(&active_units, &ready_units).map_err(|error| error.context(format!("store {store}")))?;
+    for ((file, units), kept) in active.into_iter().zip(active_units).zip(&retentions.active) {
+        let lost = units.into_iter().map(|(unit, _)| unit).filter(|unit| !kept.keeps(unit));
+        let lost: BTreeSet<StoreUnit> = lost.map(|unit| StoreUnit { store: store.clone(), unit }).collect();
+        if !lost.is_empty() {
+            decision.losing.entry(&file.path).or_insert((file, BTreeSet::new())).1.extend(lost);
+        }
+    }
+    decision.entering.extend(records.iter().copied().zip(retentions.ready));
+    Ok(())
+}
+
+/// The records because of which a file is written again: those of its own, and those that win its units.
+fn concerned<'r>(decision: &Decision<'r>, path: &str) -> Vec<&'r ReadyRecord> {
+    let lost = decision.losing.get(path).map(|(_, lost)| lost);
+    let wins = |record: &ReadyRecord| lost.is_some_and(|lost| lost.iter().any(|key| key.store == record.batch.store));
+    let owns = |record: &ReadyRecord| record.files.iter().any(|file| file.path == path);
+    decision.entering.iter().map(|(record, _)| *record).filter(|record| wins(record) || owns(record)).collect()
+}
+
+/// Files that may be in memory together.
+fn in_waves(tasks: Vec<Rewriting<'_>>) -> Vec<Vec<Rewriting<'_>>> {
+    let mut waves: Vec<Vec<Rewriting<'_>>> = Vec::new();
+    let mut bytes_left = 0;
+    for task in tasks {
+        let bytes = task.0.size;
+        match waves.last_mut() {
+            Some(wave) if bytes <= bytes_left => wave.push(task),
+            _ => {
+                waves.push(vec![task]);
+                bytes_left = REWRITTEN_BYTES_MAX;
+            }
+        }
+        bytes_left = bytes_left.saturating_sub(bytes);
+    }
+    waves
+}

@@ -1,0 +1,198 @@
+//! Merging across stores, and what happens to merged files.
+
+use futures::executor::block_on;
+
+use super::keeping::World;
+use super::*;
+use crate::ErrorKind;
+
+const IN_MONTH: jiff::civil::Date = jiff::civil::date(2026, 1, 31);
+const AFTER: jiff::civil::Date = jiff::civil::date(2026, 3, 1);
+
+fn plan(snapshot: &Snapshot, today: jiff::civil::Date) -> Vec<MergeGroup> {
+    merge_plan(snapshot, today, &MergeOptions::default())
+}
+
+async fn merge(world: &World, group: &MergeGroup) -> Merged {
+    world.table().merge(world.host.ports(&world.objects), &world.dataset, group).await.unwrap()
+}
+
+/// Three stores with three batches each.
+async fn nine_files() -> World {
+    let world = World::new();
+    for store in [3, 1, 2] {
+        for sequence in 1..=3 {
+            world.offer_of(store, sequence, &[10 - sequence as i8, 20 + sequence as i8]).await;
+        }
+    }
+    world
+}
+
+#[test]
+fn a_merge_across_stores_changes_no_row_and_no_fact() {
+    block_on(async {
+        let world = nine_files().await;
+        let before = world.snapshot().await;
+        let groups = plan(&before, IN_MONTH);
+        assert_eq!(groups.iter().map(|group| group.files.len()).collect::<Vec<_>>(), [9], "8 files of a size or more");
+        assert!(merge(&world, &groups[0]).await.committed);
+        let after = world.snapshot().await;
+        assert_eq!(after.file_count(), 1);
+        let file = after.files().next().unwrap();
+        assert_eq!(file.stores(), Stores::Between("s1", "s3"));
+        assert_eq!(world.rows(&after).await, world.rows(&before).await);
+        for store in ["s1", "s2", "s3"].map(|store| store.parse().unwrap()) {
+            assert_eq!(after.winners(&store).unwrap(), before.winners(&store).unwrap());
+        }
+        assert!(plan(&after, AFTER).is_empty());
+        let entry = world.table().read_entry(after.version()).await.unwrap().unwrap();
+        let actions = action::from_lines(&entry).unwrap();
+        assert!(actions.iter().filter_map(|action| action.add.as_ref()).all(|add| !add.data_change));
+    });
+}
+
+#[test]
+fn a_late_correction_replaces_its_day_in_a_merged_file_and_nothing_else() {
+    block_on(async {
+        let world = nine_files().await;
+        merge(&world, &plan(&world.snapshot().await, IN_MONTH)[0]).await;
+        let before = world.rows(&world.snapshot().await).await;
+        world.offer_of(2, 9, &[8]).await;
+        let snapshot = world.snapshot().await;
+        let after = world.rows(&snapshot).await;
+        assert_eq!(snapshot.file_count(), 2, "the day's own file, and the merged one without it");
+        assert_eq!((&after["s1"], &after["s3"]), (&before["s1"], &before["s3"]));
+        let cents = |day: i8| after["s2"].iter().find(|row| row.day == day).unwrap().cents;
+        assert_eq!((cents(8), cents(9)), (9, 1));
+        // All days of a store leave: its section goes, the others stay.
+        world.offer_of(1, 9, &[7, 8, 9, 21, 22, 23]).await;
+        let snapshot = world.snapshot().await;
+        let merged = snapshot.files().find(|file| matches!(file.stores(), Stores::Between(..))).unwrap();
+        assert_eq!(merged.stores(), Stores::Between("s2", "s3"));
+        assert_eq!(world.rows(&snapshot).await["s1"].len(), 18);
+        // The small files come together with the large one again.
+        let groups = plan(&snapshot, AFTER);
+        assert!(merge(&world, &groups[0]).await.committed);
+        assert_eq!(world.snapshot().await.file_count(), 1);
+    });
+}
+
+#[test]
+fn two_stores_that_correct_one_merged_file_in_one_commit_write_it_again_once() {
+    block_on(async {
+        let world = nine_files().await;
+        merge(&world, &plan(&world.snapshot().await, IN_MONTH)[0]).await;
+        let ports = world.host.ports(&world.objects);
+        for store in [1, 3] {
+            let batch = TestBatch {
+                store,
+                position: Position { epoch: 0, sequence: 9 },
+                days: [(9, vec![TestRow { day: 9, id: 7, cents: 7 }])].into(),
+            };
+            let record = encode(&world.table(), ports, &world.dataset, &batch).await.unwrap();
+            world.table().put_ready(&record).await.unwrap();
+        }
+        let report = world.table().commit_ready(ports, &world.dataset, &[]).await.unwrap();
+        assert_eq!(report.outcomes.len(), 2);
+        let snapshot = world.snapshot().await;
+        assert_eq!(snapshot.file_count(), 3, "two new files and one merged");
+        let rows = world.rows(&snapshot).await;
+        assert_eq!(rows.values().flatten().filter(|row| row.cents == 7).count(), 2);
+        assert_eq!((rows["s1"].len(), rows["s2"].len()), (16, 18));
+    });
+}
+
+#[test]
+fn days_that_are_open_and_large_files_are_left_out_and_a_month_that_is_over_is_merged_whole() {
+    block_on(async {
+        let world = nine_files().await;
+        let mut snapshot = world.snapshot().await;
+        let mut open = snapshot.files().next().unwrap().clone();
+        let units = open.units().unwrap().into_iter().map(|tag| UnitTag { closed: false, ..tag });
+        open.set_units(&units.collect::<Vec<_>>()).unwrap();
+        snapshot.add(open.clone());
+        let groups = plan(&snapshot, IN_MONTH);
+        assert!(groups[0].files.len() == 8 && !groups[0].files.contains(&open));
+        assert_eq!(plan(&snapshot, AFTER)[0].files.len(), 9, "its month is over");
+        snapshot.add(AddFile { size: 40 << 20, ..open });
+        assert_eq!(plan(&snapshot, AFTER)[0].files.len(), 8, "it is large enough");
+        // Sizes: seven small files and one large are too few of each size.
+        let mut other = snapshot.files().nth(4).unwrap().clone();
+        other.size = 3 << 20;
+        snapshot.add(other);
+        assert!(plan(&snapshot, IN_MONTH).is_empty());
+        let options = MergeOptions { files_min: 7, ..MergeOptions::default() };
+        assert_eq!(merge_plan(&snapshot, IN_MONTH, &options)[0].files.len(), 7, "the small ones alone");
+        let options = MergeOptions { files_min: 1, ..MergeOptions::default() };
+        assert_eq!(merge_plan(&snapshot, IN_MONTH, &options)[0].files.len(), 8, "with all smaller ones");
+        let options = MergeOptions { group_bytes_max: 1, ..MergeOptions::default() };
+        assert!(merge_plan(&snapshot, AFTER, &options).is_empty(), "no two fit together");
+    });
+}
+
+#[test]
+fn a_merge_that_a_batch_overtakes_is_dropped_and_one_that_lies_is_refused() {
+    block_on(async {
+        let world = nine_files().await;
+        let group = plan(&world.snapshot().await, IN_MONTH).remove(0);
+        let error = world.table().commit_merge(world.host.ports(&world.objects), &group, vec![]).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Data);
+        world.offer_of(1, 9, &[9]).await;
+        let before = world.rows(&world.snapshot().await).await;
+        assert!(!merge(&world, &group).await.committed);
+        assert_eq!(world.rows(&world.snapshot().await).await, before);
+    });
+}
+
+#[test]
+fn files_that_are_not_what_the_log_says_are_left_alone_and_the_others_are_merged() {
+    block_on(async {
+        let world = nine_files().await;
+        let snapshot = world.snapshot().await;
+        let of_s2: Vec<AddFile> = snapshot.store_files(&"s2".parse().unwrap()).cloned().collect();
+        let broken = of_s2[0].object_path(world.table().name()).unwrap();
+        world.objects.put(&broken, Bytes::from_static(b"PAR1 broken").into()).await.unwrap();
+        let mut group = plan(&snapshot, IN_MONTH).remove(0);
+        let lying = of_s2[1].units().unwrap()[0].key();
+        let tag = group.units.iter_mut().find(|tag| tag.key() == lying).unwrap();
+        tag.facts.sums.insert("total".into(), ExactDecimal::new(1, 2));
+        let merged = merge(&world, &group).await;
+        assert!(merged.committed, "{merged:?}");
+        assert_eq!((merged.files, merged.left_alone.len()), (7, 2), "{merged:?}");
+        let after = world.snapshot().await;
+        assert_eq!(after.file_count(), 3);
+        assert!(after.has(&of_s2[0].path) && after.has(&of_s2[1].path));
+    });
+}
+
+#[test]
+fn row_groups_of_a_file_of_many_stores_end_between_two_stores() {
+    let dataset = dataset();
+    let options = LakeWriterOptions { row_group_rows_min: 15, row_group_rows_max: 24, ..LakeWriterOptions::default() };
+    let mut units = Vec::new();
+    let mut batches = Vec::new();
+    for (store, rows) in [(1, 10), (2, 10), (3, 10), (4, 3), (5, 30), (6, 1)] {
+        let day = |day: i8| {
+            let rows = (0..rows).map(|id| TestRow { day, id, cents: 1 }).collect();
+            TestBatch { store, position: Position { epoch: 0, sequence: 1 }, days: [(day, rows)].into() }
+        };
+        let batch = day(4);
+        units.extend(batch.manifest().units.iter().map(|facts| UnitTag::new(&batch.id(), facts, facts.extracted_at)));
+        let rows = record_batch(&dataset, &batch.rows());
+        let mut columns = rows.columns().to_vec();
+        let names = std::iter::repeat_n(format!("s{store}"), rows.num_rows());
+        columns.insert(0, std::sync::Arc::new(arrow_array::StringArray::from_iter_values(names)));
+        batches.push(arrow_array::RecordBatch::try_new(dataset.lake_schema(), columns).unwrap());
+    }
+    let all = arrow_select::concat::concat_batches(&dataset.lake_schema(), &batches).unwrap();
+    let mut writer = LakeWriter::new(&dataset, units, options).unwrap();
+    for start in (0..all.num_rows()).step_by(7) {
+        writer.write(&all.slice(start, 7.min(all.num_rows() - start))).unwrap();
+    }
+    let files = writer.finish().unwrap();
+    let reader = parquet::file::reader::SerializedFileReader::new(files[0].bytes.clone()).unwrap();
+    let metadata = parquet::file::reader::FileReader::metadata(&reader);
+    let groups: Vec<i64> = metadata.row_groups().iter().map(|group| group.num_rows()).collect();
+    // s1 and s2; s3 and s4 (s5 would not fit); s5, which alone exceeds a group; what is left of it with s6.
+    assert_eq!(groups, [20, 13, 24, 7]);
+}
