@@ -100,7 +100,7 @@ impl World {
             _ => None,
         };
         let outcome = match (&manifest, self.datasets.get(&batch.dataset)) {
-            (Some(manifest), Some(dataset)) => self.outcome(objects, manifest, dataset, quarantine)?,
+            (Some(manifest), Some(dataset)) => self.outcome(objects, manifest, dataset, quarantine).await?,
             _ => quarantine.map(quarantined),
         };
         match (outcome, manifest) {
@@ -118,7 +118,7 @@ impl World {
     }
 
     /// `None` when neither lake nor quarantine knows of the batch.
-    fn outcome<S: ObjectStore>(
+    async fn outcome<S: ObjectStore>(
         &self,
         objects: &S,
         manifest: &Manifest,
@@ -127,7 +127,7 @@ impl World {
     ) -> Result<Option<AckOutcome>> {
         let name = &manifest.batch.dataset;
         let settled = match self.tables.get(name) {
-            Some(state) => Table::new(objects, name.clone()).outcome_of(&state.snapshot, dataset, manifest)?,
+            Some(state) => Table::new(objects, name.clone()).outcome_of(&state.snapshot, dataset, manifest).await?,
             None => None,
         };
         // A quarantined batch that is in the lake was replayed.

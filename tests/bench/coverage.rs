@@ -12,7 +12,7 @@ use ribera_storage::control;
 use ribera_storage::dataset::DatasetDefinition;
 use ribera_storage::decimal::ExactDecimal;
 use ribera_storage::delta::action::{self, Action};
-use ribera_storage::delta::{AddFile, Table, UnitTag};
+use ribera_storage::delta::{AddFile, LoadedFacts, Table, UnitTag};
 use ribera_storage::ids::{Month, Position, StoreId, Unit};
 use ribera_storage::object::{MemoryStore, ObjectStore};
 use ribera_storage::ports::Host;
@@ -136,6 +136,7 @@ fn lake_file(
         data_change: true,
         stats: Some(statistics(dataset, month, ROWS_PER_DAY * units.len() as u64)),
         tags: None,
+        facts: LoadedFacts::default(),
     };
     add.set_units(&units)?;
     add.set_sha256(add.path.clone().as_bytes());

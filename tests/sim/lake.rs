@@ -9,6 +9,7 @@ use bytes::Bytes;
 use jiff::SignedDuration;
 use ribera_storage::batch::{Ack, AckOutcome, Differing, Facts, Manifest, QuarantineReason};
 use ribera_storage::delta::UnitTag;
+use ribera_storage::delta::facts::{self, FACTS_TAG};
 use ribera_storage::delta::tags::{self, UNITS_TAG};
 use ribera_storage::hex::sha256_hex;
 use ribera_storage::ids::Position;
@@ -342,13 +343,24 @@ impl LakeModel {
         self.check("I4 every referenced file exists", meta.as_ref().map(|meta| meta.bytes) == size, || {
             format!("{path}: size {size:?}, got {meta:?}")
         });
-        let units = add["tags"][UNITS_TAG].as_str().and_then(|text| tags::decode(text).ok());
+        let in_log = add["tags"][UNITS_TAG].as_str().and_then(|text| tags::decode(text).ok());
+        let units = in_log.or_else(|| self.read_facts(table_name, path, add));
         self.check("I6 every file says what was proven", units.as_ref().is_some_and(|units| !units.is_empty()), || {
             format!("{path} has no facts")
         });
         let stores: BTreeSet<&StoreId> = units.iter().flatten().map(|tag| &tag.store).collect();
         self.cloud.tally.borrow_mut().amount("files of many stores", u64::from(stores.len() > 1));
         Some(LakeFile { units: units?, object: object? })
+    }
+
+    /// The facts of a file that has them in an object beside it.
+    fn read_facts(&self, table_name: &str, path: &str, add: &Value) -> Option<Vec<UnitTag>> {
+        let tag = add["tags"][FACTS_TAG].as_str()?;
+        let (folder, name) = path.rsplit_once('/')?;
+        let object = format!("lake/{table_name}/{folder}/_{}.facts", name.strip_suffix(".parquet")?);
+        let bytes = ready(self.cloud.objects.get(&ObjectPath::new(object).ok()?)).ok()??;
+        self.cloud.tally.borrow_mut().amount("files with facts of their own", 1);
+        facts::decode(tag, &bytes).ok()
     }
 
     /// Notes who won what, and that nothing went back or away.

@@ -70,10 +70,12 @@ impl Reader {
         let table = Table::new(&objects, dataset.name.clone());
         let Some(newest) = table.load().await? else { return Ok(None) };
         let back = if is_older { self.chance.below(newest.version().min(20) + 1) } else { 0 };
-        let snapshot = if back == 0 { newest } else { table.load_at(newest.version() - back).await? };
+        let mut snapshot = if back == 0 { newest } else { table.load_at(newest.version() - back).await? };
+        table.load_facts(&mut snapshot, None, None).await?;
         let rows = self.read_rows(&snapshot).await?;
         let mut newest = snapshot.clone();
         table.refresh(&mut newest).await?;
+        table.load_facts(&mut newest, None, None).await?;
         let now = SimClock::right(&self.cloud.sim).now();
         let coverage = coverage::judge_snapshot(&evidence, dataset, Some(&snapshot), Some(&newest), now)?;
         Ok(Some(Answer { begun, is_older, rows, coverage }))

@@ -50,7 +50,9 @@ impl Evidence {
     async fn try_judge(&self, lake: &Lake, dataset: &DatasetName, snapshot: Option<&Snapshot>) -> Result<Coverage> {
         let mut newest = snapshot.cloned();
         if let Some(newest) = &mut newest {
-            lake.table(dataset).refresh(newest).await?;
+            let table = lake.table(dataset);
+            table.refresh(newest).await?;
+            table.load_facts(newest, None, None).await?;
         }
         coverage::judge_snapshot(&self.known, lake.dataset(dataset)?, snapshot, newest.as_ref(), SystemClock.now())
     }

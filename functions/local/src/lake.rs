@@ -81,10 +81,14 @@ impl Lake {
     /// A dataset's table in the version that was asked for; `None` when it was never written.
     pub async fn snapshot(&self, dataset: &DatasetName, versions: &Versions) -> Result<Option<Snapshot>> {
         let table = self.table(dataset);
-        match versions.of(dataset) {
-            Some(version) => table.load_at(version).await.map(Some),
-            None => table.load().await,
+        let mut snapshot = match versions.of(dataset) {
+            Some(version) => Some(table.load_at(version).await?),
+            None => table.load().await?,
+        };
+        if let Some(snapshot) = &mut snapshot {
+            table.load_facts(snapshot, None, None).await?;
         }
+        Ok(snapshot)
     }
 
     pub fn zones(&self) -> StoreZones {

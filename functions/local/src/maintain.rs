@@ -138,7 +138,7 @@ async fn merge_all(
     let groups = merge_plan(snapshot, today, &MergeOptions::default());
     for (index, group) in groups.iter().enumerate() {
         if dry_run {
-            take(done, group.files.len() as u64, group.units.len() as u64, group.rows);
+            take(done, group.files.len() as u64, group.units, group.rows);
         } else {
             match table.merge(lake.ports(), dataset, group).await {
                 Ok(merged) => {

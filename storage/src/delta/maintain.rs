@@ -11,6 +11,7 @@ use crate::delta::log::LogFile;
 use crate::delta::log::action::{Action, AddFile};
 use crate::delta::log::checkpoint::Parts;
 use crate::delta::log::entry::{CommitDescription, EntryOutcome};
+use crate::delta::log::path;
 use crate::delta::log::snapshot::Snapshot;
 use crate::delta::{CONCURRENCY, Table};
 use crate::error::{Error, Result};
@@ -88,16 +89,17 @@ impl<S: ObjectStore> Table<'_, S> {
         let Some(snapshot) = self.load_latest(Parts::All).await? else { return Ok(Vec::new()) };
         let horizon = now.checked_sub(retention).map_err(|error| Error::bug("horizon").with_source(error))?;
         for file in snapshot.files() {
-            named.insert(file.object_path(&self.name)?.to_string());
+            self.name_objects(&file.path, &mut named)?;
         }
         let needed = |at: Option<i64>| at.is_none_or(|at| at >= horizon.as_millisecond());
         for remove in snapshot.tombstones.values().filter(|remove| needed(remove.deletion_timestamp)) {
-            named.insert(crate::delta::log::path::object_path(&self.name, &remove.path)?.to_string());
+            self.name_objects(&remove.path, &mut named)?;
         }
         let log = self.log_folder();
         Ok(listed
             .into_iter()
-            .filter(|meta| !meta.path.as_str().starts_with(&log) && !is_hidden(&root, meta))
+            .filter(|meta| !meta.path.as_str().starts_with(&log))
+            .filter(|meta| !is_hidden(&root, meta) || path::is_facts_file(meta.path.file_name()))
             .filter(|meta| meta.modified < horizon && !named.contains(meta.path.as_str()))
             .collect())
     }
@@ -158,10 +160,18 @@ impl<S: ObjectStore> Table<'_, S> {
         for (batch, read) in self.read_all_records().await? {
             // Of a record that cannot be read nobody knows what it names: better nothing is taken.
             for file in read.map_err(|error| error.context(&batch))?.into_iter().flat_map(|record| record.files) {
-                named.insert(file.object_path(&self.name)?.to_string());
+                self.name_objects(&file.path, &mut named)?;
             }
         }
         Ok(named)
+    }
+
+    /// A data file, and the object of its facts, whether it has one or not.
+    fn name_objects(&self, log_path: &str, named: &mut BTreeSet<String>) -> Result<()> {
+        for path in [log_path, &path::facts_file(log_path)] {
+            named.insert(path::object_path(&self.name, path)?.to_string());
+        }
+        Ok(())
     }
 
     async fn rewrite_all(
@@ -173,7 +183,8 @@ impl<S: ObjectStore> Table<'_, S> {
     ) -> Result<()> {
         for file in snapshot.files() {
             if !rewritten.contains_key(&file.path) {
-                let files = self.rewrite(ports, dataset, file, file.units()?).await?;
+                let whole = self.with_facts(file).await?;
+                let files = self.rewrite(ports, dataset, &whole, whole.units()?).await?;
                 rewritten.insert(file.path.clone(), files);
             }
         }

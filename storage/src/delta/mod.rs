@@ -11,7 +11,7 @@
 //!
 //! | room | holds | must not |
 //! |---|---|---|
-//! | `units/` | the facts of each unit in a file's tag, and the column that names the unit of a row | read objects |
+//! | `units/` | the facts of each unit in a file's tag or in an object beside the file, and the column that names the unit of a row | read objects |
 //! | `log/` | actions, snapshots, checkpoints: reading the log, writing one entry | know a batch |
 //! | `files/` | lake files: encoding, statistics, reading rows, putting them | know the log |
 //! | `commit/` | ready records, the plan of a partition, the combined commit, the outcome of a batch | decode a store's bytes |
@@ -47,6 +47,7 @@ pub use maintain::{LOG_RETENTION, VACUUM_RETENTION};
 pub use merge::{MergeGroup, MergeOptions, Merged, merge_plan};
 pub use repair::Repaired;
 pub use table::Table;
+pub use units::facts::{self, LoadedFacts};
 pub use units::tags::{self, UnitProof, UnitTag};
 
 /// Requests in flight at once.

@@ -57,7 +57,8 @@ impl<S: ObjectStore> Table<'_, S> {
     /// `Retry` when the object store does not answer or other writers were always quicker.
     pub async fn repair(&self, ports: Ports<'_, S>, dataset: &DatasetDefinition, dry_run: bool) -> Result<Repaired> {
         for _ in 0..ATTEMPTS_MAX {
-            let Some(snapshot) = self.load().await? else { return Ok(Repaired::default()) };
+            let Some(mut snapshot) = self.load().await? else { return Ok(Repaired::default()) };
+            self.load_facts(&mut snapshot, None, None).await?;
             let past = self.read_past().await?;
             let (mut repaired, actions) = self.plan_repair(ports, dataset, &snapshot, &past, dry_run).await?;
             if dry_run || actions.is_empty() {
@@ -150,7 +151,10 @@ impl<S: ObjectStore> Table<'_, S> {
         let mut heads = std::pin::pin!(heads.buffered(CONCURRENCY));
         while let Some(head) = heads.next().await {
             match head? {
-                (file, true) => candidates.entry(snapshot.key_of(file)).or_default().push(file.clone()),
+                (file, true) => {
+                    let file = self.with_facts(file).await?;
+                    candidates.entry(snapshot.key_of(&file)).or_default().push(file);
+                }
                 (file, false) => repaired.lost.push(file.path.clone()),
             }
         }
@@ -202,7 +206,10 @@ impl<S: ObjectStore> Table<'_, S> {
 
 impl Past {
     fn take(&mut self, files: impl IntoIterator<Item = AddFile>) {
-        let tagged = files.into_iter().filter(|file| file.units().is_ok_and(|units| !units.is_empty()));
+        let tagged = files.into_iter().filter(|file| match file.facts_tag() {
+            Ok(None) => file.units().is_ok_and(|units| !units.is_empty()),
+            facts => facts.is_ok(),
+        });
         self.tagged.extend(tagged.map(|file| (file.path.clone(), file)));
     }
 

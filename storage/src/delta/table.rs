@@ -1,5 +1,6 @@
 //! The handle of a table.
 
+use crate::delta::units::tags::UNITS_TAG_BYTES_MAX;
 use crate::ids::DatasetName;
 use crate::object::ObjectStore;
 
@@ -8,11 +9,19 @@ use crate::object::ObjectStore;
 pub struct Table<'a, S> {
     pub(in crate::delta) objects: &'a S,
     pub(in crate::delta) name: DatasetName,
+    pub(in crate::delta) units_tag_bytes_max: usize,
 }
 
 impl<'a, S: ObjectStore> Table<'a, S> {
     pub fn new(objects: &'a S, name: DatasetName) -> Self {
-        Self { objects, name }
+        Self { objects, name, units_tag_bytes_max: UNITS_TAG_BYTES_MAX }
+    }
+
+    /// With another bound on the tags that it writes: for tests, in which files are small.
+    #[must_use]
+    pub fn with_units_tag_bytes_max(mut self, bytes_max: usize) -> Self {
+        self.units_tag_bytes_max = bytes_max;
+        self
     }
 
     pub fn name(&self) -> &DatasetName {

@@ -243,6 +243,8 @@ async fn content<S: ObjectStore>(
 ) -> BTreeMap<String, Vec<TestRow>> {
     use arrow_array::cast::AsArray;
     use arrow_array::types::{Date32Type, Decimal128Type};
+    let mut snapshot = snapshot.clone();
+    table.load_facts(&mut snapshot, None, None).await.unwrap();
     let mut content: BTreeMap<String, Vec<TestRow>> = BTreeMap::new();
     let mut seen = std::collections::BTreeSet::new();
     for file in snapshot.files() {

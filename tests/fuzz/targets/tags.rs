@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use libfuzzer_sys::fuzz_target;
 use ribera_fuzz::{is_clean, read_everything};
-use ribera_storage::delta::AddFile;
+use ribera_storage::delta::{AddFile, LoadedFacts};
 use ribera_storage::delta::tags::{self, UNITS_TAG};
 
 /// The first and the last store that a text names.
@@ -28,6 +28,7 @@ fuzz_target!(|bytes: &[u8]| {
             // As it would be written: else every text is refused before it is read.
             ("ribera.stores".to_owned(), ends(text)),
         ])),
+        facts: LoadedFacts::default(),
     };
     read_everything(&file);
     match file.units() {

@@ -20,7 +20,7 @@ use ribera_storage::batch::{
 };
 use ribera_storage::control;
 use ribera_storage::dataset::{DatasetDefinition, DatasetKind};
-use ribera_storage::delta::{AddFile, Snapshot, Table, UnitTag};
+use ribera_storage::delta::{AddFile, Snapshot, UnitTag};
 use ribera_storage::heartbeat::{GOOD, HEARTBEAT_BYTES_MAX, Heartbeat};
 use ribera_storage::ids::Position;
 use ribera_storage::object::{Bounded, ObjectMeta, ObjectPath, Part, get_at_most, list_by_owner};
@@ -104,11 +104,6 @@ impl Evidence {
     fn stream(&mut self, store: &StoreId, dataset: &DatasetName) -> &mut StreamEvidence {
         self.streams.entry((store.clone(), dataset.clone())).or_default()
     }
-}
-
-/// The table of a dataset as it is now.
-pub async fn load_table<S: ObjectStore>(objects: &S, table: &DatasetName) -> Result<Option<Snapshot>> {
-    Table::new(objects, table.clone()).load_without_statistics().await
 }
 
 impl Known<'_> {

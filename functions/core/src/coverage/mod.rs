@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use ribera_storage::dataset::DatasetDefinition;
-use ribera_storage::delta::Snapshot;
+use ribera_storage::delta::{Snapshot, Table};
 use ribera_storage::ports::Ports;
 use ribera_storage::store::StoreDefinition;
 use ribera_storage::{DatasetName, Error, Month, ObjectStore, Result, StoreId, control, paths};
@@ -166,7 +166,8 @@ pub async fn compute<S: ObjectStore>(ports: Ports<'_, S>, dataset: &DatasetName)
 }
 
 /// Coverage of the lake as `snapshot` has it (`None`: the table was never written): for answers.
-/// `evidence` must have been gathered before the snapshot was loaded. `newest` is the table as it is
+/// `evidence` must have been gathered before the snapshot was loaded, and the facts of all stores must
+/// have been read ([`ribera_storage::delta::Table::load_facts`]). `newest` is the table as it is
 /// now, where the snapshot is older: an old version is judged by what is known now.
 ///
 /// # Errors
@@ -181,7 +182,8 @@ pub fn judge_snapshot(
 ) -> Result<Coverage> {
     let known = evidence.of_dataset(dataset.clone());
     let newer = newest.filter(|newer| snapshot.is_none_or(|snapshot| snapshot.version() < newer.version()));
-    judge_stores(&known, snapshot, newer, now)
+    let stores = judge_stores(&known, known.stores(), snapshot, newer, now)?;
+    Ok(coverage_of(&known, snapshot, stores, now))
 }
 
 /// What a refresh did.
@@ -240,24 +242,47 @@ async fn compute_from<S: ObjectStore>(
     definition: DatasetDefinition,
 ) -> Result<Coverage> {
     let known = evidence.of_dataset(definition);
-    let snapshot = evidence::load_table(ports.objects, &known.dataset.name).await?;
-    judge_stores(&known, snapshot.as_ref(), None, ports.clock.now())
+    let table = Table::new(ports.objects, known.dataset.name.clone());
+    let mut snapshot = table.load_without_statistics().await?;
+    let computed_at = ports.clock.now();
+    let mut stores = Vec::with_capacity(known.stores().len());
+    for some in known.stores().chunks(STORES_AT_ONCE) {
+        if let Some(snapshot) = &mut snapshot {
+            let ids = some.iter().map(|store| store.id.clone()).collect();
+            table.load_facts(snapshot, None, Some(&ids)).await?;
+        }
+        stores.extend(judge_stores(&known, some, snapshot.as_ref(), None, computed_at)?);
+        snapshot.iter_mut().for_each(Snapshot::forget_facts);
+    }
+    Ok(coverage_of(&known, snapshot.as_ref(), stores, computed_at))
 }
+
+/// Stores whose facts are in memory at once.
+const STORES_AT_ONCE: usize = 200;
 
 fn judge_stores(
     known: &Known<'_>,
+    stores: &[StoreDefinition],
     snapshot: Option<&Snapshot>,
     newest: Option<&Snapshot>,
     computed_at: Timestamp,
-) -> Result<Coverage> {
+) -> Result<Vec<StoreCoverage>> {
     let judge = |store: &StoreDefinition| {
         let evidence = known.of_store(&store.id, snapshot, newest);
         judge::judge(store, &known.dataset, &evidence, computed_at)
     };
-    let mut stores = known.stores().iter().map(judge).collect::<Result<Vec<_>>>()?;
+    stores.iter().map(judge).collect()
+}
+
+fn coverage_of(
+    known: &Known<'_>,
+    snapshot: Option<&Snapshot>,
+    mut stores: Vec<StoreCoverage>,
+    computed_at: Timestamp,
+) -> Coverage {
     stores.sort_by(|left, right| left.store.cmp(&right.store));
     let table_version = snapshot.map(Snapshot::version);
-    Ok(Coverage { dataset: known.dataset.name.clone(), table_version, computed_at, stores })
+    Coverage { dataset: known.dataset.name.clone(), table_version, computed_at, stores }
 }
 
 async fn definition_of<S: ObjectStore>(objects: &S, name: &DatasetName) -> Result<DatasetDefinition> {

@@ -227,7 +227,7 @@ impl<S: ObjectStore> Call<'_, S> {
         };
         let lake = Table::new(self.ports.objects, received.batch.dataset.clone());
         if let Some(snapshot) = snapshot.map_err(|error| Error::new(error.kind(), error.to_string()))?
-            && let Some(outcome) = lake.outcome_of(snapshot, latest, manifest)?
+            && let Some(outcome) = lake.outcome_of(snapshot, latest, manifest).await?
         {
             // A call that died after its commit may have left it.
             lake.delete_ready(&received.batch).await?;

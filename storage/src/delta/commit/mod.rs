@@ -7,7 +7,7 @@ mod planner;
 pub(in crate::delta) mod ready;
 mod settle;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
@@ -22,7 +22,7 @@ use crate::delta::log::entry::{CommitDescription, EntryOutcome};
 use crate::delta::log::snapshot::{Changes, Snapshot};
 use crate::delta::{BatchOutcome, CONCURRENCY, CommitReport, Table};
 use crate::error::{Error, Result};
-use crate::ids::BatchId;
+use crate::ids::{BatchId, StoreId};
 use crate::object::{ObjectMeta, ObjectStore};
 use crate::ports::Ports;
 use planner::{CommitPlan, Planner};
@@ -112,6 +112,7 @@ impl<S: ObjectStore> Table<'_, S> {
         let mut versions = BTreeMap::new();
         for attempt in 0.. {
             let metadata = self.evolved(&snapshot, dataset)?;
+            self.load_facts_for(&mut snapshot, records.iter().chain(&expired)).await?;
             plan = planner.plan(&snapshot, &records).await;
             if plan.changes_nothing() {
                 break;
@@ -138,6 +139,7 @@ impl<S: ObjectStore> Table<'_, S> {
             let batches = info.and_then(|info| info.ribera).map(|info| info.batches).unwrap_or_default();
             versions.extend(batches.into_iter().map(|batch| (batch.id, version)));
             self.refresh(&mut snapshot).await?;
+            self.load_facts_for(&mut snapshot, records.iter().chain(&expired)).await?;
             if !own.is_empty() && self.all_have_outcomes(&snapshot, own) {
                 break;
             }
@@ -180,6 +182,17 @@ impl<S: ObjectStore> Table<'_, S> {
             }
         }
         Ok((records, unreadable, snapshot))
+    }
+
+    /// Reads what the table says of the records' units, where it is not in the log.
+    async fn load_facts_for(
+        &self,
+        snapshot: &mut Snapshot,
+        records: impl Iterator<Item = &ReadyRecord> + Clone,
+    ) -> Result<()> {
+        let partitions: BTreeSet<String> = records.clone().map(ReadyRecord::partition_key).collect();
+        let stores: BTreeSet<StoreId> = records.map(|record| record.batch.store.clone()).collect();
+        self.load_facts(snapshot, Some(&partitions), Some(&stores)).await
     }
 
     async fn load_from_base(&self, base: Option<Snapshot>) -> Result<Option<Snapshot>> {

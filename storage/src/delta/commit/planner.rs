@@ -48,6 +48,9 @@ impl CommitPlan {
 /// A file, and the units of it that stay.
 type Rewriting<'a> = (&'a AddFile, BTreeSet<StoreUnit>);
 
+/// The same of a file of the table, with all of its facts.
+type Staying = (AddFile, BTreeSet<StoreUnit>);
+
 /// Makes the plans of one call.
 pub(in crate::delta) struct Planner<'a, S> {
     table: &'a Table<'a, S>,
@@ -152,8 +155,8 @@ impl<'a, S: ObjectStore> Planner<'a, S> {
         decision: &Decision<'r>,
         plan: &mut CommitPlan,
     ) -> Result<(), Failure<'r>> {
-        let staying = self.staying(decision)?;
-        let tasks = staying.iter().filter(|(_, keep)| !keep.is_empty()).cloned();
+        let staying = self.staying(decision).await?;
+        let tasks = staying.iter().filter(|(_, keep)| !keep.is_empty()).map(|(file, keep)| (file, keep.clone()));
         let entering = decision.entering.iter().flat_map(|(record, kept)| {
             let files = record.files.iter().zip(kept);
             files.filter_map(|(file, kept)| Some((file, self.entering_units(record, file, kept)?)))
@@ -184,13 +187,16 @@ impl<'a, S: ObjectStore> Planner<'a, S> {
     }
 
     /// What stays of each file that loses units.
-    fn staying<'r>(&self, decision: &Decision<'r>) -> Result<Vec<Rewriting<'r>>, Failure<'r>> {
-        let of_file = |(file, lost): &(&'r AddFile, BTreeSet<StoreUnit>)| {
+    async fn staying<'r>(&self, decision: &Decision<'r>) -> Result<Vec<Staying>, Failure<'r>> {
+        let mut all = Vec::with_capacity(decision.losing.len());
+        for (file, lost) in decision.losing.values() {
             let failed = |error| Failure { records: concerned(decision, &file.path), error };
-            let all = file.unit_positions().map_err(failed)?;
-            Ok((*file, all.into_iter().map(|(key, _)| key).filter(|key| !lost.contains(key)).collect()))
-        };
-        decision.losing.values().map(of_file).collect()
+            let file = self.table.with_facts(file).await.map_err(failed)?;
+            let units = file.unit_positions().map_err(failed)?;
+            let keep = units.into_iter().map(|(key, _)| key).filter(|key| !lost.contains(key)).collect();
+            all.push((file, keep));
+        }
+        Ok(all)
     }
 
     /// The units of a ready file that are written again; `None` when the file enters as it is, or

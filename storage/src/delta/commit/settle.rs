@@ -39,8 +39,8 @@ impl<S: ObjectStore> Table<'_, S> {
     ///
     /// # Errors
     ///
-    /// `Data` when what a tag says of the store cannot be read.
-    pub fn outcome_of(
+    /// `Data` when what the table says of the store cannot be read; `Retry` when the object store does not answer.
+    pub async fn outcome_of(
         &self,
         snapshot: &Snapshot,
         dataset: &DatasetDefinition,
@@ -51,7 +51,11 @@ impl<S: ObjectStore> Table<'_, S> {
             partition: path::partition_key(&dataset.partition(manifest.month)),
             units: Units::List(manifest.units.iter().map(|facts| facts.unit).collect()),
         };
-        self.find_outcome(snapshot, &candidate, &BTreeMap::new())
+        let mut files = Vec::new();
+        for file in files_of(snapshot, &candidate) {
+            files.push(self.with_facts_of(file, &manifest.batch.store).await?);
+        }
+        outcome_in(&files.iter().collect::<Vec<_>>(), snapshot.version, &candidate, &BTreeMap::new())
     }
 
     /// `versions` are those known of batches by their text.
@@ -61,49 +65,46 @@ impl<S: ObjectStore> Table<'_, S> {
         candidate: &Candidate<'_>,
         versions: &BTreeMap<String, u64>,
     ) -> Result<Option<BatchOutcome>> {
-        let position = &candidate.batch.position;
-        let mut standing = BTreeMap::new();
-        let store = &candidate.batch.store;
-        for file in files_of(snapshot, candidate) {
-            standing.extend(file.unit_positions_of(store)?);
-        }
-        let found: Vec<_> = candidate.units.list()?.iter().map(|unit| standing.get(unit).copied()).collect();
-        if found.contains(&Some(*position)) {
-            return self.committed(snapshot, candidate, versions).map(Some);
-        }
-        let all_lost = found.iter().all(|winner| winner.is_some_and(|winner| winner > *position));
-        Ok(all_lost.then_some(BatchOutcome::Superseded))
-    }
-
-    fn committed(
-        &self,
-        snapshot: &Snapshot,
-        candidate: &Candidate<'_>,
-        versions: &BTreeMap<String, u64>,
-    ) -> Result<BatchOutcome> {
-        let wanted = candidate.units.list()?;
-        let (mut rows, mut units) = (0, Vec::new());
-        for file in files_of(snapshot, candidate) {
-            for tag in file.units_of(&candidate.batch.store)? {
-                if !wanted.contains(&tag.unit) {
-                    continue;
-                }
-                if tag.position == candidate.batch.position {
-                    rows += tag.facts.rows;
-                }
-                units.push((tag.unit, tag.facts));
-            }
-        }
-        units.sort_by_key(|(unit, _)| *unit);
-        let version = versions.get(&candidate.batch.to_string()).copied().unwrap_or(snapshot.version);
-        Ok(BatchOutcome::Committed { version, rows, units })
+        outcome_in(&files_of(snapshot, candidate), snapshot.version, candidate, versions)
     }
 }
 
+/// `files` are those in which the batch's units may lie, with their facts of its store.
+fn outcome_in(
+    files: &[&AddFile],
+    newest: u64,
+    candidate: &Candidate<'_>,
+    versions: &BTreeMap<String, u64>,
+) -> Result<Option<BatchOutcome>> {
+    let BatchId { store, position, .. } = candidate.batch;
+    let mut standing = BTreeMap::new();
+    for file in files {
+        standing.extend(file.unit_positions_of(store)?);
+    }
+    let wanted = candidate.units.list()?;
+    let found: Vec<_> = wanted.iter().map(|unit| standing.get(unit).copied()).collect();
+    if !found.contains(&Some(*position)) {
+        let all_lost = found.iter().all(|winner| winner.is_some_and(|winner| winner > *position));
+        return Ok(all_lost.then_some(BatchOutcome::Superseded));
+    }
+    let (mut rows, mut units) = (0, Vec::new());
+    for file in files {
+        for tag in file.units_of(store)?.into_iter().filter(|tag| wanted.contains(&tag.unit)) {
+            if tag.position == *position {
+                rows += tag.facts.rows;
+            }
+            units.push((tag.unit, tag.facts));
+        }
+    }
+    units.sort_by_key(|(unit, _)| *unit);
+    let version = versions.get(&candidate.batch.to_string()).copied().unwrap_or(newest);
+    Ok(Some(BatchOutcome::Committed { version, rows, units }))
+}
+
 /// The files in which a batch's units may lie.
-fn files_of<'a>(snapshot: &'a Snapshot, candidate: &Candidate<'a>) -> impl Iterator<Item = &'a AddFile> {
+fn files_of<'a>(snapshot: &'a Snapshot, candidate: &Candidate<'a>) -> Vec<&'a AddFile> {
     let (partition, store) = (snapshot.partition(&candidate.partition), candidate.batch);
-    partition.into_iter().flat_map(|partition| partition.files_of(&store.store))
+    partition.into_iter().flat_map(|partition| partition.files_of(&store.store)).collect()
 }
 
 impl Units<'_> {

@@ -1,6 +1,7 @@
 //! Lake files: encoding with true statistics, reading rows, putting them into the table's folder.
 
 pub(in crate::delta) mod encoding;
+mod facts;
 mod put;
 pub(in crate::delta) mod rows;
 mod stats;

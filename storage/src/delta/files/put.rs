@@ -5,6 +5,8 @@ use bytes::Bytes;
 use crate::dataset::PartitionColumn;
 use crate::delta::log::action::AddFile;
 use crate::delta::log::path;
+use crate::delta::units::facts::{self, LoadedFacts};
+use crate::delta::units::tags::{self, UnitTag};
 use crate::delta::{LakeFile, Table};
 use crate::error::{Error, Result};
 use crate::object::{ObjectPath, ObjectStore, PutOutcome};
@@ -34,13 +36,27 @@ impl<S: ObjectStore> Table<'_, S> {
             data_change: true,
             stats: Some(file.stats.clone()),
             tags: None,
+            facts: LoadedFacts::default(),
         };
-        add.set_units(&file.units)?;
+        self.say_units(&mut add, &file.units).await?;
         if add.rows() != Some(file.rows) {
             return Err(Error::bug(format!("{object}: its statistics must say {} rows", file.rows)));
         }
         add.set_sha256(&file.bytes);
         Ok(add)
+    }
+
+    /// By the file's tag, or where that would be too long by an object that the tag names.
+    async fn say_units(&self, add: &mut AddFile, units: &[UnitTag]) -> Result<()> {
+        let text = tags::encode(units)?;
+        let (Some(first), Some(last)) = (units.first(), units.last()) else { return Ok(add.set_text(text)) };
+        if text.len() <= self.units_tag_bytes_max {
+            return Ok(add.set_text(text));
+        }
+        let (object, tag, loaded) = facts::encode(units)?;
+        self.put_fresh(&add.facts_path(&self.name)?, object).await?;
+        add.set_facts(&tag, &first.store, &last.store, loaded);
+        Ok(())
     }
 
     /// A name that is random cannot be taken; put-if-absent makes sure of it all the same.

@@ -1,13 +1,14 @@
 //! The actions of Delta log entries, as their JSON has them. Unknown keys are passed over, as the
 //! protocol asks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::dataset::{DatasetDefinition, evolution};
 use crate::delta::log::path;
+use crate::delta::units::facts::{FACTS_TAG, FactsTag, LoadedFacts};
 use crate::delta::units::tags::{self, UNITS_TAG, UnitProof, UnitTag};
 use crate::error::{Error, Result};
 use crate::hex::sha256_hex;
@@ -164,6 +165,10 @@ pub struct AddFile {
     pub stats: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tags: Option<BTreeMap<String, Option<String>>>,
+    /// What was read of its facts, if they are in an object of their own: see
+    /// [`crate::delta::Table::load_facts`].
+    #[serde(skip)]
+    pub facts: LoadedFacts,
 }
 
 /// A file that is no longer of the table; kept so that older readers may finish.
@@ -268,6 +273,18 @@ impl Stores<'_> {
             Self::Any => true,
         }
     }
+
+    /// The same of some stores.
+    pub fn may_hold_any(self, stores: &BTreeSet<StoreId>) -> bool {
+        match self {
+            Self::One(one) => one.parse().is_ok_and(|one: StoreId| stores.contains(&one)),
+            Self::Between(first, last) => match (first.parse::<StoreId>(), last.parse::<StoreId>()) {
+                (Ok(first), Ok(last)) if first <= last => stores.range(first..=last).next().is_some(),
+                _ => true,
+            },
+            Self::Any => true,
+        }
+    }
 }
 
 impl AddFile {
@@ -280,22 +297,23 @@ impl AddFile {
         path::object_path(table, &self.path)
     }
 
-    /// The facts of every unit in the file, in order of store and unit. A foreign file has none.
+    /// The facts of every unit in the file, in order of store and unit. A foreign file has none. What is
+    /// in an object of its own must have been read: see [`crate::delta::Table::load_facts`].
     ///
     /// # Errors
     ///
-    /// `Data` when the tag cannot be read.
+    /// `Data` when they cannot be read.
     pub fn units(&self) -> Result<Vec<UnitTag>> {
-        self.read_units(tags::decode)
+        self.of_all(tags::decode)
     }
 
     /// The same of one store.
     ///
     /// # Errors
     ///
-    /// `Data` when what the tag says of the store cannot be read.
+    /// `Data` when what is said of the store cannot be read.
     pub fn units_of(&self, store: &StoreId) -> Result<Vec<UnitTag>> {
-        self.read_units(|text| tags::decode_of(text, store))
+        self.of_one(store, |text| tags::decode_of(text, store))
     }
 
     /// The stores whose rows the file may hold.
@@ -303,8 +321,7 @@ impl AddFile {
         if let Some(store) = path::store_of(&self.path) {
             return Stores::One(store);
         }
-        let tag = self.tags.as_ref().and_then(|tags| tags.get(STORES_TAG)?.as_deref());
-        let bounds = tag.and_then(|tag| tag.split_once(',')).or_else(|| self.stores_by_statistics());
+        let bounds = self.tag(STORES_TAG).and_then(|tag| tag.split_once(',')).or_else(|| self.stores_by_statistics());
         bounds.map_or(Stores::Any, |(first, last)| Stores::Between(first, last))
     }
 
@@ -329,13 +346,13 @@ impl AddFile {
 
     /// The stores of the file's units, as far as the tag tells.
     pub fn unit_stores(&self) -> impl Iterator<Item = &str> {
-        self.units_text().into_iter().flat_map(tags::stores)
+        self.texts().unwrap_or_default().into_iter().flat_map(tags::stores)
     }
 
     /// Another program wrote the file, or a checkpoint that lost our tags: nobody knows which batch
     /// its rows came from.
     pub fn is_foreign(&self) -> bool {
-        self.units_text().is_none()
+        self.units_text().is_none() && self.tag(FACTS_TAG).is_none()
     }
 
     /// The file's name is of the form that only Ribera gives (`part-` and 32 hexadecimal digits).
@@ -347,41 +364,78 @@ impl AddFile {
     ///
     /// # Errors
     ///
-    /// `Data` when the tag cannot be read.
+    /// As [`Self::units`].
     pub fn unit_positions(&self) -> Result<Vec<(StoreUnit, Position)>> {
-        self.read_units(tags::decode_positions)
+        self.of_all(tags::decode_positions)
     }
 
     /// The same of one store.
     ///
     /// # Errors
     ///
-    /// `Data` when what the tag says of the store cannot be read.
+    /// As [`Self::units_of`].
     pub fn unit_positions_of(&self, store: &StoreId) -> Result<Vec<(Unit, Position)>> {
-        self.read_units(|text| tags::decode_positions_of(text, store))
+        self.of_one(store, |text| tags::decode_positions_of(text, store))
     }
 
     /// Calls `take` with the store and proof of every unit: far cheaper than [`Self::units`].
     ///
     /// # Errors
     ///
-    /// `Data` when the tag cannot be read; some units may have been given before.
-    pub fn each_proof<'a>(&'a self, take: impl FnMut(&'a str, UnitProof)) -> Result<()> {
-        self.read_units(|text| tags::each_proof(text, take))
+    /// As [`Self::units`]; some units may have been given before.
+    pub fn each_proof<'a>(&'a self, mut take: impl FnMut(&'a str, UnitProof)) -> Result<()> {
+        let all =
+            self.texts().and_then(|texts| texts.into_iter().try_for_each(|text| tags::each_proof(text, &mut take)));
+        all.map_err(|error| error.context(&self.path))
     }
 
     /// The same of one store.
     ///
     /// # Errors
     ///
-    /// `Data` when what the tag says of the store cannot be read; some units may have been given before.
+    /// As [`Self::units_of`]; some units may have been given before.
     pub fn each_proof_of(&self, store: &StoreId, take: impl FnMut(UnitProof)) -> Result<()> {
-        self.read_units(|text| tags::each_proof_of(text, store, take))
+        self.of_one(store, |text| tags::each_proof_of(text, store, take))
     }
 
-    fn read_units<'a, T: Default>(&'a self, read: impl FnOnce(&'a str) -> Result<T>) -> Result<T> {
-        let checked = |text| self.check_stores(text).and_then(|()| read(text));
-        self.units_text().map_or_else(|| Ok(T::default()), checked).map_err(|error| error.context(&self.path))
+    fn of_all<T>(&self, read: impl Fn(&str) -> Result<Vec<T>>) -> Result<Vec<T>> {
+        let all = self.texts().and_then(|texts| texts.into_iter().map(read).collect::<Result<Vec<_>>>());
+        all.map(|all| all.into_iter().flatten().collect()).map_err(|error| error.context(&self.path))
+    }
+
+    fn of_one<T>(&self, store: &StoreId, read: impl FnOnce(&str) -> Result<T>) -> Result<T> {
+        self.text_of(store).and_then(read).map_err(|error| error.context(&self.path))
+    }
+
+    /// The texts that hold the units of the file, in order; none of a foreign file.
+    fn texts(&self) -> Result<Vec<&str>> {
+        match self.units_text() {
+            Some(text) => self.check_stores(text).map(|()| vec![text]),
+            None if self.tag(FACTS_TAG).is_some() => self.facts.texts(),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    fn text_of(&self, store: &StoreId) -> Result<&str> {
+        match self.units_text() {
+            Some(text) => self.check_stores(text).map(|()| text),
+            None if self.tag(FACTS_TAG).is_some() => self.facts.text_of(store),
+            None => Ok(""),
+        }
+    }
+
+    /// What the log says of the object that holds the file's facts; `None` when they are in the log.
+    pub(in crate::delta) fn facts_tag(&self) -> Result<Option<FactsTag>> {
+        self.tag(FACTS_TAG).map(str::parse).transpose()
+    }
+
+    /// Where that object lies.
+    pub(in crate::delta) fn facts_path(&self, table: &DatasetName) -> Result<ObjectPath> {
+        path::object_path(table, &path::facts_file(&self.path))
+    }
+
+    fn tag(&self, key: &str) -> Option<&str> {
+        self.tags.as_ref()?.get(key)?.as_deref()
     }
 
     /// The first and the last section must be those that the name or the other tag says: a text that
@@ -401,21 +455,33 @@ impl AddFile {
         }
     }
 
+    /// Says the units of the file by its tag.
+    ///
     /// # Errors
     ///
     /// `Reject` when the units cannot be written as a tag that reads back.
     pub fn set_units(&mut self, units: &[UnitTag]) -> Result<()> {
-        let text = tags::encode(units)?;
+        self.set_text(tags::encode(units)?);
+        Ok(())
+    }
+
+    pub(in crate::delta) fn set_text(&mut self, text: String) {
         let stores = tags::ends(&text).map(|(first, last)| format!("{first},{last}"));
         let tags = self.tags.get_or_insert_default();
         tags.extend(stores.map(|stores| (STORES_TAG.to_owned(), Some(stores))));
         tags.insert(UNITS_TAG.to_owned(), Some(text));
-        Ok(())
+    }
+
+    /// Says that the facts of the file are in an object of their own.
+    pub(in crate::delta) fn set_facts(&mut self, tag: &FactsTag, first: &StoreId, last: &StoreId, loaded: LoadedFacts) {
+        let stores = (STORES_TAG.to_owned(), Some(format!("{first},{last}")));
+        self.tags.get_or_insert_default().extend([stores, (FACTS_TAG.to_owned(), Some(tag.to_string()))]);
+        self.facts = loaded;
     }
 
     /// Hexadecimal SHA-256 of the file. A foreign file has none.
     pub fn sha256(&self) -> Option<&str> {
-        self.tags.as_ref()?.get(SHA256_TAG)?.as_deref()
+        self.tag(SHA256_TAG)
     }
 
     pub fn set_sha256(&mut self, bytes: &[u8]) {
@@ -447,7 +513,7 @@ impl AddFile {
 
     /// The tag of the units as the log has it.
     pub(in crate::delta) fn units_text(&self) -> Option<&str> {
-        self.tags.as_ref()?.get(UNITS_TAG)?.as_deref().filter(|text| !text.is_empty())
+        self.tag(UNITS_TAG).filter(|text| !text.is_empty())
     }
 }
 

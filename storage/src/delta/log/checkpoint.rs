@@ -27,6 +27,7 @@ use parquet::schema::types::ColumnPath;
 use super::last_checkpoint::LastCheckpoint;
 use crate::delta::log::action::{Action, AddFile, Format, Metadata, Protocol, RemoveFile};
 use crate::delta::log::snapshot::{Changes, Snapshot};
+use crate::delta::units::facts::LoadedFacts;
 use crate::delta::{Table, VACUUM_RETENTION};
 use crate::error::{Error, Result};
 use crate::ids::DatasetName;
@@ -203,6 +204,7 @@ fn read_batch(batch: &RecordBatch, adds: &mut Vec<AddFile>, rest: &mut Vec<Actio
             data_change: false,
             stats: row.text("stats"),
             tags: row.map("tags"),
+            facts: LoadedFacts::default(),
         };
         adds.push(add);
     }

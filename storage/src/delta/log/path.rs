@@ -24,6 +24,20 @@ pub fn data_file(partition: &[PartitionColumn], fresh_name: &str, store: Option<
     encode(&format!("{folder}part-{fresh_name}{store}.parquet"))
 }
 
+/// Where the facts of a data file lie, if they have an object of their own: beside it, hidden from other programs.
+pub fn facts_file(log_path: &str) -> String {
+    let (folder, name) = log_path.rsplit_once('/').map_or(("", log_path), |(folder, name)| (folder, name));
+    let name = name.strip_suffix(".parquet").unwrap_or(name);
+    let slash = if folder.is_empty() { "" } else { "/" };
+    format!("{folder}{slash}_{name}.facts")
+}
+
+/// Whether an object's name is one that [`facts_file`] gives a file of ours.
+pub fn is_facts_file(name: &str) -> bool {
+    let data = name.strip_prefix('_').and_then(|name| name.strip_suffix(".facts"));
+    data.is_some_and(|data| is_our_file_name(&format!("{data}.parquet")))
+}
+
 /// Whether the last part of a log path is a name that [`data_file`] gives.
 pub fn is_our_file_name(log_path: &str) -> bool {
     our_name(log_path).is_some()
@@ -107,6 +121,9 @@ mod tests {
         assert_eq!((store_of(&own), is_our_file_name(&own)), (Some("a-b_1"), true));
         let shared = data_file(&[], hex, None);
         assert_eq!((store_of(&shared), is_our_file_name(&shared)), (None, true));
+        assert_eq!(facts_file(&own), format!("month=2026-01/_part-{hex}-a-b_1.facts"));
+        assert_eq!(facts_file(&shared), format!("_part-{hex}.facts"));
+        assert!(is_facts_file(&facts_file(&shared)) && !is_facts_file(&shared) && !is_facts_file("_delta.facts"));
         for name in ["part-00000-x.snappy.parquet", &format!("part-{hex}-A.parquet"), &format!("part-{hex}x.parquet")] {
             assert_eq!((store_of(name), is_our_file_name(name)), (None, false), "{name}");
         }

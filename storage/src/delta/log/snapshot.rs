@@ -140,6 +140,26 @@ impl Snapshot {
         own || self.partitions.values().any(|partition| partition.has(path))
     }
 
+    /// The files whose facts are in an object of their own, as [`crate::delta::Table::load_facts`] asks for them.
+    pub(in crate::delta) fn files_with_facts(
+        &mut self,
+        partitions: Option<&BTreeSet<String>>,
+        stores: Option<&BTreeSet<StoreId>>,
+    ) -> Vec<&mut AddFile> {
+        let wanted = |key: &String| partitions.is_none_or(|partitions| partitions.contains(key));
+        let may_hold = |file: &AddFile| stores.is_none_or(|stores| file.stores().may_hold_any(stores));
+        let partitions = self.partitions.iter_mut().filter(|(key, _)| wanted(key)).map(|(_, partition)| partition);
+        let files = partitions.flat_map(|partition| partition.own.values_mut().flatten().chain(&mut partition.shared));
+        files.filter(|file| matches!(file.facts_tag(), Ok(Some(_))) && may_hold(file)).collect()
+    }
+
+    /// Forgets what was read of facts in objects of their own: those of thousands of stores fill a memory.
+    pub fn forget_facts(&mut self) {
+        for file in self.files_with_facts(None, None) {
+            file.facts.forget_texts();
+        }
+    }
+
     /// The files that may hold rows of a store, over all partitions.
     pub fn store_files(&self, store: &StoreId) -> impl Iterator<Item = &AddFile> {
         self.partitions.values().flat_map(move |partition| partition.files_of(store))

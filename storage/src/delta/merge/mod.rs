@@ -8,22 +8,24 @@ mod digest;
 mod plan;
 mod source;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use arrow_select::concat::concat_batches;
+use futures::{StreamExt, TryStreamExt, stream};
 
 pub use plan::{MergeGroup, MergeOptions, merge_plan};
 
-use crate::dataset::DatasetDefinition;
+use crate::dataset::{DatasetDefinition, PartitionColumn};
 use crate::delta::files::rows::{UnitCounter, read};
 use crate::delta::log::action::{Action, AddFile};
 use crate::delta::log::entry::{CommitDescription, EntryOutcome};
 use crate::delta::units::column::{UnitColumn, number_of};
 use crate::delta::units::tags::UnitTag;
-use crate::delta::{LakeFile, LakeWriter, LakeWriterOptions, Table};
+use crate::delta::{CONCURRENCY, LakeFile, LakeWriter, LakeWriterOptions, Table};
 use crate::error::{Error, Result};
+use crate::ids::StoreUnit;
 use crate::object::ObjectStore;
 use crate::ports::Ports;
 use digest::Digester;
@@ -48,6 +50,26 @@ pub struct Merged {
     pub left_alone: Vec<Error>,
 }
 
+/// What a merge is made of.
+#[derive(Debug)]
+pub(in crate::delta) struct Inputs {
+    pub partition: Vec<PartitionColumn>,
+    /// With all of their facts, in order of their first units.
+    pub files: Vec<AddFile>,
+    /// The units of all files, in order of store and unit: what the merged files must prove.
+    pub units: Vec<UnitTag>,
+}
+
+impl Inputs {
+    fn leave_out(&mut self, path: &str) {
+        let out = self.files.iter().filter(|file| file.path == path);
+        let gone: BTreeSet<StoreUnit> =
+            out.flat_map(|file| file.unit_positions().unwrap_or_default()).map(|(key, _)| key).collect();
+        self.files.retain(|file| file.path != path);
+        self.units.retain(|tag| !gone.contains(&tag.key()));
+    }
+}
+
 /// Why a merge stopped.
 enum Stop {
     /// This file is not what the log says.
@@ -69,18 +91,18 @@ impl<S: ObjectStore> Table<'_, S> {
     /// `Retry` when the object store does not answer; `Data` when the log cannot be read.
     pub async fn merge(&self, ports: Ports<'_, S>, dataset: &DatasetDefinition, group: &MergeGroup) -> Result<Merged> {
         let mut merged = Merged::default();
-        let mut left = Some(group.clone());
-        while let Some(group) = left {
-            match self.write_merged(ports, dataset, &group).await {
+        let mut inputs = self.read_inputs(group, &mut merged).await?;
+        while inputs.files.len() > 1 {
+            match self.write_merged(ports, dataset, &inputs).await {
                 Ok(files) => {
-                    (merged.files, merged.rows) = (group.files.len() as u64, group.rows);
-                    merged.units = group.units.len() as u64;
-                    merged.committed = self.commit_merge(ports, &group, files).await?;
+                    (merged.files, merged.units) = (inputs.files.len() as u64, inputs.units.len() as u64);
+                    merged.rows = inputs.units.iter().map(|tag| tag.facts.rows).sum();
+                    merged.committed = self.commit_merge(ports, &inputs, files).await?;
                     break;
                 }
                 Err(Stop::File(path, error)) if !error.is_retry() => {
                     merged.left_alone.push(error.context(format!("table {}: {path}", self.name)));
-                    left = group.without(&path);
+                    inputs.leave_out(&path);
                 }
                 Err(Stop::File(_, error) | Stop::Other(error)) => return Err(error),
             }
@@ -88,12 +110,30 @@ impl<S: ObjectStore> Table<'_, S> {
         Ok(merged)
     }
 
-    /// Commits the merge of `group.files` into `merged` without a change of data. False when a
-    /// file of the group is no longer in the table: a batch came first, nothing is changed.
+    /// The files of a group with all of their facts; those that cannot be read are left alone.
+    async fn read_inputs(&self, group: &MergeGroup, merged: &mut Merged) -> Result<Inputs> {
+        let read: Vec<AddFile> =
+            stream::iter(&group.files).map(|file| self.with_facts(file)).buffered(CONCURRENCY).try_collect().await?;
+        let mut inputs = Inputs { partition: group.partition.clone(), files: Vec::new(), units: Vec::new() };
+        for file in read {
+            match file.units() {
+                Ok(units) => {
+                    inputs.units.extend(units);
+                    inputs.files.push(file);
+                }
+                Err(error) => merged.left_alone.push(error.context(format!("table {}", self.name))),
+            }
+        }
+        inputs.units.sort_by_key(UnitTag::key);
+        Ok(inputs)
+    }
+
+    /// Commits the merge of `inputs` into `merged` without a change of data. False when a file of
+    /// them is no longer in the table: a batch came first, nothing is changed.
     pub(in crate::delta) async fn commit_merge(
         &self,
         ports: Ports<'_, S>,
-        group: &MergeGroup,
+        inputs: &Inputs,
         merged: Vec<AddFile>,
     ) -> Result<bool> {
         let mut units = Vec::new();
@@ -101,23 +141,23 @@ impl<S: ObjectStore> Table<'_, S> {
             units.extend(file.units()?);
         }
         let rows: u64 = merged.iter().filter_map(AddFile::rows).sum();
+        let wanted: u64 = inputs.units.iter().map(|tag| tag.facts.rows).sum();
         units.sort_by_key(UnitTag::key);
-        if units != group.units || rows != group.rows {
+        if units != inputs.units || rows != wanted {
             return Err(Error::data(format!(
-                "table {}: merge: the files must hold the {} units and {} rows of the group, got {} and {rows}",
+                "table {}: merge: the files must hold {} units and {wanted} rows, got {} and {rows}",
                 self.name,
-                group.units.len(),
-                group.rows,
+                inputs.units.len(),
                 units.len()
             )));
         }
         let Some(mut snapshot) = self.load().await? else { return Ok(false) };
         for _ in 0..ATTEMPTS_MAX {
-            if !group.files.iter().all(|file| snapshot.has(&file.path)) {
+            if !inputs.files.iter().all(|file| snapshot.has(&file.path)) {
                 return Ok(false);
             }
             let removed_at = snapshot.removal_time(ports.clock.now());
-            let removes = group
+            let removes = inputs
                 .files
                 .iter()
                 .map(|file| Action { remove: Some(file.removed(removed_at, false)), ..Action::default() });
@@ -140,7 +180,7 @@ impl<S: ObjectStore> Table<'_, S> {
         &self,
         ports: Ports<'_, S>,
         dataset: &DatasetDefinition,
-        group: &MergeGroup,
+        group: &Inputs,
     ) -> Result<Vec<AddFile>, Stop> {
         let schema = dataset.lake_schema();
         let mut merging = Merging::new(dataset, group, &schema)?;
@@ -189,7 +229,7 @@ struct Merging<'a> {
 }
 
 impl<'a> Merging<'a> {
-    fn new(dataset: &DatasetDefinition, group: &MergeGroup, schema: &'a SchemaRef) -> Result<Self> {
+    fn new(dataset: &DatasetDefinition, group: &Inputs, schema: &'a SchemaRef) -> Result<Self> {
         Ok(Self {
             schema,
             column: UnitColumn::of(dataset, schema)?,
@@ -224,7 +264,7 @@ impl<'a> Merging<'a> {
     }
 
     /// The last files, if all of them together hold what came in, and what came in is what the tags say.
-    fn finish(mut self, group: &MergeGroup) -> Result<Vec<LakeFile>, Stop> {
+    fn finish(mut self, group: &Inputs) -> Result<Vec<LakeFile>, Stop> {
         self.write()?;
         let Self { schema, writer, counter, came_in, mut went_out, .. } = self;
         let counted = counter.finish()?;
@@ -254,7 +294,7 @@ fn read_back(files: &[LakeFile], schema: &SchemaRef, went_out: &mut Digester) ->
 }
 
 /// The file of a group that holds a unit.
-fn holder(group: &MergeGroup, tag: &UnitTag) -> String {
+fn holder(group: &Inputs, tag: &UnitTag) -> String {
     let holds = |file: &&AddFile| {
         file.unit_positions_of(&tag.store).is_ok_and(|units| units.iter().any(|(unit, _)| *unit == tag.unit))
     };

@@ -4,10 +4,11 @@ use jiff::SignedDuration;
 use jiff::civil::Date;
 
 use crate::dataset::PartitionColumn;
-use crate::delta::log::action::AddFile;
+use crate::delta::log::action::{AddFile, Stores};
 use crate::delta::log::snapshot::{Partition, Snapshot};
-use crate::delta::units::tags::{UNITS_TAG_BYTES_MAX, UnitTag};
-use crate::ids::{Month, StoreUnit, Unit};
+use crate::delta::units::tags::UnitTag;
+use crate::error::Result;
+use crate::ids::{Month, Unit};
 
 /// Bounds of merging; the defaults suit the lake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,8 +20,9 @@ pub struct MergeOptions {
     pub tier_bytes: u64,
     /// A file of this size is left alone.
     pub grown_bytes: u64,
-    /// Bytes merged at once: what a merge reads and holds.
+    /// Bytes and units merged at once: what a merge reads and holds.
     pub group_bytes_max: u64,
+    pub group_units_max: u64,
     /// Days after which the whole table of a store counts as quiet.
     pub table_quiet_days: i64,
 }
@@ -35,59 +37,64 @@ impl Default for MergeOptions {
             tier_bytes: 256 << 10,
             grown_bytes: 32 << 20,
             group_bytes_max: 96 << 20,
+            group_units_max: 100_000,
             table_quiet_days: 7,
         }
     }
 }
 
 /// Files of one partition to merge.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MergeGroup {
     /// For [`crate::delta::Table::put_file`].
     pub partition: Vec<PartitionColumn>,
     /// In order of their first units.
     pub files: Vec<AddFile>,
-    /// The units of all files with their facts, in order of store and unit: what the merged files
-    /// must prove.
-    pub units: Vec<UnitTag>,
+    pub units: u64,
     pub bytes: u64,
     pub rows: u64,
 }
 
 impl MergeGroup {
-    fn of(snapshot: &Snapshot, files: Vec<Candidate<'_>>) -> Self {
+    fn of(snapshot: &Snapshot, files: &[Candidate<'_>]) -> Self {
         let value = |column: &String| {
             let of = files.first().and_then(|one| one.file.partition_values.get(column).cloned().flatten());
             (column.clone(), of.unwrap_or_default())
         };
-        let partition = snapshot.metadata().partition_columns.iter().map(value).collect();
-        let mut group = Self { partition, files: Vec::new(), units: Vec::new(), bytes: 0, rows: 0 };
-        for Candidate { file, units } in files {
-            group.bytes += file.size;
-            group.rows += units.iter().map(|tag| tag.facts.rows).sum::<u64>();
-            group.files.push(file.clone());
-            group.units.extend(units);
+        Self {
+            partition: snapshot.metadata().partition_columns.iter().map(value).collect(),
+            files: files.iter().map(|one| one.file.clone()).collect(),
+            units: files.iter().map(|one| one.units).sum(),
+            bytes: files.iter().map(|one| one.file.size).sum(),
+            rows: files.iter().filter_map(|one| one.file.rows()).sum(),
         }
-        group.units.sort_by_key(UnitTag::key);
-        group
-    }
-
-    /// The group without the file of that path; `None` when nothing is left to merge.
-    pub(super) fn without(&self, path: &str) -> Option<Self> {
-        let (out, files): (Vec<AddFile>, Vec<AddFile>) = self.files.iter().cloned().partition(|file| file.path == path);
-        let gone: Vec<StoreUnit> =
-            out.iter().flat_map(|file| file.unit_positions().unwrap_or_default()).map(|(key, _)| key).collect();
-        let units: Vec<UnitTag> = self.units.iter().filter(|tag| !gone.contains(&tag.key())).cloned().collect();
-        let rows = units.iter().map(|tag| tag.facts.rows).sum();
-        let bytes = files.iter().map(|file| file.size).sum();
-        (files.len() > 1).then(|| Self { partition: self.partition.clone(), files, units, bytes, rows })
     }
 }
 
-/// A file that may be merged, with its units in order.
+/// A file that may be merged.
 struct Candidate<'a> {
     file: &'a AddFile,
-    units: Vec<UnitTag>,
+    /// The first store, and the first unit where the log tells it.
+    first: (String, Option<Unit>),
+    units: u64,
+}
+
+impl<'a> Candidate<'a> {
+    /// `None` when a unit of the file is not quiet.
+    fn of(file: &'a AddFile, today: Date, is_over: bool, options: &MergeOptions) -> Result<Option<Self>> {
+        let bounds = match file.stores() {
+            Stores::One(store) | Stores::Between(store, _) => store.to_owned(),
+            Stores::Any => return Ok(None),
+        };
+        // Whose facts have an object of their own, was merged before: its units were quiet then.
+        if let Some(tag) = file.facts_tag()? {
+            return Ok(Some(Self { file, first: (bounds, None), units: tag.units }));
+        }
+        let units = file.units()?;
+        let quiet = is_over || units.iter().all(|tag| is_quiet(tag, today, options));
+        let first = (bounds, units.first().map(|tag| tag.unit));
+        Ok(quiet.then_some(Self { file, first, units: units.len() as u64 }))
+    }
 }
 
 /// What to merge. Only files whose units are all quiet take part, so that whoever sends an open day
@@ -106,7 +113,7 @@ pub fn merge_plan(snapshot: &Snapshot, today: Date, options: &MergeOptions) -> V
         if !is_over {
             candidates = of_one_size(candidates, options);
         }
-        candidates.sort_by_key(|one| one.units.first().map(UnitTag::key));
+        candidates.sort_by(|left, right| left.first.cmp(&right.first));
         groups.extend(packed(snapshot, candidates, options));
     }
     groups
@@ -120,14 +127,14 @@ fn candidates<'a>(
     options: &MergeOptions,
 ) -> Vec<Candidate<'a>> {
     let small = partition.files().filter(|file| file.size < options.grown_bytes);
-    let readable = small.filter_map(|file| match file.units() {
-        Ok(units) => Some(Candidate { file, units }),
+    let quiet = small.filter_map(|file| match Candidate::of(file, today, is_over, options) {
+        Ok(candidate) => candidate,
         Err(error) => {
             tracing::warn!(partition = key, %error, "a file is not merged");
             None
         }
     });
-    readable.filter(|one| one.units.iter().all(|tag| is_over || is_quiet(tag, today, options))).collect()
+    quiet.collect()
 }
 
 /// Whether the unit is not likely to be replaced soon.
@@ -157,20 +164,19 @@ fn of_one_size<'a>(candidates: Vec<Candidate<'a>>, options: &MergeOptions) -> Ve
 /// Groups of at least two files, in order, each within the bounds.
 fn packed(snapshot: &Snapshot, candidates: Vec<Candidate<'_>>, options: &MergeOptions) -> Vec<MergeGroup> {
     let mut groups: Vec<Vec<Candidate<'_>>> = vec![Vec::new()];
-    let (mut bytes, mut tags) = (0, 0);
+    let (mut bytes, mut units) = (0, 0);
     for one in candidates {
-        let (size, tag) = (one.file.size, one.file.units_text().map_or(0, str::len));
-        if bytes + size > options.group_bytes_max || tags + tag > UNITS_TAG_BYTES_MAX {
+        if bytes + one.file.size > options.group_bytes_max || units + one.units > options.group_units_max {
             groups.push(Vec::new());
-            (bytes, tags) = (0, 0);
+            (bytes, units) = (0, 0);
         }
-        bytes += size;
-        tags += tag;
+        bytes += one.file.size;
+        units += one.units;
         if let Some(group) = groups.last_mut() {
             group.push(one);
         }
     }
-    groups.into_iter().filter(|group| group.len() > 1).map(|group| MergeGroup::of(snapshot, group)).collect()
+    groups.into_iter().filter(|group| group.len() > 1).map(|group| MergeGroup::of(snapshot, &group)).collect()
 }
 
 /// Whether the month or year of a file's partition has passed.

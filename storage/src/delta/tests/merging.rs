@@ -135,7 +135,10 @@ fn a_merge_that_a_batch_overtakes_is_dropped_and_one_that_lies_is_refused() {
     block_on(async {
         let world = nine_files().await;
         let group = plan(&world.snapshot().await, IN_MONTH).remove(0);
-        let error = world.table().commit_merge(world.host.ports(&world.objects), &group, vec![]).await.unwrap_err();
+        let units = group.files.iter().flat_map(|file| file.units().unwrap()).collect();
+        let (partition, files) = (group.partition.clone(), group.files.clone());
+        let inputs = crate::delta::merge::Inputs { partition, files, units };
+        let error = world.table().commit_merge(world.host.ports(&world.objects), &inputs, vec![]).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Data);
         world.offer_of(1, 9, &[9]).await;
         let before = world.rows(&world.snapshot().await).await;
@@ -153,15 +156,86 @@ fn files_that_are_not_what_the_log_says_are_left_alone_and_the_others_are_merged
         let broken = of_s2[0].object_path(world.table().name()).unwrap();
         world.objects.put(&broken, Bytes::from_static(b"PAR1 broken").into()).await.unwrap();
         let mut group = plan(&snapshot, IN_MONTH).remove(0);
-        let lying = of_s2[1].units().unwrap()[0].key();
-        let tag = group.units.iter_mut().find(|tag| tag.key() == lying).unwrap();
-        tag.facts.sums.insert("total".into(), ExactDecimal::new(1, 2));
+        let lying = group.files.iter_mut().find(|file| file.path == of_s2[1].path).unwrap();
+        let mut units = lying.units().unwrap();
+        units[0].facts.sums.insert("total".into(), ExactDecimal::new(1, 2));
+        lying.set_units(&units).unwrap();
         let merged = merge(&world, &group).await;
         assert!(merged.committed, "{merged:?}");
         assert_eq!((merged.files, merged.left_alone.len()), (7, 2), "{merged:?}");
         let after = world.snapshot().await;
         assert_eq!(after.file_count(), 3);
         assert!(after.has(&of_s2[0].path) && after.has(&of_s2[1].path));
+    });
+}
+
+#[test]
+fn facts_that_are_too_long_for_a_tag_lie_in_an_object_that_lives_as_long_as_its_file() {
+    block_on(async {
+        let world = nine_files().await;
+        let before = world.snapshot().await;
+        let (ports, group) = (world.host.ports(&world.objects), plan(&before, IN_MONTH).remove(0));
+        let table = world.table().with_units_tag_bytes_max(100);
+        assert!(table.merge(ports, &world.dataset, &group).await.unwrap().committed);
+        table.checkpoint(ports).await.unwrap();
+        let mut snapshot = world.snapshot().await;
+        let file = snapshot.files().next().unwrap().clone();
+        assert!(file.units().is_err(), "nothing is concluded from what was not read");
+        table.load_facts(&mut snapshot, None, None).await.unwrap();
+        assert_eq!(world.rows(&snapshot).await, world.rows(&before).await);
+        for store in ["s1", "s2", "s3"].map(|store| store.parse().unwrap()) {
+            assert_eq!(snapshot.winners(&store).unwrap(), before.winners(&store).unwrap());
+        }
+        // A batch offered again finds itself there, and an older one that it has lost.
+        for (sequence, wanted) in [(3, "Committed"), (0, "Superseded")] {
+            let batch = TestBatch {
+                store: 2,
+                position: Position { epoch: 0, sequence },
+                days: [(7, vec![TestRow { day: 7, id: 0, cents: 3 }])].into(),
+            };
+            let settled = table.outcome_of(&world.snapshot().await, &world.dataset, &batch.manifest()).await.unwrap();
+            assert!(format!("{settled:?}").contains(wanted), "{settled:?}");
+        }
+        world.offer_of(2, 9, &[8]).await;
+        let mut snapshot = world.snapshot().await;
+        table.load_facts(&mut snapshot, None, None).await.unwrap();
+        assert_eq!(world.rows(&snapshot).await["s2"].len(), 18);
+        // What it replaced goes with its facts, and not before.
+        let facts = file.facts_path(table.name()).unwrap();
+        let planned = async |days: i64| {
+            world.advance(jiff::SignedDuration::from_hours(24 * days));
+            let plan = table.vacuum_plan(world.host.now(), VACUUM_RETENTION).await.unwrap();
+            plan.iter().any(|meta| meta.path == facts)
+        };
+        assert!(!planned(6).await && planned(2).await);
+    });
+}
+
+#[test]
+fn facts_that_cannot_be_read_fail_the_stores_of_their_file_and_no_other() {
+    block_on(async {
+        let world = nine_files().await;
+        let ports = world.host.ports(&world.objects);
+        let table = world.table().with_units_tag_bytes_max(100);
+        table.merge(ports, &world.dataset, &plan(&world.snapshot().await, IN_MONTH)[0]).await.unwrap();
+        let merged = world.snapshot().await.files().next().unwrap().clone();
+        world.objects.put(&merged.facts_path(table.name()).unwrap(), Bytes::from_static(b"x").into()).await.unwrap();
+        let batch = |store: u8| TestBatch {
+            store,
+            position: Position { epoch: 0, sequence: 9 },
+            days: [(9, vec![TestRow { day: 9, id: 7, cents: 7 }])].into(),
+        };
+        for store in [2, 7] {
+            let record = encode(&table, ports, &world.dataset, &batch(store)).await.unwrap();
+            table.put_ready(&record).await.unwrap();
+        }
+        let report = table.commit_ready(ports, &world.dataset, &[]).await.unwrap();
+        let Some(BatchOutcome::Failed(error)) = report.outcome(&batch(2).id()) else { panic!("{report:?}") };
+        assert_eq!(error.kind(), ErrorKind::Data);
+        assert!(matches!(report.outcome(&batch(7).id()), Some(BatchOutcome::Committed { .. })), "{report:?}");
+        let mut snapshot = world.snapshot().await;
+        table.load_facts(&mut snapshot, None, None).await.unwrap();
+        assert!(snapshot.winners(&"s2".parse().unwrap()).is_err() && snapshot.winners(&"s7".parse().unwrap()).is_ok());
     });
 }
 

@@ -64,7 +64,8 @@ fn replace_case() -> impl Strategy<Value = (Vec<TestBatch>, Vec<usize>)> {
 /// A caller that offers its batches until each is settled; gives up the batch that only waits.
 async fn caller<S: ObjectStore>(objects: &S, seed: u64, dataset: &DatasetDefinition, batches: Vec<TestBatch>) {
     let host = Host::new(seed);
-    let table = Table::new(objects, "pruebas".parse().unwrap());
+    // Merged files keep their facts in objects of their own.
+    let table = Table::new(objects, "pruebas".parse().unwrap()).with_units_tag_bytes_max(600);
     for batch in batches {
         for _ in 0..400 {
             let report = match offer(&table, host.ports(objects), dataset, &batch).await {
@@ -148,7 +149,7 @@ fn check(
             content(&table, dataset, &older).await;
         }
         for batch in &batches {
-            let settled = table.outcome_of(&snapshot, dataset, &batch.manifest()).unwrap();
+            let settled = table.outcome_of(&snapshot, dataset, &batch.manifest()).await.unwrap();
             assert!(
                 matches!(settled, Some(BatchOutcome::Committed { .. } | BatchOutcome::Superseded)),
                 "{}: {settled:?}",

@@ -1,4 +1,5 @@
 //! Units in a file: the tag with their facts, and the column that names the unit of each row.
 
 pub(in crate::delta) mod column;
+pub mod facts;
 pub mod tags;

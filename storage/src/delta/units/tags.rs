@@ -93,34 +93,32 @@ pub fn is_column_name(name: &str) -> bool {
         && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
 }
 
-/// Bytes of a tag: some thousand units. What would be longer is not written.
-pub const UNITS_TAG_BYTES_MAX: usize = 256 << 10;
+/// Bytes of a tag. The units of a file that would need more are kept in an object of their own (see
+/// [`super::facts`]): every commit reads the tags, whatever files it touches.
+pub const UNITS_TAG_BYTES_MAX: usize = 16 << 10;
 
 /// The tag's text, units in order of store and unit. What was written is read back and compared before
 /// it is given out: a text that some reader could not read must never reach the log.
 ///
 /// # Errors
 ///
-/// `Reject` when the name of a sum is no column's name, the text does not give the units back, or is
-/// longer than [`UNITS_TAG_BYTES_MAX`].
+/// `Reject` when the name of a sum is no column's name, or the text does not give the units back.
 pub fn encode(units: &[UnitTag]) -> Result<String> {
     let mut sorted: Vec<&UnitTag> = units.iter().collect();
     sorted.sort_by(|left, right| (&left.store, left.unit).cmp(&(&right.store, right.unit)));
-    let text = written(&sorted)?;
-    if text.len() > UNITS_TAG_BYTES_MAX {
-        return Err(Error::reject(format!(
-            "tag {UNITS_TAG}: must have at most {UNITS_TAG_BYTES_MAX} bytes, got {} of {} units",
-            text.len(),
-            units.len()
-        )));
-    }
+    encode_block(&sorted)
+}
+
+/// The same of units that are in order.
+pub(super) fn encode_block(units: &[&UnitTag]) -> Result<String> {
+    let text = written(units)?;
     let read = decode(&text)?;
     let mut proofs = Vec::with_capacity(units.len());
     each_proof(&text, |store, proof| proofs.push((store.to_owned(), proof)))?;
     let proven = proofs.iter().map(|(store, proof)| (store.as_str(), proof.unit, proof.position));
     let positions = decode_positions(&text)?;
     let same = read.len() == units.len()
-        && read.iter().zip(sorted).all(|(read, unit)| read.is_same(unit))
+        && read.iter().zip(units).all(|(read, unit)| read.is_same(unit))
         && proven.eq(positions.iter().map(|(key, position)| (key.store.as_str(), key.unit, *position)));
     match same {
         true => Ok(text),

@@ -144,16 +144,6 @@ fn a_sum_whose_name_is_no_columns_is_refused() {
     }
 }
 
-#[test]
-fn a_tag_that_would_be_too_long_is_refused() {
-    let mut tags = vec![one_tag(std::collections::BTreeMap::new()); 10_000];
-    for (index, tag) in tags.iter_mut().enumerate() {
-        tag.store = format!("s{index:05}").parse().unwrap();
-    }
-    let error = encode(&tags).unwrap_err();
-    assert!(error.kind() == crate::ErrorKind::Reject && error.message().contains("bytes"), "{error}");
-}
-
 fn one_tag(sums: std::collections::BTreeMap<String, ExactDecimal>) -> UnitTag {
     UnitTag {
         store: "s1".parse().unwrap(),
