@@ -283,9 +283,10 @@ fn part_sql(
         let value = value.map_or_else(|| "CAST(NULL AS VARCHAR)".to_owned(), quote_text);
         format!("{value} AS {}", quote_name(name))
     });
+    // DuckDB evaluates this once for each file. Most other functions it would call for each row.
+    let by_name = format!("regexp_extract(filename, {}, 1)", quote_text(STORE_IN_NAME));
     let store = match part.store_source {
-        // DuckDB evaluates this once for each file. Most other functions it would call for each row.
-        StoreSource::Name => format!("regexp_extract(filename, {}, 1) AS {STORE_COLUMN}", quote_text(STORE_IN_NAME)),
+        StoreSource::Name => format!("{by_name} AS {STORE_COLUMN}"),
         StoreSource::Column if has(STORE_COLUMN) => STORE_COLUMN.to_owned(),
         StoreSource::Column => format!("CAST(NULL AS VARCHAR) AS {STORE_COLUMN}"),
     };
@@ -306,6 +307,11 @@ fn part_sql(
     let place = std::iter::once(store).chain(grain);
     let columns = dataset.columns.iter().map(|column| {
         let (name, kind) = (quote_name(&column.name), sql_type(column.column_type));
+        // Ingest takes no row that names another store: a constant for each file, quick to group by.
+        let is_store = dataset.store_column.as_ref() == Some(&column.name);
+        if is_store && part.store_source == StoreSource::Name && purpose != Purpose::Proof {
+            return format!("{by_name} AS {name}");
+        }
         match has(&column.name) {
             true => format!("CAST({name} AS {kind}) AS {name}"),
             false => format!("CAST(NULL AS {kind}) AS {name}"),

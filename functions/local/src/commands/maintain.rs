@@ -1,4 +1,4 @@
-//! `ribera maintain`: compaction, checkpoints, vacuum.
+//! `ribera maintain`: merging, checkpoints, vacuum.
 
 use ribera_storage::Result;
 use serde_json::json;

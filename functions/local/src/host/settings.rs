@@ -50,7 +50,7 @@ pub struct ScheduleSettings {
     pub sweep_seconds: u32,
     /// Between computations of coverage when nothing arrives: days become due by themselves.
     pub coverage_seconds: u32,
-    /// Between rounds of maintenance (compaction, checkpoints, vacuum). Less: fewer small files;
+    /// Between rounds of maintenance (merging, checkpoints, vacuum). Less: fewer small files;
     /// each round reads every table's log.
     pub maintain_seconds: u32,
     /// How long manifests are gathered into one call. More: fewer commits; less: quicker answers.

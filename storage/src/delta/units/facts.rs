@@ -164,7 +164,11 @@ impl LoadedFacts {
 
     /// The text in which a store's section may be; empty when no block holds the store.
     pub(in crate::delta) fn text_of(&self, store: &StoreId) -> Result<&str> {
-        let Some(place) = self.blocks()?.iter().position(|block| block.holds(store)) else { return Ok("") };
+        let blocks = self.blocks()?;
+        let place = blocks.partition_point(|block| block.last < *store);
+        if blocks.get(place).is_none_or(|block| !block.holds(store)) {
+            return Ok("");
+        }
         self.texts.get(&place).map(|text| &**text).ok_or_else(unread)
     }
 
