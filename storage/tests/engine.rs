@@ -62,8 +62,8 @@ impl Lake {
     fn engine_with(&self, files: &[ViewFile], zones: &StoreZones, state_dates: bool) -> Engine {
         let engine = Engine::open(&EngineOptions::new(vec![self.folder.path().to_owned()])).unwrap();
         let ventas = ventas();
-        let stores = files.iter().filter_map(|file| file.store.clone()).collect();
-        engine.define(&ventas, files, &stores, zones, state_dates).unwrap();
+        let stores = files.iter().map(|file| file.store.clone()).collect();
+        engine.define(&ventas, files, Option::as_ref(&stores), zones, state_dates).unwrap();
         engine.define_other_names([&ventas]).unwrap();
         engine.lock().unwrap();
         engine
@@ -136,6 +136,19 @@ fn each_store_sees_its_own_local_time_beside_utc() {
     let rows = answer(&engine, "SELECT store_id, vendido_en, vendido_en_local FROM ventas ORDER BY 1;");
     assert_eq!(texts(&rows[0]), ["s1", "2017-01-02 03:30:00+00", "2017-01-01 22:30:00"]);
     assert_eq!(texts(&rows[1]), ["s2", "2017-01-02 03:30:00+00", "2017-01-02 04:30:00"]);
+}
+
+#[test]
+fn local_time_is_right_of_every_store_when_nobody_knows_which_stores_have_rows() {
+    let lake = Lake::new();
+    // A file without a store's name: another program's, say; and a store that is not declared.
+    let unnamed = |store: &str, name: &str| ViewFile { store: None, ..lake.file(store, name, 1, true) };
+    let files = [unnamed("s1", "a.parquet"), unnamed("s2", "b.parquet"), unnamed("s3", "c.parquet")];
+    let engine = lake.engine(&files, &zones());
+    let rows = answer(&engine, "SELECT store_id, vendido_en_local FROM ventas ORDER BY 1;");
+    assert_eq!(texts(&rows[0]), ["s1", "2017-01-01 22:30:00"]);
+    assert_eq!(texts(&rows[1]), ["s2", "2017-01-02 04:30:00"]);
+    assert_eq!(texts(&rows[2]), ["s3", "NULL"]);
 }
 
 #[test]

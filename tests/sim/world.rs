@@ -8,7 +8,7 @@ use jiff::ToSpan;
 use jiff::civil::{Date, date};
 use ribera_core::coverage::DayState;
 use ribera_storage::StoreId;
-use ribera_storage::control::{self, Settings};
+use ribera_storage::control;
 use ribera_storage::dataset::DatasetDefinition;
 use ribera_storage::store::{StoreDefinition, WeekdayName};
 
@@ -327,5 +327,4 @@ fn declare(cloud: &Rc<Cloud>, dataset: &DatasetDefinition, stores: &[Rc<Pos>], b
     let definitions: Vec<StoreDefinition> = honest.chain(bad.cloned()).collect();
     ready(control::publish_dataset(&cloud.objects, dataset)).expect("a dataset");
     ready(control::publish_stores(&cloud.objects, &definitions)).expect("stores");
-    ready(control::publish_settings(&cloud.objects, &Settings::default())).expect("settings");
 }

@@ -100,8 +100,8 @@ fn write_rows(
     progress: &mut impl FnMut(&str, u64),
 ) -> Result<()> {
     let name = dataset.name.as_str();
-    let stores = snapshot.as_ref().map(stores_of).unwrap_or_default();
-    let select = select_sql(dataset, files, &stores, zones, false);
+    let stores = snapshot.as_ref().and_then(stores_of);
+    let select = select_sql(dataset, files, stores.as_ref(), zones, false);
     engine.execute(&format!("CREATE TABLE {} AS {select}", quote_name(name)))?;
     comment_columns(engine, name, view_columns(dataset))?;
     let title = format!("{} / {}", dataset.titles.es, dataset.titles.en);

@@ -107,7 +107,7 @@ impl Engine {
         &self,
         dataset: &DatasetDefinition,
         files: &[ViewFile],
-        stores: &BTreeSet<String>,
+        stores: Option<&BTreeSet<String>>,
         zones: &StoreZones,
         state_dates: bool,
     ) -> Result<()> {

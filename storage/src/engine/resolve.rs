@@ -176,9 +176,16 @@ fn store_of(add: &AddFile) -> Option<String> {
     }
 }
 
-/// The stores that the units of `snapshot` are of.
-pub fn stores_of(snapshot: &Snapshot) -> BTreeSet<String> {
-    snapshot.files().flat_map(|add| add.unit_stores().map(str::to_owned)).collect()
+/// The stores that rows of `snapshot` can be of; `None` when a file does not tell.
+pub fn stores_of(snapshot: &Snapshot) -> Option<BTreeSet<String>> {
+    let mut stores = BTreeSet::new();
+    for add in snapshot.files() {
+        if add.is_foreign() {
+            return None;
+        }
+        stores.extend(add.unit_stores().ok()?.into_iter().map(str::to_owned));
+    }
+    Some(stores)
 }
 
 /// Our statistics name the columns of a file, except when there are too many of them or none: then

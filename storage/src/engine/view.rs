@@ -42,29 +42,31 @@ impl StoreZones {
     }
 
     /// The local time of `column` as SQL: NULL for a store without a definition. `stores` are those
-    /// that rows can be of. The zone of most is taken without asking for the store.
-    fn local_sql(&self, column: &str, stores: &BTreeSet<String>) -> String {
+    /// that rows can be of, if they are known: then the zone of most is taken without asking for the store.
+    fn local_sql(&self, column: &str, stores: Option<&BTreeSet<String>>) -> String {
         let local = |zone: &str| format!("timezone({}, {})", quote_text(zone), quote_name(column));
         let null = "CAST(NULL AS TIMESTAMP)".to_owned();
-        let mut undefined: BTreeSet<&str> = stores.iter().map(String::as_str).collect();
+        let is_there = |store: &&str| stores.is_none_or(|stores| stores.contains(*store));
+        let mut undefined: BTreeSet<&str> = stores.into_iter().flatten().map(String::as_str).collect();
         let mut groups: Vec<(Vec<&str>, String)> = Vec::new();
         for (zone, members) in &self.by_zone {
-            let found: Vec<&str> =
-                members.iter().map(StoreId::as_str).filter(|store| undefined.remove(store)).collect();
+            let found: Vec<&str> = members.iter().map(StoreId::as_str).filter(is_there).collect();
+            undefined.retain(|store| !found.contains(store));
             groups.push((found, local(zone)));
         }
         groups.push((undefined.into_iter().collect(), null.clone()));
         groups.retain(|(members, _)| !members.is_empty());
         groups.sort_by_key(|(members, _)| members.len());
-        let Some((_, most)) = groups.pop() else { return null };
+        let rest = if stores.is_some() { groups.pop().map(|(_, local)| local) } else { None };
+        let rest = rest.unwrap_or(null);
         if groups.is_empty() {
-            return most;
+            return rest;
         }
         let arms = groups.iter().map(|(members, local)| {
             let members: Vec<String> = members.iter().map(|store| quote_text(store)).collect();
             format!("WHEN {STORE_COLUMN} IN ({}) THEN {local}", members.join(", "))
         });
-        format!("CASE {} ELSE {most} END", arms.collect::<Vec<_>>().join(" "))
+        format!("CASE {} ELSE {rest} END", arms.collect::<Vec<_>>().join(" "))
     }
 }
 
@@ -101,14 +103,14 @@ pub fn view_columns(dataset: &DatasetDefinition) -> Vec<ViewColumn> {
 }
 
 /// A SELECT of the view's columns over `files`; without rows when there are none. `stores` are those
-/// that rows can be of.
+/// that rows can be of, `None` if nobody knows.
 ///
 /// With `state_dates` every part says which business dates its rows can have. DuckDB then skips the
 /// parts that a filter on the business date excludes. The answer is the same without it.
 pub fn select_sql(
     dataset: &DatasetDefinition,
     files: &[ViewFile],
-    stores: &BTreeSet<String>,
+    stores: Option<&BTreeSet<String>>,
     zones: &StoreZones,
     state_dates: bool,
 ) -> String {

@@ -136,8 +136,8 @@ fn open_engine(lake: &Lake, scans: &Scans, tables: &BTreeMap<DatasetName, Datase
         let snapshot = tables.get(&dataset.name).and_then(|table| table.snapshot.as_ref());
         if scans.reads(name) {
             let files = snapshot.map(|snapshot| view_files(snapshot, dataset, &root)).transpose()?.unwrap_or_default();
-            let stores = snapshot.map(stores_of).unwrap_or_default();
-            engine.define(dataset, &files, &stores, &zones, scans.narrow(name))?;
+            let stores = snapshot.and_then(stores_of);
+            engine.define(dataset, &files, stores.as_ref(), &zones, scans.narrow(name))?;
         } else {
             engine.define_unread(dataset)?;
         }

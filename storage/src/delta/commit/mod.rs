@@ -123,11 +123,10 @@ impl<S: ObjectStore> Table<'_, S> {
             let version = snapshot.version + 1;
             let (description, mut actions) = entry_of(&plan, metadata);
             actions.splice(0..0, snapshot.protocol.upgrade());
-            let mut changes = Changes::default();
             let standing = match self.put_entry(ports, version, description, actions.clone()).await? {
                 EntryOutcome::Won => {
                     versions.extend(plan.committed.iter().map(|batch| (batch.id.clone(), version)));
-                    snapshot.apply(version, actions, &mut changes)?;
+                    snapshot.apply(version, actions, &mut Changes::default())?;
                     report.version = Some(version);
                     report.checkpoint_due = checkpoint::is_due(version, snapshot.file_count());
                     break;
@@ -135,7 +134,7 @@ impl<S: ObjectStore> Table<'_, S> {
                 EntryOutcome::Lost(standing) => standing,
             };
             report.races_lost += 1;
-            let info = self.replay_entry(&mut snapshot, version, &standing, &mut changes)?;
+            let info = self.replay_entry(&mut snapshot, version, &standing, &mut Changes::default())?;
             let batches = info.and_then(|info| info.ribera).map(|info| info.batches).unwrap_or_default();
             versions.extend(batches.into_iter().map(|batch| (batch.id, version)));
             self.refresh(&mut snapshot).await?;

@@ -56,6 +56,7 @@ pub(in crate::delta) struct Planner<'a, S> {
     table: &'a Table<'a, S>,
     ports: Ports<'a, S>,
     dataset: &'a DatasetDefinition,
+    schema_hash: String,
     /// By path and the units that stay: what was written again.
     rewritten: BTreeMap<(String, BTreeSet<StoreUnit>), Vec<AddFile>>,
 }
@@ -66,18 +67,27 @@ struct Failure<'r> {
     error: Error,
 }
 
+/// What of a ready file enters the table.
+enum Entering {
+    Nothing,
+    AsItIs,
+    /// These units, written again.
+    Rewritten(BTreeSet<StoreUnit>),
+}
+
 /// Who wins, before any file is touched.
 #[derive(Default)]
 struct Decision<'a> {
     /// Files of the table that lose units, by log path.
     losing: BTreeMap<&'a str, (&'a AddFile, BTreeSet<StoreUnit>)>,
     /// What of each file of each record enters.
-    entering: Vec<(&'a ReadyRecord, Vec<Retention<Unit>>)>,
+    entering: Vec<(&'a ReadyRecord, Vec<(&'a AddFile, Entering)>)>,
 }
 
 impl<'a, S: ObjectStore> Planner<'a, S> {
     pub(in crate::delta) fn new(table: &'a Table<'a, S>, ports: Ports<'a, S>, dataset: &'a DatasetDefinition) -> Self {
-        Self { table, ports, dataset, rewritten: BTreeMap::new() }
+        let schema_hash = crate::dataset::schema_hash(dataset);
+        Self { table, ports, dataset, schema_hash, rewritten: BTreeMap::new() }
     }
 
     /// What settles `records` on top of `snapshot`.
@@ -104,11 +114,11 @@ impl<'a, S: ObjectStore> Planner<'a, S> {
         plan: &mut CommitPlan,
     ) {
         // Each round leaves out at least one record.
-        loop {
+        while !records.is_empty() {
             let decision = self.decide(key, partition, &records, plan);
-            records.retain(|record| !plan.failed.contains_key(&record.batch));
             match self.carry_out(snapshot, &decision, plan).await {
                 Ok(()) => return,
+                Err(failure) if failure.records.is_empty() => plan.fail(&records, &failure.error),
                 Err(failure) => plan.fail(&failure.records, &failure.error),
             }
             records.retain(|record| !plan.failed.contains_key(&record.batch));
@@ -130,7 +140,8 @@ impl<'a, S: ObjectStore> Planner<'a, S> {
         let mut decision = Decision::default();
         for (store, records) in stores {
             let refused = self.refuse_foreign(key, partition, store);
-            if let Err(error) = refused.and_then(|()| decide_store(partition, store, &records, &mut decision)) {
+            let schema = &self.schema_hash;
+            if let Err(error) = refused.and_then(|()| decide_store(partition, store, schema, &records, &mut decision)) {
                 plan.fail(&records, &error);
             }
         }
@@ -157,33 +168,51 @@ impl<'a, S: ObjectStore> Planner<'a, S> {
     ) -> Result<(), Failure<'r>> {
         let staying = self.staying(decision).await?;
         let tasks = staying.iter().filter(|(_, keep)| !keep.is_empty()).map(|(file, keep)| (file, keep.clone()));
-        let entering = decision.entering.iter().flat_map(|(record, kept)| {
-            let files = record.files.iter().zip(kept);
-            files.filter_map(|(file, kept)| Some((file, self.entering_units(record, file, kept)?)))
-        });
+        let entering =
+            decision.entering.iter().flat_map(|(_, files)| files).filter_map(|(file, entering)| match entering {
+                Entering::Rewritten(keep) => Some((*file, keep.clone())),
+                Entering::AsItIs | Entering::Nothing => None,
+            });
         let tasks: Vec<Rewriting<'_>> = tasks.chain(entering).collect();
         if let Some((path, error)) = self.rewrite_all(tasks).await {
             return Err(Failure { records: concerned(decision, &path), error });
         }
+        let whole = self.written(snapshot, decision, &staying);
+        let more = whole.map_err(|error| Failure { records: Vec::new(), error })?;
+        plan.adds.extend(more.adds);
+        plan.removes.extend(more.removes);
+        plan.committed.extend(more.committed);
+        Ok(())
+    }
+
+    /// What is to be written once every file that must be was written again.
+    fn written(&self, snapshot: &Snapshot, decision: &Decision<'_>, staying: &[Staying]) -> Result<CommitPlan> {
+        let rewritten = |file: &AddFile, keep: &BTreeSet<StoreUnit>| {
+            let found = self.rewritten.get(&(file.path.clone(), keep.clone())).cloned();
+            found.ok_or_else(|| Error::bug(format!("{}: was not written again", file.path)))
+        };
+        let mut plan = CommitPlan::default();
         let removed_at = snapshot.removal_time(self.ports.clock.now());
         for (file, keep) in staying {
             plan.removes.push(file.removed(removed_at, true));
-            plan.adds.extend(self.rewritten.get(&(file.path.clone(), keep)).into_iter().flatten().cloned());
+            if !keep.is_empty() {
+                plan.adds.extend(rewritten(file, keep)?);
+            }
         }
-        for (record, retentions) in &decision.entering {
+        for (record, files) in &decision.entering {
             let mut rows = None;
-            for (file, kept) in record.files.iter().zip(retentions) {
-                let adds = match self.entering_units(record, file, kept) {
-                    Some(keep) => self.rewritten.get(&(file.path.clone(), keep)).cloned().unwrap_or_default(),
-                    None if *kept == Retention::All => vec![file.clone()],
-                    None => continue,
+            for (file, entering) in files {
+                let adds = match entering {
+                    Entering::Nothing => continue,
+                    Entering::AsItIs => vec![(*file).clone()],
+                    Entering::Rewritten(keep) => rewritten(file, keep)?,
                 };
                 rows = Some(rows.unwrap_or(0) + adds.iter().filter_map(AddFile::rows).sum::<u64>());
                 plan.adds.extend(adds);
             }
             plan.committed.extend(rows.map(|rows| committed_batch(record, rows)));
         }
-        Ok(())
+        Ok(plan)
     }
 
     /// What stays of each file that loses units.
@@ -197,27 +226,6 @@ impl<'a, S: ObjectStore> Planner<'a, S> {
             all.push((file, keep));
         }
         Ok(all)
-    }
-
-    /// The units of a ready file that are written again; `None` when the file enters as it is, or
-    /// not at all.
-    fn entering_units(
-        &self,
-        record: &ReadyRecord,
-        file: &AddFile,
-        kept: &Retention<Unit>,
-    ) -> Option<BTreeSet<StoreUnit>> {
-        let store = &record.batch.store;
-        let keyed = |unit: Unit| StoreUnit { store: store.clone(), unit };
-        match kept {
-            Retention::None => None,
-            Retention::Only(units) => Some(units.iter().copied().map(keyed).collect()),
-            Retention::All if record.schema_hash == crate::dataset::schema_hash(self.dataset) => None,
-            Retention::All => {
-                let units = file.unit_positions_of(store).unwrap_or_default();
-                Some(units.into_iter().map(|(unit, _)| keyed(unit)).collect())
-            }
-        }
     }
 
     /// Writes what no plan before has written; the path of a file that cannot be, and why.
@@ -252,13 +260,14 @@ impl<'a, S: ObjectStore> Planner<'a, S> {
     }
 }
 
-pub(in crate::delta) fn committed_batch(record: &ReadyRecord, rows: u64) -> CommittedBatch {
+fn committed_batch(record: &ReadyRecord, rows: u64) -> CommittedBatch {
     CommittedBatch { id: record.batch.to_string(), manifest_sha256: record.manifest_sha256.clone(), rows }
 }
 
 fn decide_store<'a>(
     partition: &'a Partition,
     store: &StoreId,
+    schema_hash: &str,
     records: &[&'a ReadyRecord],
     decision: &mut Decision<'a>,
 ) -> Result<()> {
@@ -272,14 +281,24 @@ fn decide_store<'a>(
     let ready_units = records.iter().map(of_record).collect::<Result<Vec<_>>>()?;
     let retentions =
         retentions(&active_units, &ready_units).map_err(|error| error.context(format!("store {store}")))?;
+    let keyed = |unit: &Unit| StoreUnit { store: store.clone(), unit: *unit };
     for ((file, units), kept) in active.into_iter().zip(active_units).zip(&retentions.active) {
-        let lost = units.into_iter().map(|(unit, _)| unit).filter(|unit| !kept.keeps(unit));
-        let lost: BTreeSet<StoreUnit> = lost.map(|unit| StoreUnit { store: store.clone(), unit }).collect();
+        let lost = units.iter().map(|(unit, _)| unit).filter(|unit| !kept.keeps(unit));
+        let lost: BTreeSet<StoreUnit> = lost.map(keyed).collect();
         if !lost.is_empty() {
             decision.losing.entry(&file.path).or_insert((file, BTreeSet::new())).1.extend(lost);
         }
     }
-    decision.entering.extend(records.iter().copied().zip(retentions.ready));
+    for ((record, units), kept) in records.iter().zip(&ready_units).zip(&retentions.ready) {
+        let same_schema = record.schema_hash == schema_hash;
+        let entering = units.iter().zip(kept).map(|(units, kept)| match kept {
+            Retention::None => Entering::Nothing,
+            Retention::All if same_schema => Entering::AsItIs,
+            Retention::All => Entering::Rewritten(units.iter().map(|(unit, _)| keyed(unit)).collect()),
+            Retention::Only(units) => Entering::Rewritten(units.iter().map(keyed).collect()),
+        });
+        decision.entering.push((record, record.files.iter().zip(entering).collect()));
+    }
     Ok(())
 }
 

@@ -48,13 +48,16 @@ impl<S: ObjectStore> Table<'_, S> {
 
     /// By the file's tag, or where that would be too long by an object that the tag names.
     async fn say_units(&self, add: &mut AddFile, units: &[UnitTag]) -> Result<()> {
-        let text = tags::encode(units)?;
         let (Some(first), Some(last)) = (units.first(), units.last()) else {
             return Err(Error::bug("a lake file must have units"));
         };
-        if text.len() <= self.units_tag_bytes_max {
-            add.set_text(text);
-            return Ok(());
+        // What cannot fit is not written twice.
+        if units.len().saturating_mul(tags::UNIT_BYTES_MIN) <= self.units_tag_bytes_max {
+            let text = tags::encode(units)?;
+            if text.len() <= self.units_tag_bytes_max {
+                add.set_text(text);
+                return Ok(());
+            }
         }
         let (object, tag, loaded) = facts::encode(units)?;
         self.put_fresh(&add.facts_path(&self.name)?, object).await?;

@@ -344,9 +344,13 @@ impl AddFile {
         Some((bounds.min_values.store_id, bounds.max_values.store_id))
     }
 
-    /// The stores of the file's units, as far as the tag tells.
-    pub fn unit_stores(&self) -> impl Iterator<Item = &str> {
-        self.texts().unwrap_or_default().into_iter().flat_map(tags::stores)
+    /// The stores of the file's units. A foreign file tells none.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::units`].
+    pub fn unit_stores(&self) -> Result<Vec<&str>> {
+        Ok(self.texts()?.into_iter().flat_map(tags::stores).collect())
     }
 
     /// Another program wrote the file, or a checkpoint that lost our tags: nobody knows which batch

@@ -54,13 +54,29 @@ pub struct Merged {
 #[derive(Debug)]
 pub(in crate::delta) struct Inputs {
     pub partition: Vec<PartitionColumn>,
-    /// With all of their facts, in order of their first units.
+    /// With all of their facts.
     pub files: Vec<AddFile>,
     /// The units of all files, in order of store and unit: what the merged files must prove.
     pub units: Vec<UnitTag>,
 }
 
 impl Inputs {
+    /// The first unit that each file can have rows of and the file's place, lowest first.
+    fn in_order(&self) -> Result<VecDeque<(Key, usize)>> {
+        let mut order = Vec::with_capacity(self.files.len());
+        for (index, file) in self.files.iter().enumerate() {
+            if let Some((first, _)) = file.unit_positions()?.first() {
+                order.push(((first.store.to_string(), number_of(first.unit)), index));
+            }
+        }
+        order.sort();
+        Ok(order.into())
+    }
+
+    fn rows(&self) -> u64 {
+        self.units.iter().map(|tag| tag.facts.rows).sum()
+    }
+
     fn leave_out(&mut self, path: &str) {
         let out = self.files.iter().filter(|file| file.path == path);
         let gone: BTreeSet<StoreUnit> =
@@ -96,7 +112,7 @@ impl<S: ObjectStore> Table<'_, S> {
             match self.write_merged(ports, dataset, &inputs).await {
                 Ok(files) => {
                     (merged.files, merged.units) = (inputs.files.len() as u64, inputs.units.len() as u64);
-                    merged.rows = inputs.units.iter().map(|tag| tag.facts.rows).sum();
+                    merged.rows = inputs.rows();
                     merged.committed = self.commit_merge(ports, &inputs, files).await?;
                     break;
                 }
@@ -141,7 +157,7 @@ impl<S: ObjectStore> Table<'_, S> {
             units.extend(file.units()?);
         }
         let rows: u64 = merged.iter().filter_map(AddFile::rows).sum();
-        let wanted: u64 = inputs.units.iter().map(|tag| tag.facts.rows).sum();
+        let wanted = inputs.rows();
         units.sort_by_key(UnitTag::key);
         if units != inputs.units || rows != wanted {
             return Err(Error::data(format!(
@@ -184,16 +200,16 @@ impl<S: ObjectStore> Table<'_, S> {
     ) -> Result<Vec<AddFile>, Stop> {
         let schema = dataset.lake_schema();
         let mut merging = Merging::new(dataset, group, &schema)?;
-        let mut waiting: VecDeque<(usize, &AddFile)> = group.files.iter().enumerate().collect();
+        let mut waiting = group.in_order()?;
         let mut open: Vec<Source<_>> = Vec::new();
         let mut merged = Vec::new();
         loop {
             // A file is opened once its turn comes: few overlap.
-            while let Some((index, file)) = waiting.front().copied() {
-                let lowest = open.iter().filter_map(Source::key).min();
-                if lowest.is_some_and(|lowest| first_key(file).is_some_and(|first| *lowest < first)) {
+            while let Some((first, index)) = waiting.front() {
+                if open.iter().filter_map(Source::key).min().is_some_and(|lowest| lowest < first) {
                     break;
                 }
+                let (index, file) = (*index, &group.files[*index]);
                 waiting.pop_front();
                 let named = |error| Stop::File(file.path.clone(), error);
                 let batches = read(self.read_file(file).await.map_err(named)?, &schema).map_err(named)?;
@@ -299,10 +315,4 @@ fn holder(group: &Inputs, tag: &UnitTag) -> String {
         file.unit_positions_of(&tag.store).is_ok_and(|units| units.iter().any(|(unit, _)| *unit == tag.unit))
     };
     group.files.iter().find(holds).map(|file| file.path.clone()).unwrap_or_default()
-}
-
-/// The first unit that a file can have rows of.
-fn first_key(file: &AddFile) -> Option<Key> {
-    let units = file.unit_positions().ok()?;
-    units.first().map(|(key, _)| (key.store.to_string(), number_of(key.unit)))
 }

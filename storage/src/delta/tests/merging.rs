@@ -240,6 +240,37 @@ fn facts_that_cannot_be_read_fail_the_stores_of_their_file_and_no_other() {
 }
 
 #[test]
+fn files_are_merged_in_order_of_their_units_wherever_their_facts_lie() {
+    block_on(async {
+        let world = World::new();
+        let table = world.table().with_units_tag_bytes_max(100);
+        let merge_all = async |names: &[AddFile]| {
+            let partition = vec![("month".to_owned(), "2026-01".to_owned())];
+            let group = MergeGroup { partition, files: names.to_vec(), units: 0, bytes: 0, rows: 0 };
+            table.merge(world.host.ports(&world.objects), &world.dataset, &group).await.unwrap()
+        };
+        // Two merged files, of s0 with the third of s1 and of s1's fifth with s2; then s1's first.
+        let mut known: Vec<AddFile> = Vec::new();
+        for pair in [[(0, 1, 2), (1, 1, 3)], [(1, 2, 5), (2, 1, 5)]] {
+            for (store, sequence, day) in pair {
+                world.offer_of(store, sequence, &[day]).await;
+            }
+            let snapshot = world.snapshot().await;
+            let fresh: Vec<AddFile> = snapshot.files().filter(|file| !known.contains(file)).cloned().collect();
+            assert!(merge_all(&fresh).await.committed);
+            known = world.snapshot().await.files().cloned().collect();
+        }
+        world.offer_of(1, 3, &[1]).await;
+        let before = world.snapshot().await;
+        let group = plan(&before, AFTER).remove(0);
+        assert_eq!(group.files.len(), 3);
+        let merged = table.merge(world.host.ports(&world.objects), &world.dataset, &group).await.unwrap();
+        assert!(merged.committed, "{merged:?}");
+        assert_eq!(world.rows(&world.snapshot().await).await, world.rows(&before).await);
+    });
+}
+
+#[test]
 fn row_groups_of_a_file_of_many_stores_end_between_two_stores() {
     let dataset = dataset();
     let options = LakeWriterOptions { row_group_rows_min: 15, row_group_rows_max: 24, ..LakeWriterOptions::default() };

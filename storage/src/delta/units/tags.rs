@@ -97,6 +97,9 @@ pub fn is_column_name(name: &str) -> bool {
 /// [`super::facts`]): every commit reads the tags, whatever files it touches.
 pub const UNITS_TAG_BYTES_MAX: usize = 16 << 10;
 
+/// The least that a unit takes of a text: `|*;0;0;c?;0;0;0`.
+pub(in crate::delta) const UNIT_BYTES_MIN: usize = 15;
+
 /// The tag's text, units in order of store and unit. What was written is read back and compared before
 /// it is given out: a text that some reader could not read must never reach the log.
 ///
