@@ -86,13 +86,12 @@ impl<S: ObjectStore> Table<'_, S> {
         let root = format!("{}/", paths::table_root(&self.name));
         let listed = list_all(self.objects, &root, None).await?;
         let mut named = self.files_of_ready_records().await?;
-        let Some(snapshot) = self.load_latest(Parts::All).await? else { return Ok(Vec::new()) };
+        let Some(snapshot) = self.load_latest(Parts::ALL).await? else { return Ok(Vec::new()) };
         let horizon = now.checked_sub(retention).map_err(|error| Error::bug("horizon").with_source(error))?;
         for file in snapshot.files() {
             self.name_objects(&file.path, &mut named)?;
         }
-        let needed = |at: Option<i64>| at.is_none_or(|at| at >= horizon.as_millisecond());
-        for remove in snapshot.tombstones.values().filter(|remove| needed(remove.deletion_timestamp)) {
+        for remove in snapshot.tombstones.values().filter(|remove| remove.is_needed(horizon.as_millisecond())) {
             self.name_objects(&remove.path, &mut named)?;
         }
         let log = self.log_folder();

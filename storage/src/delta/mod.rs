@@ -40,9 +40,11 @@ pub use files::encoding::choose as choose_encodings;
 pub use files::rows::{UnitCounter, read as read_rows};
 pub use files::writer::{LakeFile, LakeWriter, LakeWriterOptions};
 pub use log::action::{self, AddFile, CommitInfo, CommittedBatch, Stores};
+pub use log::checkpoint::CheckpointBounds;
 #[cfg(feature = "engine")]
 pub(crate) use log::path;
 pub use log::snapshot::{Changes, Partition, Snapshot};
+pub use log::{PartialSnapshot, StoreFiles};
 pub use maintain::{LOG_RETENTION, VACUUM_RETENTION};
 pub use merge::{MergeGroup, MergeOptions, Merged, merge_plan};
 pub use repair::Repaired;

@@ -185,8 +185,8 @@ impl<S: ObjectStore> Table<'_, S> {
     async fn read_past(&self) -> Result<Past> {
         let listed = list_all(self.objects, &self.log_folder(), None).await?;
         let mut past = Past::default();
-        for (version, paths) in checkpoints_of(&listed, u64::MAX) {
-            if let Some(Ok(snapshot)) = self.read_checkpoint(version, &paths, Parts::Files).await? {
+        for (version, files) in checkpoints_of(&listed, u64::MAX) {
+            if let Some(Ok(snapshot)) = self.read_checkpoint(version, &files, Parts::FILES).await? {
                 past.take(snapshot.files().cloned());
             }
         }

@@ -1,5 +1,6 @@
 //! The handle of a table.
 
+use crate::delta::log::checkpoint::CheckpointBounds;
 use crate::delta::units::tags::UNITS_TAG_BYTES_MAX;
 use crate::ids::DatasetName;
 use crate::object::ObjectStore;
@@ -10,17 +11,25 @@ pub struct Table<'a, S> {
     pub(in crate::delta) objects: &'a S,
     pub(in crate::delta) name: DatasetName,
     pub(in crate::delta) units_tag_bytes_max: usize,
+    pub(in crate::delta) checkpoint_bounds: CheckpointBounds,
 }
 
 impl<'a, S: ObjectStore> Table<'a, S> {
     pub fn new(objects: &'a S, name: DatasetName) -> Self {
-        Self { objects, name, units_tag_bytes_max: UNITS_TAG_BYTES_MAX }
+        Self { objects, name, units_tag_bytes_max: UNITS_TAG_BYTES_MAX, checkpoint_bounds: CheckpointBounds::default() }
     }
 
     /// With another bound on the tags that it writes: for tests, in which files are small.
     #[must_use]
     pub fn with_units_tag_bytes_max(mut self, bytes_max: usize) -> Self {
         self.units_tag_bytes_max = bytes_max;
+        self
+    }
+
+    /// With other bounds of checkpoints: for tests, in which tables are small.
+    #[must_use]
+    pub fn with_checkpoint_bounds(mut self, bounds: CheckpointBounds) -> Self {
+        self.checkpoint_bounds = bounds;
         self
     }
 

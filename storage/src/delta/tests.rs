@@ -18,6 +18,7 @@ use crate::ports::{Clock, Ports, Random};
 
 mod batches;
 mod burst;
+mod checkpoints;
 mod foreign;
 mod keeping;
 mod merging;

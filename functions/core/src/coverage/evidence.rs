@@ -26,6 +26,7 @@ use ribera_storage::ids::Position;
 use ribera_storage::object::{Bounded, ObjectMeta, ObjectPath, Part, get_at_most, list_by_owner};
 use ribera_storage::store::StoreDefinition;
 use ribera_storage::{BatchId, DatasetName, Error, Month, ObjectStore, Result, StoreId, Unit, numbered, paths};
+use serde::Serialize;
 
 use super::judge::{Doubt, Span, StoreEvidence, UnitEvidence};
 
@@ -53,7 +54,7 @@ pub struct Evidence {
 }
 
 /// What is known of a store's dataset beside the log.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize)]
 struct StreamEvidence {
     quarantined: Vec<(Position, Vec<Unit>)>,
     /// Positions of batches in quarantine of which nobody knows the units.
@@ -64,6 +65,8 @@ struct StreamEvidence {
     /// Why nothing of the stream can be believed.
     doubt: Option<String>,
     /// The agent asked the source then and found what it had sent, or published the difference.
+    /// No dataset by day rests on it.
+    #[serde(skip)]
     checked_at: Option<Timestamp>,
 }
 
@@ -110,6 +113,12 @@ impl Known<'_> {
     /// By id.
     pub fn stores(&self) -> &[StoreDefinition] {
         &self.evidence.stores
+    }
+
+    /// What the judgement of a store's dataset by day rests on beside its units in the log, for comparison.
+    pub fn beside_the_log(&self, store: &StoreId) -> impl Serialize {
+        let stream = self.evidence.streams.get(&(store.clone(), self.dataset.name.clone()));
+        (stream, self.evidence.doubtful_stores.get(store))
     }
 
     /// Everything known of a store, with its units from the table's log. `newest` is the table as

@@ -87,8 +87,8 @@ pub fn judge(
 ) -> Result<StoreCoverage> {
     let clock = StoreClock { zone: store.zone()?, dataset };
     let days = Days::gather(store, &clock, evidence, now);
-    let schedule = SignedDuration::from_secs(i64::try_from(dataset.schedule_seconds()?).unwrap_or(i64::MAX / 2));
-    let due_through = clock.over_through(now.checked_sub(schedule).unwrap_or(now));
+    let schedule = clock.schedule()?;
+    let due_through = clock.due_through(now)?;
     let over_through = clock.over_through(now);
     let mut proven_at = None;
     let mut months = MonthRows::default();
@@ -150,6 +150,17 @@ fn state(expected: bool, over: bool, due: bool, day: &Day) -> DayState {
 /// `Config` when the store's time zone is unknown.
 pub fn is_over(store: &StoreDefinition, dataset: &DatasetDefinition, date: Date, at: Timestamp) -> Result<bool> {
     Ok(date <= StoreClock { zone: store.zone()?, dataset }.over_through(at))
+}
+
+/// The store's date, the last one that is over, and the last one that is due: all that the judgement of a dataset
+/// by day takes from the clock.
+///
+/// # Errors
+///
+/// `Config` when the store's time zone or the dataset's schedule is unknown.
+pub fn dates(store: &StoreDefinition, dataset: &DatasetDefinition, now: Timestamp) -> Result<[Date; 3]> {
+    let clock = StoreClock { zone: store.zone()?, dataset };
+    Ok([clock.date_of(now), clock.over_through(now), clock.due_through(now)?])
 }
 
 /// What the evidence says of one business date.
@@ -315,6 +326,15 @@ struct StoreClock<'a> {
 impl StoreClock<'_> {
     fn date_of(&self, at: Timestamp) -> Date {
         self.zone.to_datetime(at).date()
+    }
+
+    fn schedule(&self) -> Result<SignedDuration> {
+        Ok(SignedDuration::from_secs(i64::try_from(self.dataset.schedule_seconds()?).unwrap_or(i64::MAX / 2)))
+    }
+
+    /// The last business date that is due at `at`.
+    fn due_through(&self, at: Timestamp) -> Result<Date> {
+        Ok(self.over_through(at.checked_sub(self.schedule()?).unwrap_or(at)))
     }
 
     fn date_of_unit(&self, unit: Unit, today: Date) -> Date {

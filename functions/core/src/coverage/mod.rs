@@ -16,6 +16,9 @@ mod evidence;
 #[cfg(test)]
 mod evidence_tests;
 mod gaps;
+mod incremental;
+#[cfg(test)]
+mod incremental_tests;
 mod judge;
 #[cfg(test)]
 mod model_tests;
@@ -25,6 +28,8 @@ mod types;
 
 pub use evidence::Evidence;
 use evidence::Known;
+use incremental::Bases;
+use persist::Kept;
 
 pub use judge::is_over;
 pub use types::{Calendar, DayState, Light, StateCounts};
@@ -162,7 +167,7 @@ pub struct Touched {
 pub async fn compute<S: ObjectStore>(ports: Ports<'_, S>, dataset: &DatasetName) -> Result<Coverage> {
     let definition = definition_of(ports.objects, dataset).await?;
     let evidence = Evidence::gather(ports.objects, std::slice::from_ref(&definition)).await?;
-    compute_from(ports, &evidence, definition).await
+    Ok(compute_from(ports, &evidence, definition, None).await?.0)
 }
 
 /// Coverage of the lake as `snapshot` has it (`None`: the table was never written): for answers.
@@ -230,23 +235,35 @@ async fn refresh_one<S: ObjectStore>(
     evidence: &Evidence,
     definition: DatasetDefinition,
 ) -> Result<Summary> {
-    let coverage = compute_from(ports, evidence, definition).await?;
+    let kept = persist::load_kept(ports.objects, &definition.name).await;
+    let (coverage, bases) = compute_from(ports, evidence, definition, kept.as_ref()).await?;
     let summary = coverage.summary(settings, None, false);
-    persist::save(ports, settings, coverage, &summary).await?;
+    persist::save(ports, settings, coverage, &summary, bases, kept).await?;
     Ok(summary)
 }
 
+/// With `kept`, stores of which nothing has changed since are taken from it.
 async fn compute_from<S: ObjectStore>(
     ports: Ports<'_, S>,
     evidence: &Evidence,
     definition: DatasetDefinition,
-) -> Result<Coverage> {
+    kept: Option<&Kept>,
+) -> Result<(Coverage, Bases)> {
     let known = evidence.of_dataset(definition);
     let table = Table::new(ports.objects, known.dataset.name.clone());
     let mut snapshot = table.load_without_statistics().await?;
     let computed_at = ports.clock.now();
+    let bases = incremental::bases_of(&known, snapshot.as_ref(), computed_at)?;
+    let mut standing = incremental::standing(&table, snapshot.as_ref(), kept, &bases).await?;
     let mut stores = Vec::with_capacity(known.stores().len());
-    for some in known.stores().chunks(STORES_AT_ONCE) {
+    let mut anew = Vec::new();
+    for store in known.stores() {
+        match standing.remove(&store.id) {
+            Some(kept) => stores.push(kept),
+            None => anew.push(store.clone()),
+        }
+    }
+    for some in anew.chunks(STORES_AT_ONCE) {
         if let Some(snapshot) = &mut snapshot {
             let ids = some.iter().map(|store| store.id.clone()).collect();
             table.load_facts(snapshot, None, Some(&ids)).await?;
@@ -254,7 +271,9 @@ async fn compute_from<S: ObjectStore>(
         stores.extend(judge_stores(&known, some, snapshot.as_ref(), None, computed_at)?);
         snapshot.iter_mut().for_each(Snapshot::forget_facts);
     }
-    Ok(coverage_of(&known, snapshot.as_ref(), stores, computed_at))
+    let coverage = coverage_of(&known, snapshot.as_ref(), stores, computed_at);
+    let bases = incremental::kept_bases(bases, &coverage);
+    Ok((coverage, bases))
 }
 
 /// Stores whose facts are in memory at once.

@@ -12,6 +12,7 @@ use ribera_storage::{DatasetName, Error, ObjectStore, Result, StoreId, paths};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::incremental::Bases;
 use super::{Coverage, CoverageSettings, Light, Period, StoreCoverage, StoreSummary, Summary, Totals};
 use ribera_storage::object::put_json;
 
@@ -75,47 +76,28 @@ pub struct FailedRefresh {
 pub struct PageStore {
     pub coverage: StoreCoverage,
     pub summary: Option<StoreSummary>,
+    /// See [`super::incremental`]. Empty: judged anew every time.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub basis: String,
 }
 
-pub async fn save<S: ObjectStore>(
-    ports: Ports<'_, S>,
-    settings: &CoverageSettings,
-    coverage: Coverage,
-    summary: &Summary,
-) -> Result<()> {
-    let prefix = paths::coverage(&coverage.dataset);
-    let folder = format!("{}/{}", pages_folder(&coverage.dataset), ports.random.fresh_name());
-    let mut index = Index {
-        dataset: coverage.dataset.clone(),
-        table_version: coverage.table_version,
-        computed_at: coverage.computed_at,
-        period: summary.period,
-        totals: summary.totals.clone(),
-        pages: Vec::new(),
-        old_after_seconds: settings.old_after_seconds,
-    };
-    let mut summaries = summary.stores.iter().peekable();
-    let stores: Vec<PageStore> = coverage
-        .stores
-        .into_iter()
-        .map(|coverage| {
-            let summary = summaries.next_if(|summary| summary.store == coverage.store).cloned();
-            PageStore { coverage, summary }
-        })
-        .collect();
-    let mut pages = Vec::new();
-    for (number, page) in stores.chunks(PAGE_STORES).enumerate() {
-        let path = ObjectPath::new(format!("{folder}/{number:05}.json"))?;
-        index.pages.push(PageRef { first: page[0].coverage.store.clone(), path: path.to_string() });
-        pages.push((path, page));
-    }
-    let puts = stream::iter(&pages).map(async |(path, page)| put_json(ports.objects, path, page).await);
-    puts.buffered(CONCURRENCY).try_collect::<Vec<()>>().await?;
-    let bytes =
-        serde_json::to_vec(&index).map_err(|error| Error::bug("coverage does not serialise").with_source(error))?;
-    numbered::publish(ports.objects, &prefix, "json", bytes.into()).await?;
-    ports.objects.delete(&paths::coverage_failure(&index.dataset)?).await?;
-    clean(ports, &coverage.dataset).await
+/// The coverage that was kept last.
+pub struct Kept {
+    pub index: Index,
+    /// Those of the index, in its order.
+    pub pages: Vec<Vec<PageStore>>,
+}
+
+/// The coverage that was kept last; `None` before the first, and when it cannot be read: then all is judged anew.
+pub async fn load_kept<S: ObjectStore>(objects: &S, dataset: &DatasetName) -> Option<Kept> {
+    read_kept(objects, dataset).await.ok().flatten()
+}
+
+async fn read_kept<S: ObjectStore>(objects: &S, dataset: &DatasetName) -> Result<Option<Kept>> {
+    let Some(index) = load_index(objects, dataset).await? else { return Ok(None) };
+    let pages = stream::iter(&index.pages).map(|page| load_page(objects, page)).buffered(CONCURRENCY);
+    let pages = pages.try_collect().await?;
+    Ok(Some(Kept { index, pages }))
 }
 
 /// Keeps that coverage could not be computed, and why.
@@ -159,15 +141,21 @@ pub async fn load_page<S: ObjectStore>(objects: &S, page: &PageRef) -> Result<Ve
 }
 
 pub async fn load<S: ObjectStore>(objects: &S, dataset: &DatasetName) -> Result<Option<Coverage>> {
-    let Some(index) = load_index(objects, dataset).await? else { return Ok(None) };
-    let pages = stream::iter(&index.pages).map(|page| load_page(objects, page)).buffered(CONCURRENCY);
-    let pages: Vec<Vec<PageStore>> = pages.try_collect().await?;
+    let Some(Kept { index, pages }) = read_kept(objects, dataset).await? else { return Ok(None) };
     Ok(Some(Coverage {
         dataset: index.dataset,
         table_version: index.table_version,
         computed_at: index.computed_at,
         stores: pages.into_iter().flatten().map(|store| store.coverage).collect(),
     }))
+}
+
+impl Kept {
+    /// The page of that number, if it holds exactly these stores: it need not be written again.
+    fn page_like(&self, number: usize, stores: &[PageStore]) -> Option<&PageRef> {
+        let same = self.pages.get(number).is_some_and(|page| page == stores);
+        self.index.pages.get(number).filter(|_| same)
+    }
 }
 
 impl Index {

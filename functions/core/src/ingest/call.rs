@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::future::join_all;
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
-use ribera_storage::batch::{AckOutcome, QuarantineReason};
+use ribera_storage::batch::{AckOutcome, Manifest, QuarantineReason};
 use ribera_storage::dataset::DatasetDefinition;
-use ribera_storage::delta::{BatchOutcome, CommitReport, READY_AGE_MAX, ReadyRecord, Snapshot, Table};
+use ribera_storage::delta::{BatchOutcome, CommitReport, PartialSnapshot, READY_AGE_MAX, ReadyRecord, Table};
 use ribera_storage::ports::Ports;
 use ribera_storage::{BatchId, DatasetName, Error, ErrorKind, ObjectStore, Result, paths};
 
@@ -58,7 +58,7 @@ struct Call<'a, S> {
 }
 
 /// Tables as they stood before the call's batches were prepared.
-type Known = BTreeMap<DatasetName, Result<Option<Snapshot>>>;
+type Known = BTreeMap<DatasetName, Result<Option<PartialSnapshot>>>;
 
 /// Where a manifest stands on its way.
 enum Step {
@@ -135,13 +135,13 @@ impl<S: ObjectStore> Call<'_, S> {
     /// Encodes what was admitted, commits once per table, settles.
     async fn commit(&self, steps: Vec<Step>, definitions: &Definitions) -> Vec<Outcome> {
         let mut ready = Vec::with_capacity(steps.len());
-        let mut known = self.load_tables(&steps).await;
+        let mut known = self.load_tables(&steps, definitions).await;
         for wave in waves(steps) {
             ready.extend(join_all(wave.into_iter().map(|step| self.prepare(step, definitions, &known))).await);
         }
         let tables: BTreeSet<DatasetName> =
             ready.iter().filter_map(record_of).map(|record| record.batch.dataset.clone()).collect();
-        let bases: Vec<Option<Snapshot>> =
+        let bases: Vec<Option<PartialSnapshot>> =
             tables.iter().map(|table| known.remove(table).and_then(Result::ok).flatten()).collect();
         let commits = tables.iter().zip(bases).map(|(table, base)| self.commit_table(table, base, &ready, definitions));
         let reports = join_all(commits).await;
@@ -159,17 +159,23 @@ impl<S: ObjectStore> Call<'_, S> {
         outcomes
     }
 
-    /// The tables of manifests that a sweep found, once for all of them.
-    async fn load_tables(&self, steps: &[Step]) -> Known {
-        let found = steps.iter().filter_map(|step| match step {
-            Step::Admitted(admitted) if admitted.received.source == Source::Sweep => {
-                Some(admitted.received.batch.dataset.clone())
+    /// The tables of manifests that a sweep found, once for all of them, with the files of their stores.
+    async fn load_tables(&self, steps: &[Step], definitions: &Definitions) -> Known {
+        let mut tables: BTreeMap<DatasetName, Vec<&Manifest>> = BTreeMap::new();
+        for step in steps {
+            if let Step::Admitted(admitted) = step
+                && admitted.received.source == Source::Sweep
+            {
+                tables.entry(admitted.received.batch.dataset.clone()).or_default().push(&admitted.manifest);
             }
-            _ => None,
-        });
-        let tables: BTreeSet<DatasetName> = found.collect();
-        let load = async |table: DatasetName| {
-            let snapshot = Table::new(self.ports.objects, table.clone()).load().await;
+        }
+        let load = async |(table, manifests): (DatasetName, Vec<&Manifest>)| {
+            let lake = Table::new(self.ports.objects, table.clone());
+            let snapshot = match definitions.dataset(&table) {
+                Ok(Some(dataset)) => lake.load_for(dataset, manifests).await,
+                Ok(None) => Ok(None),
+                Err(error) => Err(error),
+            };
             (table, snapshot)
         };
         join_all(tables.into_iter().map(load)).await.into_iter().collect()
@@ -265,7 +271,7 @@ impl<S: ObjectStore> Call<'_, S> {
     async fn commit_table(
         &self,
         table: &DatasetName,
-        base: Option<Snapshot>,
+        base: Option<PartialSnapshot>,
         steps: &[Step],
         definitions: &Definitions,
     ) -> Result<CommitReport> {

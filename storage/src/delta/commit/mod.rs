@@ -1,5 +1,6 @@
 //! The combined commit: all ready batches of a table in one log entry.
 
+mod changed;
 mod follow;
 pub(in crate::delta) mod outcome;
 pub(in crate::delta) mod plan;
@@ -17,10 +18,9 @@ use crate::dataset::evolution::{self, Evolution};
 use crate::delta::commit::follow::GroupCommit;
 use crate::delta::commit::ready::{READY_READ_MAX, ReadyRecord};
 use crate::delta::log::action::{Action, Metadata};
-use crate::delta::log::checkpoint;
+use crate::delta::log::checkpoint::{self, Wanted};
 use crate::delta::log::entry::{CommitDescription, EntryOutcome};
-use crate::delta::log::snapshot::{Changes, Snapshot};
-use crate::delta::{BatchOutcome, CONCURRENCY, CommitReport, Table};
+use crate::delta::{BatchOutcome, CONCURRENCY, CommitReport, PartialSnapshot, StoreFiles, Table};
 use crate::error::{Error, Result};
 use crate::ids::{BatchId, StoreId};
 use crate::object::{ObjectMeta, ObjectStore};
@@ -31,7 +31,7 @@ use planner::{CommitPlan, Planner};
 /// another writer's commit, most often with this call's batches in it.
 const ATTEMPTS_MAX: u32 = 100;
 
-type Gathered = (Vec<ReadyRecord>, Vec<(BatchId, BatchOutcome)>, Option<Snapshot>);
+type Gathered = (Vec<ReadyRecord>, Vec<(BatchId, BatchOutcome)>, Option<PartialSnapshot>);
 
 impl<S: ObjectStore> Table<'_, S> {
     /// Settles all ready batches of the table in one log entry (see the module). Creates the table
@@ -86,7 +86,7 @@ impl<S: ObjectStore> Table<'_, S> {
         ports: Ports<'_, S>,
         dataset: &DatasetDefinition,
         own: &[ReadyRecord],
-        base: Option<Snapshot>,
+        base: Option<PartialSnapshot>,
     ) -> Result<CommitReport> {
         let listed = match own.is_empty() {
             true => None,
@@ -101,9 +101,13 @@ impl<S: ObjectStore> Table<'_, S> {
             report.outcomes.extend(unreadable);
             return Ok(report);
         }
+        let snapshot = match snapshot {
+            None => self.load_partial().await?,
+            snapshot => snapshot,
+        };
         let mut snapshot = match snapshot {
             Some(snapshot) => snapshot,
-            None => self.load_or_create(ports, dataset).await?,
+            None => self.load_or_create(ports, dataset).await?.into(),
         };
         let now = ports.clock.now();
         let expired: Vec<ReadyRecord> = records.extract_if(.., |record| record.has_expired(now)).collect();
@@ -111,8 +115,8 @@ impl<S: ObjectStore> Table<'_, S> {
         let mut plan = CommitPlan::default();
         let mut versions = BTreeMap::new();
         for attempt in 0.. {
+            self.read_for(&mut snapshot, records.iter().chain(&expired)).await?;
             let metadata = self.evolved(&snapshot, dataset)?;
-            self.load_facts_for(&mut snapshot, records.iter().chain(&expired)).await?;
             plan = planner.plan(&snapshot, &records).await;
             if plan.changes_nothing() {
                 break;
@@ -120,13 +124,13 @@ impl<S: ObjectStore> Table<'_, S> {
             if attempt >= ATTEMPTS_MAX {
                 return Err(Error::retry(format!("table {}: lost {ATTEMPTS_MAX} races for a version", self.name)));
             }
-            let version = snapshot.version + 1;
+            let version = snapshot.version() + 1;
             let (description, mut actions) = entry_of(&plan, metadata);
-            actions.splice(0..0, snapshot.protocol.upgrade());
+            actions.splice(0..0, snapshot.protocol().upgrade());
             let standing = match self.put_entry(ports, version, description, actions.clone()).await? {
                 EntryOutcome::Won => {
                     versions.extend(plan.committed.iter().map(|batch| (batch.id.clone(), version)));
-                    snapshot.apply(version, actions, &mut Changes::default())?;
+                    snapshot.apply(version, actions)?;
                     report.version = Some(version);
                     report.checkpoint_due = checkpoint::is_due(version, snapshot.file_count());
                     break;
@@ -134,11 +138,11 @@ impl<S: ObjectStore> Table<'_, S> {
                 EntryOutcome::Lost(standing) => standing,
             };
             report.races_lost += 1;
-            let info = self.replay_entry(&mut snapshot, version, &standing, &mut Changes::default())?;
+            let info = self.replay_partial(&mut snapshot, version, &standing)?;
             let batches = info.and_then(|info| info.ribera).map(|info| info.batches).unwrap_or_default();
             versions.extend(batches.into_iter().map(|batch| (batch.id, version)));
-            self.refresh(&mut snapshot).await?;
-            self.load_facts_for(&mut snapshot, records.iter().chain(&expired)).await?;
+            self.refresh_partial(&mut snapshot).await?;
+            self.read_for(&mut snapshot, records.iter().chain(&expired)).await?;
             if !own.is_empty() && self.all_have_outcomes(&snapshot, own) {
                 break;
             }
@@ -165,7 +169,7 @@ impl<S: ObjectStore> Table<'_, S> {
         &self,
         own: &[ReadyRecord],
         listed: Option<Vec<ObjectMeta>>,
-        base: Option<Snapshot>,
+        base: Option<PartialSnapshot>,
     ) -> Result<Gathered> {
         let (read, snapshot) = match own.is_empty() {
             true => (self.read_other_records(own, listed).await?, None),
@@ -183,20 +187,23 @@ impl<S: ObjectStore> Table<'_, S> {
         Ok((records, unreadable, snapshot))
     }
 
-    /// Reads what the table says of the records' units, where it is not in the log.
-    async fn load_facts_for(
+    /// Reads the files in which the records' units may lie, and what is said of them elsewhere than in the log.
+    async fn read_for(
         &self,
-        snapshot: &mut Snapshot,
+        snapshot: &mut PartialSnapshot,
         records: impl Iterator<Item = &ReadyRecord> + Clone,
     ) -> Result<()> {
+        let mut wanted = Wanted::default();
+        records.clone().for_each(|record| wanted.add_store(record.partition_key(), &record.batch.store));
+        self.read_partial(snapshot, &wanted).await?;
         let partitions: BTreeSet<String> = records.clone().map(ReadyRecord::partition_key).collect();
         let stores: BTreeSet<StoreId> = records.map(|record| record.batch.store.clone()).collect();
-        self.load_facts(snapshot, Some(&partitions), Some(&stores)).await
+        self.load_partial_facts(snapshot, &partitions, &stores).await
     }
 
-    async fn load_from_base(&self, base: Option<Snapshot>) -> Result<Option<Snapshot>> {
-        let Some(mut snapshot) = base else { return self.load().await };
-        self.refresh(&mut snapshot).await?;
+    async fn load_from_base(&self, base: Option<PartialSnapshot>) -> Result<Option<PartialSnapshot>> {
+        let Some(mut snapshot) = base else { return self.load_partial().await };
+        self.refresh_partial(&mut snapshot).await?;
         Ok(Some(snapshot))
     }
 
@@ -204,7 +211,7 @@ impl<S: ObjectStore> Table<'_, S> {
     /// meanwhile go along. Otherwise, in a crowd, each caller would commit its own batch only.
     async fn gather_more(
         &self,
-        snapshot: &Snapshot,
+        snapshot: &PartialSnapshot,
         now: Timestamp,
         records: &mut Vec<ReadyRecord>,
     ) -> Result<Vec<(BatchId, BatchOutcome)>> {
@@ -230,9 +237,9 @@ impl<S: ObjectStore> Table<'_, S> {
     }
 
     /// The metadata action that this commit must carry, if any.
-    fn evolved(&self, snapshot: &Snapshot, dataset: &DatasetDefinition) -> Result<Option<Metadata>> {
+    fn evolved(&self, snapshot: &PartialSnapshot, dataset: &DatasetDefinition) -> Result<Option<Metadata>> {
         snapshot.check_writable()?;
-        let current = &snapshot.metadata;
+        let current = snapshot.metadata();
         let evolution = evolution::of_table(&current.schema_string, &current.partition_columns, dataset)
             .map_err(|error| error.context(format!("table {}", self.name)))?;
         match evolution {
@@ -246,14 +253,14 @@ impl<S: ObjectStore> Table<'_, S> {
         }
     }
 
-    fn all_have_outcomes(&self, snapshot: &Snapshot, records: &[ReadyRecord]) -> bool {
+    fn all_have_outcomes(&self, snapshot: &PartialSnapshot, records: &[ReadyRecord]) -> bool {
         // What cannot be read will not be settled by waiting.
         records.iter().all(|record| !matches!(self.find_outcome(snapshot, &record.into(), &BTreeMap::new()), Ok(None)))
     }
 
     fn report_outcomes(
         &self,
-        snapshot: &Snapshot,
+        snapshot: &PartialSnapshot,
         records: &[ReadyRecord],
         plan: &CommitPlan,
         versions: &BTreeMap<String, u64>,

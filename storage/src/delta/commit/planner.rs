@@ -11,8 +11,7 @@ use crate::dataset::DatasetDefinition;
 use crate::delta::commit::plan::{FileUnits, Retention, retentions};
 use crate::delta::commit::ready::ReadyRecord;
 use crate::delta::log::action::{AddFile, CommittedBatch, RemoveFile};
-use crate::delta::log::snapshot::{Partition, Snapshot};
-use crate::delta::{CONCURRENCY, Table};
+use crate::delta::{CONCURRENCY, PartialSnapshot, StoreFiles, Table};
 use crate::error::{Error, Result};
 use crate::ids::{BatchId, StoreId, StoreUnit, Unit};
 use crate::object::ObjectStore;
@@ -91,31 +90,28 @@ impl<'a, S: ObjectStore> Planner<'a, S> {
     }
 
     /// What settles `records` on top of `snapshot`.
-    pub(in crate::delta) async fn plan(&mut self, snapshot: &Snapshot, records: &[ReadyRecord]) -> CommitPlan {
+    pub(in crate::delta) async fn plan(&mut self, snapshot: &PartialSnapshot, records: &[ReadyRecord]) -> CommitPlan {
         let mut partitions: BTreeMap<String, Vec<&ReadyRecord>> = BTreeMap::new();
         for record in records {
             partitions.entry(record.partition_key()).or_default().push(record);
         }
         let mut plan = CommitPlan::default();
-        let nothing = Partition::default();
         for (key, records) in partitions {
-            let partition = snapshot.partition(&key).unwrap_or(&nothing);
-            self.plan_partition(snapshot, &key, partition, records, &mut plan).await;
+            self.plan_partition(snapshot, &key, records, &mut plan).await;
         }
         plan
     }
 
     async fn plan_partition(
         &mut self,
-        snapshot: &Snapshot,
+        snapshot: &PartialSnapshot,
         key: &str,
-        partition: &Partition,
         mut records: Vec<&ReadyRecord>,
         plan: &mut CommitPlan,
     ) {
         // Each round leaves out at least one record.
         while !records.is_empty() {
-            let decision = self.decide(key, partition, &records, plan);
+            let decision = self.decide(key, snapshot, &records, plan);
             match self.carry_out(snapshot, &decision, plan).await {
                 Ok(()) => return,
                 Err(failure) if failure.records.is_empty() => plan.fail(&records, &failure.error),
@@ -129,7 +125,7 @@ impl<'a, S: ObjectStore> Planner<'a, S> {
     fn decide<'r>(
         &self,
         key: &str,
-        partition: &'r Partition,
+        snapshot: &'r PartialSnapshot,
         records: &[&'r ReadyRecord],
         plan: &mut CommitPlan,
     ) -> Decision<'r> {
@@ -139,9 +135,11 @@ impl<'a, S: ObjectStore> Planner<'a, S> {
         }
         let mut decision = Decision::default();
         for (store, records) in stores {
-            let refused = self.refuse_foreign(key, partition, store);
-            let schema = &self.schema_hash;
-            if let Err(error) = refused.and_then(|()| decide_store(partition, store, schema, &records, &mut decision)) {
+            let decided = snapshot.files_of(key, store).and_then(|files| {
+                self.refuse_foreign(key, &files, store)?;
+                decide_store(files, store, &self.schema_hash, &records, &mut decision)
+            });
+            if let Err(error) = decided {
                 plan.fail(&records, &error);
             }
         }
@@ -149,8 +147,8 @@ impl<'a, S: ObjectStore> Planner<'a, S> {
     }
 
     /// Nobody knows which batch won the units of a foreign file: rows beside it could be doubled.
-    fn refuse_foreign(&self, key: &str, partition: &Partition, store: &StoreId) -> Result<()> {
-        let Some(foreign) = partition.files_of(store).find(|file| file.is_foreign()) else { return Ok(()) };
+    fn refuse_foreign(&self, key: &str, files: &[&AddFile], store: &StoreId) -> Result<()> {
+        let Some(foreign) = files.iter().find(|file| file.is_foreign()) else { return Ok(()) };
         Err(Error::data(format!(
             "table {}: partition {key}: must hold files of Ribera only, got {} with rows of {store}: another program wrote to the table, or its checkpoint lost our tags",
             self.table.name,
@@ -162,7 +160,7 @@ impl<'a, S: ObjectStore> Planner<'a, S> {
     /// Writes again what must be, then adds to the plan. Nothing is added when it fails.
     async fn carry_out<'r>(
         &mut self,
-        snapshot: &Snapshot,
+        snapshot: &PartialSnapshot,
         decision: &Decision<'r>,
         plan: &mut CommitPlan,
     ) -> Result<(), Failure<'r>> {
@@ -186,7 +184,7 @@ impl<'a, S: ObjectStore> Planner<'a, S> {
     }
 
     /// What is to be written once every file that must be was written again.
-    fn written(&self, snapshot: &Snapshot, decision: &Decision<'_>, staying: &[Staying]) -> Result<CommitPlan> {
+    fn written(&self, snapshot: &PartialSnapshot, decision: &Decision<'_>, staying: &[Staying]) -> Result<CommitPlan> {
         let rewritten = |file: &AddFile, keep: &BTreeSet<StoreUnit>| {
             let found = self.rewritten.get(&(file.path.clone(), keep.clone())).cloned();
             found.ok_or_else(|| Error::bug(format!("{}: was not written again", file.path)))
@@ -265,13 +263,12 @@ fn committed_batch(record: &ReadyRecord, rows: u64) -> CommittedBatch {
 }
 
 fn decide_store<'a>(
-    partition: &'a Partition,
+    active: Vec<&'a AddFile>,
     store: &StoreId,
     schema_hash: &str,
     records: &[&'a ReadyRecord],
     decision: &mut Decision<'a>,
 ) -> Result<()> {
-    let active: Vec<&AddFile> = partition.files_of(store).collect();
     let active_units =
         active.iter().map(|file| file.unit_positions_of(store)).collect::<Result<Vec<FileUnits<Unit>>>>()?;
     let of_record = |record: &&ReadyRecord| {

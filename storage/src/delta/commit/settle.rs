@@ -7,9 +7,8 @@ use crate::dataset::DatasetDefinition;
 use crate::delta::commit::ready::ReadyRecord;
 use crate::delta::log::action::AddFile;
 use crate::delta::log::path;
-use crate::delta::log::snapshot::Snapshot;
 use crate::delta::units::tags;
-use crate::delta::{BatchOutcome, Table};
+use crate::delta::{BatchOutcome, PartialSnapshot, StoreFiles, Table};
 use crate::error::Result;
 use crate::ids::{BatchId, Unit};
 use crate::object::ObjectStore;
@@ -42,7 +41,7 @@ impl<S: ObjectStore> Table<'_, S> {
     /// `Data` when what the table says of the store cannot be read; `Retry` when the object store does not answer.
     pub async fn outcome_of(
         &self,
-        snapshot: &Snapshot,
+        snapshot: &impl StoreFiles,
         dataset: &DatasetDefinition,
         manifest: &Manifest,
     ) -> Result<Option<BatchOutcome>> {
@@ -52,20 +51,21 @@ impl<S: ObjectStore> Table<'_, S> {
             units: Units::List(manifest.units.iter().map(|facts| facts.unit).collect()),
         };
         let mut files = Vec::new();
-        for file in files_of(snapshot, &candidate) {
+        for file in snapshot.files_of(&candidate.partition, &manifest.batch.store)? {
             files.push(self.with_facts_of(file, &manifest.batch.store).await?);
         }
-        outcome_in(&files.iter().collect::<Vec<_>>(), snapshot.version, &candidate, &BTreeMap::new())
+        outcome_in(&files.iter().collect::<Vec<_>>(), snapshot.version(), &candidate, &BTreeMap::new())
     }
 
     /// `versions` are those known of batches by their text.
     pub(in crate::delta) fn find_outcome(
         &self,
-        snapshot: &Snapshot,
+        snapshot: &PartialSnapshot,
         candidate: &Candidate<'_>,
         versions: &BTreeMap<String, u64>,
     ) -> Result<Option<BatchOutcome>> {
-        outcome_in(&files_of(snapshot, candidate), snapshot.version, candidate, versions)
+        let files = snapshot.files_of(&candidate.partition, &candidate.batch.store)?;
+        outcome_in(&files, snapshot.version(), candidate, versions)
     }
 }
 
@@ -99,12 +99,6 @@ fn outcome_in(
     units.sort_by_key(|(unit, _)| *unit);
     let version = versions.get(&candidate.batch.to_string()).copied().unwrap_or(newest);
     Ok(Some(BatchOutcome::Committed { version, rows, units }))
-}
-
-/// The files in which a batch's units may lie.
-fn files_of<'a>(snapshot: &'a Snapshot, candidate: &Candidate<'a>) -> Vec<&'a AddFile> {
-    let (partition, store) = (snapshot.partition(&candidate.partition), candidate.batch);
-    partition.into_iter().flat_map(|partition| partition.files_of(&store.store)).collect()
 }
 
 impl Units<'_> {

@@ -4,5 +4,6 @@ pub(in crate::delta) mod encoding;
 mod facts;
 mod put;
 pub(in crate::delta) mod rows;
+pub(in crate::delta) mod sparse;
 mod stats;
 pub(in crate::delta) mod writer;

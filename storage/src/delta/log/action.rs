@@ -188,6 +188,13 @@ pub struct RemoveFile {
     pub size: Option<u64>,
 }
 
+impl RemoveFile {
+    /// Whether a reader since `horizon` (Unix milliseconds) may still need the file.
+    pub(in crate::delta) fn is_needed(&self, horizon: i64) -> bool {
+        self.deletion_timestamp.is_none_or(|at| at >= horizon)
+    }
+}
+
 /// Who wrote an entry and why. The protocol lets a program write any JSON here: what does not fit is
 /// passed over, and never makes a table unreadable.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

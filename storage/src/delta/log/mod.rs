@@ -4,6 +4,7 @@ pub mod action;
 pub(in crate::delta) mod checkpoint;
 pub(in crate::delta) mod entry;
 mod last_checkpoint;
+mod partial;
 pub(crate) mod path;
 pub(in crate::delta) mod snapshot;
 
@@ -17,6 +18,7 @@ use crate::delta::{CONCURRENCY, Table};
 use action::CommitInfo;
 use checkpoint::Parts;
 use last_checkpoint::LastCheckpoint;
+pub use partial::{PartialSnapshot, StoreFiles};
 
 use crate::error::{Error, Result};
 use crate::object::{ObjectMeta, ObjectPath, ObjectStore, list_all};
@@ -76,7 +78,7 @@ impl<S: ObjectStore> Table<'_, S> {
     /// `Retry` when the object store does not answer; `Data` when the log cannot be read or its
     /// protocol is not ours.
     pub async fn load(&self) -> Result<Option<Snapshot>> {
-        self.load_latest(Parts::Files).await
+        self.load_latest(Parts::FILES).await
     }
 
     /// The table as it stands, for whoever asks for its units alone: files from a checkpoint come
@@ -86,7 +88,7 @@ impl<S: ObjectStore> Table<'_, S> {
     ///
     /// As [`Self::load`].
     pub async fn load_without_statistics(&self) -> Result<Option<Snapshot>> {
-        self.load_latest(Parts::FilesWithoutStatistics).await
+        self.load_latest(Parts::FILES_WITHOUT_STATISTICS).await
     }
 
     /// The table as it stood at `version`; an error of kind `Config` when that version does not
@@ -109,7 +111,7 @@ impl<S: ObjectStore> Table<'_, S> {
                 self.name
             )));
         }
-        match self.replay(&listed, version, Parts::Files).await? {
+        match self.replay(&listed, version, Parts::FILES).await? {
             Some(snapshot) => Ok(snapshot),
             None => Err(Error::config(format!(
                 "table {}: version {version}: entries before it are no longer kept (30 days), and no checkpoint stands for them",
@@ -176,7 +178,7 @@ impl<S: ObjectStore> Table<'_, S> {
 
     pub(in crate::delta) async fn load_latest(&self, parts: Parts) -> Result<Option<Snapshot>> {
         if let Some(hint) = self.read_last_checkpoint().await
-            && let Some(snapshot) = self.load_from(hint.version, parts).await?
+            && let Some(snapshot) = self.load_from(&hint, parts).await?
         {
             return Ok(Some(snapshot));
         }
@@ -226,13 +228,13 @@ impl<S: ObjectStore> Table<'_, S> {
         serde_json::from_slice(&bytes).ok()
     }
 
-    /// From the checkpoint of `version` on; `None` when it cannot be read.
-    async fn load_from(&self, version: u64, parts: Parts) -> Result<Option<Snapshot>> {
+    /// From the checkpoint that the hint names on; `None` when it cannot be read.
+    async fn load_from(&self, hint: &LastCheckpoint, parts: Parts) -> Result<Option<Snapshot>> {
+        let version = hint.version;
         let after = format!("{}{version:020}.json", self.log_folder());
-        let path = self.checkpoint_path(version)?;
         let folder = self.log_folder();
-        let (bytes, listed) =
-            futures::try_join!(self.objects.get(&path), list_all(self.objects, &folder, Some(&after)))?;
+        let (read, listed) =
+            futures::try_join!(self.read_hinted(hint, parts), list_all(self.objects, &folder, Some(&after)))?;
         let newer = listed.iter().filter_map(|meta| LogFile::of(&meta.path)).any(|file| {
             matches!(file, LogFile::Checkpoint(_) | LogFile::CheckpointPart { .. }) && file.version() > version
         });
@@ -244,11 +246,28 @@ impl<S: ObjectStore> Table<'_, S> {
                 Ok(_) | Err(_) => {}
             }
         }
-        let Some(bytes) = bytes else { return Ok(None) };
-        match checkpoint::read(&self.name, version, &[bytes], parts) {
-            Ok(snapshot) if !snapshot.has_lost_tags() => self.replay_onto(snapshot, &listed, u64::MAX).await.map(Some),
+        match read {
+            Some(snapshot) if !snapshot.has_lost_tags() => {
+                self.replay_onto(snapshot, &listed, u64::MAX).await.map(Some)
+            }
             _ => Ok(None),
         }
+    }
+
+    async fn read_hinted(&self, hint: &LastCheckpoint, parts: Parts) -> Result<Option<Snapshot>> {
+        let path = self.checkpoint_path(hint.version)?;
+        if let Some(bytes) = hint.size_in_bytes.filter(|bytes| self.opens(*bytes, parts))
+            && let Some(opened) = self.open_checkpoint(hint.version, &path, bytes).await?
+        {
+            return Ok(Some(opened));
+        }
+        let bytes = self.objects.get(&path).await?;
+        Ok(bytes.and_then(|bytes| checkpoint::read(&self.name, hint.version, &[bytes], parts).ok()))
+    }
+
+    /// Whether of a checkpoint of that length the footer is read first.
+    fn opens(&self, bytes: u64, parts: Parts) -> bool {
+        parts.on_demand && bytes > self.checkpoint_bounds.whole_bytes_max
     }
 
     /// Up to version `last`, from the newest checkpoint that can be believed, or version 0; `None`
@@ -259,8 +278,8 @@ impl<S: ObjectStore> Table<'_, S> {
     /// else is left the table can be read all the same; its files are then foreign.
     async fn replay(&self, listed: &[ObjectMeta], last: u64, parts: Parts) -> Result<Option<Snapshot>> {
         let (mut untagged, mut failure, mut unreadable) = (None, None, None);
-        for (version, paths) in checkpoints_of(listed, last).into_iter().rev() {
-            let snapshot = match self.read_checkpoint(version, &paths, parts).await? {
+        for (version, files) in checkpoints_of(listed, last).into_iter().rev() {
+            let snapshot = match self.read_checkpoint(version, &files, parts).await? {
                 Some(Ok(snapshot)) => snapshot,
                 Some(Err(error)) => {
                     unreadable = unreadable.or(Some(error));
@@ -301,10 +320,16 @@ impl<S: ObjectStore> Table<'_, S> {
     pub(in crate::delta) async fn read_checkpoint(
         &self,
         version: u64,
-        paths: &[ObjectPath],
+        files: &[ObjectMeta],
         parts: Parts,
     ) -> Result<Option<Result<Snapshot>>> {
-        let read = stream::iter(paths).map(|path| self.objects.get(path)).buffered(CONCURRENCY);
+        if let [file] = files
+            && self.opens(file.bytes, parts)
+            && let Some(opened) = self.open_checkpoint(version, &file.path, file.bytes).await?
+        {
+            return Ok(Some(Ok(opened)));
+        }
+        let read = stream::iter(files).map(|file| self.objects.get(&file.path)).buffered(CONCURRENCY);
         let Some(bytes) = read.try_collect::<Vec<_>>().await?.into_iter().collect::<Option<Vec<Bytes>>>() else {
             return Ok(None);
         };
@@ -354,8 +379,8 @@ impl<S: ObjectStore> Table<'_, S> {
 
 /// The checkpoints of a listing up to version `last`, each with its files in order. One of which a
 /// file is missing is none.
-pub(in crate::delta) fn checkpoints_of(listed: &[ObjectMeta], last: u64) -> Vec<(u64, Vec<ObjectPath>)> {
-    let mut found: BTreeMap<(u64, u32), Vec<(u32, ObjectPath)>> = BTreeMap::new();
+pub(in crate::delta) fn checkpoints_of(listed: &[ObjectMeta], last: u64) -> Vec<(u64, Vec<ObjectMeta>)> {
+    let mut found: BTreeMap<(u64, u32), Vec<(u32, ObjectMeta)>> = BTreeMap::new();
     for meta in listed {
         let (key, part) = match LogFile::of(&meta.path) {
             Some(LogFile::Checkpoint(version)) => ((version, 1), 1),
@@ -363,14 +388,14 @@ pub(in crate::delta) fn checkpoints_of(listed: &[ObjectMeta], last: u64) -> Vec<
             _ => continue,
         };
         if key.0 <= last {
-            found.entry(key).or_default().push((part, meta.path.clone()));
+            found.entry(key).or_default().push((part, meta.clone()));
         }
     }
     let whole = found.into_iter().filter(|((_, parts), files)| files.len() == *parts as usize);
     whole
         .map(|((version, _), mut files)| {
             files.sort_by_key(|(part, _)| *part);
-            (version, files.into_iter().map(|(_, path)| path).collect())
+            (version, files.into_iter().map(|(_, file)| file).collect())
         })
         .collect()
 }

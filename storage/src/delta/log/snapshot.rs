@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use crate::dataset::STORE_COLUMN;
 use crate::delta::log::action::{APPEND_ONLY, Action, AddFile, CommitInfo, Metadata, Protocol, RemoveFile};
+use crate::delta::log::checkpoint::Unread;
 use crate::delta::log::path::store_of;
 use crate::error::{Error, Result};
 use crate::ids::{DatasetName, StoreId, Unit};
@@ -86,6 +87,9 @@ pub struct Snapshot {
     pub(in crate::delta) checkpoint: Option<u64>,
     /// Unix milliseconds of the newest entry read, by its writer's clock.
     pub(in crate::delta) committed_at: i64,
+    /// What of a large checkpoint was not read: only inside a [`super::PartialSnapshot`] and for whoever writes the
+    /// next checkpoint.
+    pub(in crate::delta) unread: Option<Unread>,
 }
 
 /// What new log entries changed, for whoever planned on the older state.
@@ -203,6 +207,7 @@ impl Snapshot {
             tombstones: BTreeMap::new(),
             checkpoint: None,
             committed_at: 0,
+            unread: None,
         }
     }
 
@@ -236,6 +241,10 @@ impl Snapshot {
             self.refuse_old_layout(&metadata)?;
             self.metadata = metadata;
             changes.metadata = true;
+        }
+        if let Some(unread) = &mut self.unread {
+            let removed = action.remove.iter().map(|remove| &remove.path);
+            removed.chain(action.add.iter().map(|add| &add.path)).for_each(|path| unread.touch(path));
         }
         if let Some(remove) = action.remove {
             self.remove(remove, changes);
@@ -311,12 +320,6 @@ impl Snapshot {
     /// that a host whose clock is behind does not give files to the next vacuum.
     pub(in crate::delta) fn removal_time(&self, now: Timestamp) -> Timestamp {
         Timestamp::from_millisecond(self.committed_at).map_or(now, |committed| committed.max(now))
-    }
-
-    /// Forgets removals before `horizon`: no reader may still need those files.
-    pub(in crate::delta) fn forget_tombstones(&mut self, horizon: Timestamp) {
-        let horizon = horizon.as_millisecond();
-        self.tombstones.retain(|_, remove| remove.deletion_timestamp.is_none_or(|at| at >= horizon));
     }
 
     /// After replaying: an entry without a protocol or schema is no table.

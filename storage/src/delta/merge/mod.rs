@@ -20,16 +20,21 @@ pub use plan::{MergeGroup, MergeOptions, merge_plan};
 use crate::dataset::{DatasetDefinition, PartitionColumn};
 use crate::delta::files::rows::{UnitCounter, read};
 use crate::delta::log::action::{Action, AddFile};
+use crate::delta::log::checkpoint::Wanted;
 use crate::delta::log::entry::{CommitDescription, EntryOutcome};
+use crate::delta::log::path;
 use crate::delta::units::column::{UnitColumn, number_of};
 use crate::delta::units::tags::UnitTag;
-use crate::delta::{CONCURRENCY, LakeFile, LakeWriter, LakeWriterOptions, Table};
+use crate::delta::{CONCURRENCY, LakeFile, LakeWriter, LakeWriterOptions, StoreFiles, Table};
 use crate::error::{Error, Result};
 use crate::ids::StoreUnit;
 use crate::object::ObjectStore;
 use crate::ports::Ports;
 use digest::Digester;
 use source::{Key, Source};
+
+/// What the entry of a merge says of itself.
+pub(in crate::delta) const OPERATION: &str = "OPTIMIZE";
 
 /// Races lost before a merge leaves the table to its writers.
 const ATTEMPTS_MAX: usize = 20;
@@ -167,7 +172,10 @@ impl<S: ObjectStore> Table<'_, S> {
                 units.len()
             )));
         }
-        let Some(mut snapshot) = self.load().await? else { return Ok(false) };
+        let mut wanted = Wanted::default();
+        wanted.add_partition(path::partition_key(&inputs.partition));
+        let Some(mut snapshot) = self.load_partial().await? else { return Ok(false) };
+        self.read_partial(&mut snapshot, &wanted).await?;
         for _ in 0..ATTEMPTS_MAX {
             if !inputs.files.iter().all(|file| snapshot.has(&file.path)) {
                 return Ok(false);
@@ -181,11 +189,11 @@ impl<S: ObjectStore> Table<'_, S> {
                 .iter()
                 .cloned()
                 .map(|add| Action { add: Some(AddFile { data_change: false, ..add }), ..Action::default() });
-            let actions: Vec<Action> = snapshot.protocol.upgrade().into_iter().chain(removes).chain(adds).collect();
+            let actions: Vec<Action> = snapshot.protocol().upgrade().into_iter().chain(removes).chain(adds).collect();
             let version = snapshot.version() + 1;
-            match self.put_entry(ports, version, CommitDescription::new("OPTIMIZE"), actions).await? {
+            match self.put_entry(ports, version, CommitDescription::new(OPERATION), actions).await? {
                 EntryOutcome::Won => return Ok(true),
-                EntryOutcome::Lost(_) => drop(self.refresh(&mut snapshot).await?),
+                EntryOutcome::Lost(_) => self.refresh_partial(&mut snapshot).await?,
             }
         }
         Err(Error::retry(format!("table {}: lost {ATTEMPTS_MAX} races for a version", self.name)))

@@ -59,7 +59,7 @@ async fn untag_newest_checkpoint(world: &World) {
     for file in snapshot.files().cloned().collect::<Vec<_>>() {
         snapshot.add(AddFile { tags: None, ..file });
     }
-    let (bytes, _) = super::super::log::checkpoint::write(&snapshot).unwrap();
+    let bytes = super::super::log::checkpoint::write(&snapshot).unwrap();
     let path = world.table().checkpoint_path(snapshot.version()).unwrap();
     world.objects.put(&path, bytes.into()).await.unwrap();
     let hint = json!({"version": snapshot.version(), "size": 1}).to_string();
@@ -241,7 +241,7 @@ fn a_checkpoint_in_several_files_is_read_and_one_that_misses_a_file_is_passed_ov
             let mut half = truth.clone();
             half.partitions.clear();
             half.add(truth.files().nth(keep).unwrap().clone());
-            super::super::log::checkpoint::write(&half).unwrap().0
+            super::super::log::checkpoint::write(&half).unwrap()
         };
         let name = |part: u32| format!("lake/pruebas/_delta_log/{:020}.checkpoint.{part:010}.0000000002.parquet", 2);
         for number in 1..=2_u32 {

@@ -64,8 +64,10 @@ fn replace_case() -> impl Strategy<Value = (Vec<TestBatch>, Vec<usize>)> {
 /// A caller that offers its batches until each is settled; gives up the batch that only waits.
 async fn caller<S: ObjectStore>(objects: &S, seed: u64, dataset: &DatasetDefinition, batches: Vec<TestBatch>) {
     let host = Host::new(seed);
-    // Merged files keep their facts in objects of their own.
-    let table = Table::new(objects, "pruebas".parse().unwrap()).with_units_tag_bytes_max(600);
+    // Merged files keep their facts in objects of their own, checkpoints are read by parts.
+    let bounds = CheckpointBounds { group_rows_max: 2, whole_bytes_max: 0 };
+    let table =
+        Table::new(objects, "pruebas".parse().unwrap()).with_units_tag_bytes_max(600).with_checkpoint_bounds(bounds);
     for batch in batches {
         for _ in 0..400 {
             let report = match offer(&table, host.ports(objects), dataset, &batch).await {

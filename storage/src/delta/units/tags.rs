@@ -242,7 +242,8 @@ fn section<'a>(text: &'a str, store: &StoreId) -> &'a str {
 
 /// Where the first section from `from` on begins.
 fn next_section(text: &str, from: usize) -> Option<usize> {
-    text.as_bytes().get(from..)?.windows(2).position(|two| two == b"|@").map(|found| from + found)
+    // Compared byte by byte, this was more than half of a computation of coverage.
+    memchr::memmem::find(text.as_bytes().get(from..)?, b"|@").map(|found| from + found)
 }
 
 /// What coverage asks of a unit: [`UnitTag`] without sums.
