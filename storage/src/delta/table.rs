@@ -1,5 +1,7 @@
 //! The handle of a table.
 
+use crate::delta::LakeWriterOptions;
+use crate::delta::files::ranged::ReadBounds;
 use crate::delta::units::tags::UNITS_TAG_BYTES_MAX;
 use crate::ids::DatasetName;
 use crate::object::ObjectStore;
@@ -10,17 +12,32 @@ pub struct Table<'a, S> {
     pub(in crate::delta) objects: &'a S,
     pub(in crate::delta) name: DatasetName,
     pub(in crate::delta) units_tag_bytes_max: usize,
+    pub(in crate::delta) writer_options: LakeWriterOptions,
+    pub(in crate::delta) read_bounds: ReadBounds,
 }
 
 impl<'a, S: ObjectStore> Table<'a, S> {
     pub fn new(objects: &'a S, name: DatasetName) -> Self {
-        Self { objects, name, units_tag_bytes_max: UNITS_TAG_BYTES_MAX }
+        Self {
+            objects,
+            name,
+            units_tag_bytes_max: UNITS_TAG_BYTES_MAX,
+            writer_options: LakeWriterOptions::default(),
+            read_bounds: ReadBounds::default(),
+        }
     }
 
     /// With another bound on the tags that it writes: for tests, in which files are small.
     #[must_use]
     pub fn with_units_tag_bytes_max(mut self, bytes_max: usize) -> Self {
         self.units_tag_bytes_max = bytes_max;
+        self
+    }
+
+    /// With another bound on the files that are read whole when they lose units: for tests and benchmarks.
+    #[must_use]
+    pub fn with_whole_bytes_max(mut self, bytes_max: u64) -> Self {
+        self.read_bounds.whole_bytes_max = bytes_max;
         self
     }
 
