@@ -155,7 +155,8 @@ pub(super) struct FilePart {
 }
 
 impl FilePart {
-    fn from(&self, start: u64) -> parquet::errors::Result<Bytes> {
+    /// From `start` on.
+    fn rest(&self, start: u64) -> parquet::errors::Result<Bytes> {
         let at = start.checked_sub(self.start).and_then(|at| usize::try_from(at).ok());
         let at = at.filter(|at| *at <= self.bytes.len());
         at.map(|at| self.bytes.slice(at..)).ok_or_else(|| outside(start))
@@ -172,11 +173,11 @@ impl ChunkReader for FilePart {
     type T = Reader<Bytes>;
 
     fn get_read(&self, start: u64) -> parquet::errors::Result<Self::T> {
-        Ok(self.from(start)?.reader())
+        Ok(self.rest(start)?.reader())
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> parquet::errors::Result<Bytes> {
-        let rest = self.from(start)?;
+        let rest = self.rest(start)?;
         if length > rest.len() { Err(outside(start)) } else { Ok(rest.slice(..length)) }
     }
 }

@@ -13,14 +13,16 @@ use crate::delta::files::ranged::ReadBounds;
 use crate::object::{MemoryStore, ObjectMeta, Part, PutBody};
 
 /// Row groups of two dozen rows, each read by itself.
-const OPTIONS: fn() -> LakeWriterOptions =
-    || LakeWriterOptions { row_group_rows_min: 20, row_group_rows_max: 24, ..LakeWriterOptions::default() };
+fn options() -> LakeWriterOptions {
+    LakeWriterOptions { row_group_rows_min: 20, row_group_rows_max: 24, ..LakeWriterOptions::default() }
+}
+
 const BY_GROUPS: ReadBounds = ReadBounds { whole_bytes_max: 0, tail_bytes: 8, part_bytes_max: 1 };
 const WHOLE: ReadBounds = ReadBounds { whole_bytes_max: u64::MAX, ..BY_GROUPS };
 
 fn table<S: ObjectStore>(objects: &S, bounds: ReadBounds) -> Table<'_, S> {
     let mut table = Table::new(objects, "pruebas".parse().unwrap());
-    (table.writer_options, table.read_bounds) = (OPTIONS(), bounds);
+    (table.writer_options, table.read_bounds) = (options(), bounds);
     table
 }
 
@@ -217,12 +219,11 @@ fn a_file_of_an_older_schema_is_decoded_and_gets_the_present_one() {
         assert_eq!(columns, world.dataset.lake_schema().fields().len());
         assert!(written.stats.as_deref().unwrap().contains("\"caja\":60"), "{:?}", written.stats);
         assert_eq!(counted(&rows_of(&world, &written).await).len(), 5);
-        let kind = after_types(&after, "corto");
-        assert_eq!(kind, parquet::basic::Type::INT64);
+        assert_eq!(kind_of(&after, "corto"), parquet::basic::Type::INT64);
     });
 }
 
-fn after_types(bytes: &Bytes, column: &str) -> parquet::basic::Type {
+fn kind_of(bytes: &Bytes, column: &str) -> parquet::basic::Type {
     let metadata = footer(bytes);
     let schema = metadata.file_metadata().schema_descr();
     schema.columns().iter().find(|one| one.name() == column).unwrap().physical_type()
