@@ -5,6 +5,7 @@
 #![allow(clippy::disallowed_methods, reason = "real time is what it measures; it is its own host")]
 
 mod commit;
+mod correction;
 mod coverage;
 mod generate;
 mod ingest;
@@ -17,7 +18,7 @@ use std::process::ExitCode;
 use options::Options;
 use ribera_storage::{Error, Result};
 
-const USAGE: &str = "ribera-bench burst|hourly|generate|sweep|coverage [--name=value ...]";
+const USAGE: &str = "ribera-bench burst|hourly|generate|sweep|coverage|correction [--name=value ...]";
 
 fn main() -> ExitCode {
     match run() {
@@ -40,6 +41,7 @@ fn run() -> Result<serde_json::Value> {
         "burst" => commit::burst(&options),
         "hourly" => commit::hourly(&options),
         "generate" => generate::into_folder(&options),
+        "correction" => correction::measure(&options),
         "coverage" => coverage::measure(&options),
         "sweep" => ingest::sweep_folder(&options),
         _ => Err(Error::config(format!("command: must be one of {USAGE}, got {command:?}"))),

@@ -40,7 +40,6 @@ pub use files::encoding::choose as choose_encodings;
 pub use files::rows::{UnitCounter, read as read_rows};
 pub use files::writer::{LakeFile, LakeWriter, LakeWriterOptions};
 pub use log::action::{self, AddFile, CommitInfo, CommittedBatch, Stores};
-pub use log::checkpoint::CheckpointBounds;
 #[cfg(feature = "engine")]
 pub(crate) use log::path;
 pub use log::snapshot::{Changes, Partition, Snapshot};

@@ -1,5 +1,7 @@
 //! The handle of a table.
 
+use crate::delta::LakeWriterOptions;
+use crate::delta::files::ranged::ReadBounds;
 use crate::delta::log::checkpoint::CheckpointBounds;
 use crate::delta::units::tags::UNITS_TAG_BYTES_MAX;
 use crate::ids::DatasetName;
@@ -11,12 +13,21 @@ pub struct Table<'a, S> {
     pub(in crate::delta) objects: &'a S,
     pub(in crate::delta) name: DatasetName,
     pub(in crate::delta) units_tag_bytes_max: usize,
+    pub(in crate::delta) writer_options: LakeWriterOptions,
+    pub(in crate::delta) read_bounds: ReadBounds,
     pub(in crate::delta) checkpoint_bounds: CheckpointBounds,
 }
 
 impl<'a, S: ObjectStore> Table<'a, S> {
     pub fn new(objects: &'a S, name: DatasetName) -> Self {
-        Self { objects, name, units_tag_bytes_max: UNITS_TAG_BYTES_MAX, checkpoint_bounds: CheckpointBounds::default() }
+        Self {
+            objects,
+            name,
+            units_tag_bytes_max: UNITS_TAG_BYTES_MAX,
+            writer_options: LakeWriterOptions::default(),
+            read_bounds: ReadBounds::default(),
+            checkpoint_bounds: CheckpointBounds::default(),
+        }
     }
 
     /// With another bound on the tags that it writes: for tests, in which files are small.
@@ -26,10 +37,10 @@ impl<'a, S: ObjectStore> Table<'a, S> {
         self
     }
 
-    /// With other bounds of checkpoints: for tests, in which tables are small.
+    /// With another bound on the files that are read whole when they lose units: for tests and benchmarks.
     #[must_use]
-    pub fn with_checkpoint_bounds(mut self, bounds: CheckpointBounds) -> Self {
-        self.checkpoint_bounds = bounds;
+    pub fn with_whole_bytes_max(mut self, bytes_max: u64) -> Self {
+        self.read_bounds.whole_bytes_max = bytes_max;
         self
     }
 

@@ -23,6 +23,7 @@ mod foreign;
 mod keeping;
 mod merging;
 mod model;
+mod rewriting;
 
 /// A clock that stands until it is set, and a seeded random.
 struct Host {

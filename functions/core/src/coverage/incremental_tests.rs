@@ -13,7 +13,7 @@ use ribera_storage::{ObjectStore, Unit};
 use super::persist::{self, PageStore};
 use super::*;
 use crate::fixture::*;
-use crate::ingest::{self, IngestSettings};
+use crate::ingest::{self, IngestSettings, SweepBudget};
 
 type World = Host<MemoryStore, FixedClock, SeededRandom>;
 
@@ -125,7 +125,9 @@ impl Chain {
                 ingest::ingest_event(self.world.ports(), &IngestSettings::default(), &[inbox]).await.unwrap();
             }
             Step::Offer { store, day, rows } => drop(self.offer(*store, *day, *rows).await),
-            Step::Sweep => drop(ingest::sweep(ports, &IngestSettings::default()).await.unwrap()),
+            Step::Sweep => {
+                drop(ingest::sweep(ports, &IngestSettings::default(), &SweepBudget::default()).await.unwrap())
+            }
             Step::Quarantine { store } => {
                 let path = format!("quarantine/s{store}/ventas/000000-{:010}.json", self.sequence);
                 self.put(&path, b"{}".to_vec()).await;
@@ -208,6 +210,23 @@ proptest! {
             }
         });
     }
+}
+
+#[test]
+fn a_foreign_file_makes_the_same_stores_doubtful_after_a_checkpoint_as_before() {
+    block_on(async {
+        let mut chain = Chain::new().await;
+        for store in 0..3 {
+            chain.take(&Step::Commit { store, day: 0, rows: 3 }).await;
+        }
+        chain.take(&Step::Foreign { store: 1 }).await;
+        for step in [Step::Move { seconds: 1 }, Step::Checkpoint, Step::Move { seconds: 1 }] {
+            chain.take(&step).await;
+            let full = compute(chain.world.ports(), &"ventas".parse().unwrap()).await.unwrap();
+            let doubted: Vec<bool> = full.stores.iter().map(|store| !store.doubts.is_empty()).collect();
+            assert_eq!(doubted, [false, true, false], "{step:?}");
+        }
+    });
 }
 
 /// Rows that no store has: whoever judges the store anew loses them.

@@ -100,6 +100,55 @@ async fn read_kept<S: ObjectStore>(objects: &S, dataset: &DatasetName) -> Result
     Ok(Some(Kept { index, pages }))
 }
 
+/// Keeps coverage. Pages that are as they were are not written again.
+pub async fn save<S: ObjectStore>(
+    ports: Ports<'_, S>,
+    settings: &CoverageSettings,
+    coverage: Coverage,
+    summary: &Summary,
+    mut bases: Bases,
+    kept: Option<Kept>,
+) -> Result<()> {
+    let prefix = paths::coverage(&coverage.dataset);
+    let folder = format!("{}/{}", pages_folder(&coverage.dataset), ports.random.fresh_name());
+    let mut index = Index {
+        dataset: coverage.dataset.clone(),
+        table_version: coverage.table_version,
+        computed_at: coverage.computed_at,
+        period: summary.period,
+        totals: summary.totals.clone(),
+        pages: Vec::new(),
+        old_after_seconds: settings.old_after_seconds,
+    };
+    let mut summaries = summary.stores.iter().peekable();
+    let stores: Vec<PageStore> = coverage
+        .stores
+        .into_iter()
+        .map(|coverage| {
+            let summary = summaries.next_if(|summary| summary.store == coverage.store).cloned();
+            let basis = bases.remove(&coverage.store).unwrap_or_default();
+            PageStore { coverage, summary, basis }
+        })
+        .collect();
+    let mut pages = Vec::new();
+    for (number, page) in stores.chunks(PAGE_STORES).enumerate() {
+        if let Some(same) = kept.as_ref().and_then(|kept| kept.page_like(number, page)) {
+            index.pages.push(same.clone());
+            continue;
+        }
+        let path = ObjectPath::new(format!("{folder}/{number:05}.json"))?;
+        index.pages.push(PageRef { first: page[0].coverage.store.clone(), path: path.to_string() });
+        pages.push((path, page));
+    }
+    let puts = stream::iter(&pages).map(async |(path, page)| put_json(ports.objects, path, page).await);
+    puts.buffered(CONCURRENCY).try_collect::<Vec<()>>().await?;
+    let bytes =
+        serde_json::to_vec(&index).map_err(|error| Error::bug("coverage does not serialise").with_source(error))?;
+    numbered::publish(ports.objects, &prefix, "json", bytes.into()).await?;
+    ports.objects.delete(&paths::coverage_failure(&index.dataset)?).await?;
+    clean(ports, &coverage.dataset).await
+}
+
 /// Keeps that coverage could not be computed, and why.
 pub async fn note_failure<S: ObjectStore>(ports: Ports<'_, S>, dataset: &DatasetName, error: &Error) -> Result<()> {
     let failed = FailedRefresh { tried_at: ports.clock.now(), error: error.line() };

@@ -102,7 +102,7 @@ impl<S: ObjectStore> Table<'_, S> {
             return Ok(report);
         }
         let snapshot = match snapshot {
-            None => self.load_partial().await?,
+            None if own.is_empty() => self.load_partial().await?,
             snapshot => snapshot,
         };
         let mut snapshot = match snapshot {

@@ -18,8 +18,8 @@ use crate::object::ObjectStore;
 use crate::ports::Ports;
 use crate::text::quoted;
 
-/// Bytes of lake files that may be written again at the same time: what a plan holds in memory. A
-/// file that is larger is written alone.
+/// Bytes of lake files that may be written again at the same time, a larger file alone. A plan holds
+/// the new files in memory and, of each, a part of the old one (`ReadBounds`) or the whole if it is small.
 const REWRITTEN_BYTES_MAX: u64 = 64 << 20;
 
 /// What a commit is to write.

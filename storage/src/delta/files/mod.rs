@@ -3,7 +3,9 @@
 pub(in crate::delta) mod encoding;
 mod facts;
 mod put;
+pub(in crate::delta) mod ranged;
+mod rewrite;
 pub(in crate::delta) mod rows;
-pub(in crate::delta) mod sparse;
+mod splice;
 mod stats;
 pub(in crate::delta) mod writer;

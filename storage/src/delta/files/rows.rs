@@ -1,7 +1,6 @@
-//! The rows of lake files: reading them in the table's present schema, counting them by unit,
-//! writing some of them again.
+//! The rows of lake files: reading them in the table's present schema, counting them by unit.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use arrow_array::cast::AsArray;
@@ -17,17 +16,16 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use crate::batch::Facts;
 use crate::dataset::{DatasetDefinition, PartitionColumn};
 use crate::decimal::ExactDecimal;
+use crate::delta::Table;
 use crate::delta::log::action::AddFile;
-use crate::delta::units::column::{UnitColumn, number_of};
-use crate::delta::units::tags::UnitTag;
-use crate::delta::{LakeWriter, LakeWriterOptions, Table};
+use crate::delta::units::column::UnitColumn;
 use crate::error::{Error, Result};
 use crate::ids::StoreUnit;
 use crate::object::ObjectStore;
 use crate::ports::Ports;
 
 /// Rows decoded at once.
-const BATCH_ROWS: usize = 8192;
+pub(super) const BATCH_ROWS: usize = 8192;
 
 /// Rows and sums by unit, counted from the rows of lake files.
 pub struct UnitCounter {
@@ -127,7 +125,8 @@ pub fn read(bytes: Bytes, schema: &SchemaRef) -> Result<impl Iterator<Item = Res
     Ok(reader.map(move |batch| adapted(&batch.map_err(|error| unreadable().with_source(error))?, &schema)))
 }
 
-fn adapted(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+/// The columns of `schema`, as [`read`] gives them.
+pub(super) fn adapted(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
     if let Some(extra) = batch.schema_ref().fields().iter().find(|field| schema.index_of(field.name()).is_err()) {
         return Err(Error::data(format!("lake file: has a column {} that the table has not", extra.name())));
     }
@@ -149,44 +148,21 @@ fn adapted(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
         .map_err(|error| Error::data("lake file: is not of the table's schema").with_source(error))
 }
 
-/// The rows whose unit is in `keep`.
-fn keep_units(batch: &RecordBatch, column: UnitColumn, keep: &BTreeSet<(&str, i64)>) -> Result<RecordBatch> {
+/// The rows whose unit (store and number) `stays`.
+pub(super) fn keep_units(
+    batch: &RecordBatch,
+    column: UnitColumn,
+    stays: impl Fn(&str, i64) -> bool,
+) -> Result<RecordBatch> {
     let mut mask = BooleanBufferBuilder::new(batch.num_rows());
     for run in column.runs(batch)? {
-        mask.append_n(run.rows.len(), keep.contains(&(run.store, run.number)));
+        mask.append_n(run.rows.len(), stays(run.store, run.number));
     }
     let mask = BooleanArray::new(mask.finish(), None);
     filter_record_batch(batch, &mask).map_err(|error| Error::bug("rows cannot be filtered").with_source(error))
 }
 
 impl<S: ObjectStore> Table<'_, S> {
-    /// Writes the rows of the units `keep` of a file as a fresh file in the dataset's schema. That
-    /// each unit has as many rows as its tag says is proven on the way.
-    pub(in crate::delta) async fn rewrite(
-        &self,
-        ports: Ports<'_, S>,
-        dataset: &DatasetDefinition,
-        file: &AddFile,
-        keep: Vec<UnitTag>,
-    ) -> Result<Vec<AddFile>> {
-        let rows: u64 = keep.iter().map(|tag| tag.facts.rows).sum();
-        let kept: BTreeSet<(&str, i64)> = keep.iter().map(|tag| (tag.store.as_str(), number_of(tag.unit))).collect();
-        let mut writer = LakeWriter::new(dataset, keep.clone(), LakeWriterOptions::default())?;
-        if rows > 0 {
-            let schema = dataset.lake_schema();
-            let column = UnitColumn::of(dataset, &schema)?;
-            for batch in read(self.read_file(file).await?, &schema)? {
-                let batch = batch.map_err(|error| error.context(&file.path))?;
-                writer.write(&keep_units(&batch, column, &kept)?)?;
-            }
-        }
-        let files = writer.finish().map_err(|error| {
-            Error::data(format!("table {}: {}: its rows are not what its tags say", self.name, file.path))
-                .with_source(error)
-        })?;
-        self.put_files(ports, &self.partition_of(dataset, file)?, &files).await
-    }
-
     pub(in crate::delta) async fn put_files(
         &self,
         ports: Ports<'_, S>,
@@ -222,6 +198,6 @@ impl<S: ObjectStore> Table<'_, S> {
     }
 }
 
-fn unreadable() -> Error {
+pub(super) fn unreadable() -> Error {
     Error::data("lake file: is not readable as Parquet")
 }

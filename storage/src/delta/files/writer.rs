@@ -255,17 +255,7 @@ impl LakeWriter {
     fn open_file(&mut self, first: Option<&RecordBatch>) -> Result<()> {
         if self.open.is_none() {
             let rows: u64 = self.units.values().map(|tag| tag.facts.rows).sum();
-            let mut properties = properties(&self.options, rows)?;
-            if let Some(first) = first {
-                let group_rows = usize::try_from(rows).unwrap_or(usize::MAX).min(self.options.row_group_rows_max);
-                properties = encodings::choose(properties, first, group_rows);
-            }
-            let options = ArrowWriterOptions::new()
-                .with_properties(properties.build())
-                // The Parquet types say it all; the Arrow schema would add a kilobyte to each file.
-                .with_skip_arrow_metadata(true);
-            let writer =
-                ArrowWriter::try_new_with_options(Vec::new(), self.schema.clone(), options).map_err(encoding)?;
+            let writer = encoder(&self.schema, &self.options, rows, first)?;
             self.open = Some(OpenFile { writer, counted: Vec::new() });
         }
         Ok(())
@@ -309,7 +299,26 @@ impl LakeWriter {
     }
 }
 
-fn properties(options: &LakeWriterOptions, rows: u64) -> Result<WriterPropertiesBuilder> {
+/// An encoder of `rows` rows that begin with `first`.
+pub(super) fn encoder(
+    schema: &SchemaRef,
+    options: &LakeWriterOptions,
+    rows: u64,
+    first: Option<&RecordBatch>,
+) -> Result<ArrowWriter<Vec<u8>>> {
+    let mut properties = properties(options, rows)?;
+    if let Some(first) = first {
+        let group_rows = usize::try_from(rows).unwrap_or(usize::MAX).min(options.row_group_rows_max);
+        properties = encodings::choose(properties, first, group_rows);
+    }
+    let options = ArrowWriterOptions::new()
+        .with_properties(properties.build())
+        // The Parquet types say it all; the Arrow schema would add a kilobyte to each file.
+        .with_skip_arrow_metadata(true);
+    ArrowWriter::try_new_with_options(Vec::new(), schema.clone(), options).map_err(encoding)
+}
+
+pub(super) fn properties(options: &LakeWriterOptions, rows: u64) -> Result<WriterPropertiesBuilder> {
     let level = ZstdLevel::try_new(options.zstd_level)
         .map_err(|error| Error::config("zstd_level: must be 1 to 22").with_source(error))?;
     let zstd = Compression::ZSTD(level);
@@ -322,6 +331,6 @@ fn properties(options: &LakeWriterOptions, rows: u64) -> Result<WriterProperties
         .set_max_row_group_row_count(Some(options.row_group_rows_max)))
 }
 
-fn encoding(error: parquet::errors::ParquetError) -> Error {
+pub(super) fn encoding(error: parquet::errors::ParquetError) -> Error {
     Error::bug("lake file: cannot be encoded").with_source(error)
 }

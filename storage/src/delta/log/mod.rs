@@ -82,13 +82,17 @@ impl<S: ObjectStore> Table<'_, S> {
     }
 
     /// The table as it stands, for whoever asks for its units alone: files from a checkpoint come
-    /// without statistics. Not for commits.
+    /// without statistics, unless one is of another program. Not for commits.
     ///
     /// # Errors
     ///
     /// As [`Self::load`].
     pub async fn load_without_statistics(&self) -> Result<Option<Snapshot>> {
-        self.load_latest(Parts::FILES_WITHOUT_STATISTICS).await
+        match self.load_latest(Parts::FILES_WITHOUT_STATISTICS).await? {
+            // Which stores such a file can hold, its statistics alone say.
+            Some(snapshot) if snapshot.foreign_files().next().is_some() => self.load().await,
+            snapshot => Ok(snapshot),
+        }
     }
 
     /// The table as it stood at `version`; an error of kind `Config` when that version does not

@@ -207,7 +207,7 @@ impl<S: ObjectStore> Table<'_, S> {
         group: &Inputs,
     ) -> Result<Vec<AddFile>, Stop> {
         let schema = dataset.lake_schema();
-        let mut merging = Merging::new(dataset, group, &schema)?;
+        let mut merging = Merging::new(dataset, group, &schema, self.writer_options)?;
         let mut waiting = group.in_order()?;
         let mut open: Vec<Source<_>> = Vec::new();
         let mut merged = Vec::new();
@@ -253,11 +253,16 @@ struct Merging<'a> {
 }
 
 impl<'a> Merging<'a> {
-    fn new(dataset: &DatasetDefinition, group: &Inputs, schema: &'a SchemaRef) -> Result<Self> {
+    fn new(
+        dataset: &DatasetDefinition,
+        group: &Inputs,
+        schema: &'a SchemaRef,
+        options: LakeWriterOptions,
+    ) -> Result<Self> {
         Ok(Self {
             schema,
             column: UnitColumn::of(dataset, schema)?,
-            writer: LakeWriter::new(dataset, group.units.clone(), LakeWriterOptions::default())?,
+            writer: LakeWriter::new(dataset, group.units.clone(), options)?,
             pending: (Vec::new(), 0),
             counter: UnitCounter::new(dataset)?,
             came_in: Digester::new(dataset, schema)?,

@@ -25,10 +25,6 @@ struct TestFile {
 }
 
 impl TestFile {
-    fn partition(&self) -> String {
-        format!("month=2026-{:02}", self.month)
-    }
-
     fn add(&self, host: &Host) -> AddFile {
         let month = [("month".to_owned(), format!("2026-{:02}", self.month))];
         let units: Vec<UnitTag> = self.stores.iter().map(|store| self.unit(*store)).collect();
@@ -94,7 +90,9 @@ impl Log {
     }
 
     fn table(&self) -> Table<'_, MemoryStore> {
-        Table::new(&self.objects, "pruebas".parse().unwrap()).with_checkpoint_bounds(SMALL)
+        let mut table = Table::new(&self.objects, "pruebas".parse().unwrap());
+        table.checkpoint_bounds = SMALL;
+        table
     }
 
     async fn put(&mut self, (adds, removes): &TestEntry) {

@@ -13,7 +13,7 @@ use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use super::Parts;
 use super::decode::{Actions, decoding, reader_options};
 use super::index::{Group, INDEX_KEY, Index, Wanted};
-use crate::delta::files::sparse::SparseFile;
+use crate::delta::files::ranged::{FilePart, bytes_of};
 use crate::delta::log::action::{AddFile, RemoveFile};
 use crate::delta::log::snapshot::{Changes, Snapshot};
 use crate::delta::{CONCURRENCY, Table};
@@ -34,6 +34,8 @@ struct Opened {
     path: ObjectPath,
     bytes: u64,
     metadata: ArrowReaderMetadata,
+    /// Where each row group lies.
+    ranges: Vec<Range<u64>>,
     index: Index,
 }
 
@@ -85,15 +87,9 @@ impl Unread {
 }
 
 impl Opened {
-    /// Where a row group lies.
-    fn range(&self, group: usize) -> Range<u64> {
-        let columns = self.metadata.metadata().row_group(group).columns().iter().map(|column| column.byte_range());
-        columns.fold(u64::MAX..0, |range, (start, bytes)| range.start.min(start)..range.end.max(start + bytes))
-    }
-
-    fn decode(&self, group: usize, part: (u64, Bytes), parts: Parts) -> Result<Actions> {
+    fn decode(&self, group: usize, (start, bytes): (u64, Bytes), parts: Parts) -> Result<Actions> {
         let mut read = Actions::default();
-        read.read_group(SparseFile::new(self.bytes, [part]), &self.metadata, group, parts)?;
+        read.read_group(FilePart::new(self.bytes, start, bytes), &self.metadata, group, parts)?;
         Ok(read)
     }
 
@@ -138,9 +134,9 @@ impl<S: ObjectStore> Table<'_, S> {
                 }
                 Err(_) => return Ok(None),
             };
-            let head = opened.range(opened.index.groups.len());
-            if head.start < start {
-                start = head.start;
+            let head = opened.ranges.last().map_or(0, |range| range.start);
+            if head < start {
+                start = head;
                 continue;
             }
             let snapshot = opened.snapshot(version, Snapshot::empty(&self.name), (start, part.bytes));
@@ -202,11 +198,11 @@ impl<S: ObjectStore> Table<'_, S> {
 
     async fn read_run(&self, opened: &Opened, run: Range<usize>, parts: Parts) -> Result<Vec<Actions>> {
         let changed = || Error::data(format!("{}: is no longer what its footer says", opened.path));
-        let range = opened.range(run.start).start..opened.range(run.end - 1).end;
+        let range = opened.ranges[run.start].start..opened.ranges[run.end - 1].end;
         let part = self.objects.get_range(&opened.path, range.clone()).await?.ok_or_else(changed)?;
         let mut read = Vec::with_capacity(run.len());
         for group in run {
-            let own = opened.range(group);
+            let own = &opened.ranges[group];
             let own = own.start - range.start..own.end - range.start;
             let bytes = usize::try_from(own.start).ok().zip(usize::try_from(own.end).ok());
             let bytes = bytes.filter(|(_, end)| *end <= part.bytes.len()).ok_or_else(changed)?;
@@ -237,8 +233,13 @@ fn opened(path: &ObjectPath, bytes: u64, metadata: ParquetMetaData) -> Option<Op
     if metadata.num_row_groups() != index.groups.len() + 1 {
         return None;
     }
+    let ranges: Vec<Range<u64>> = metadata.row_groups().iter().map(bytes_of).collect::<Option<_>>()?;
+    let in_order = ranges.windows(2).all(|pair| pair[0].end <= pair[1].start);
+    if !in_order || ranges.last().is_none_or(|last| last.end > bytes) {
+        return None;
+    }
     let metadata = ArrowReaderMetadata::try_new(Arc::new(metadata), reader_options()).map_err(decoding).ok()?;
-    Some(Opened { path: path.clone(), bytes, metadata, index })
+    Some(Opened { path: path.clone(), bytes, metadata, ranges, index })
 }
 
 /// Runs of neighbouring row groups.
@@ -247,7 +248,8 @@ fn runs(opened: &Opened, groups: &[usize]) -> Vec<Range<usize>> {
     for group in groups {
         match runs.last_mut() {
             Some(run)
-                if run.end == *group && opened.range(*group).end - opened.range(run.start).start <= RANGE_BYTES_MAX =>
+                if run.end == *group
+                    && opened.ranges[*group].end - opened.ranges[run.start].start <= RANGE_BYTES_MAX =>
             {
                 run.end = group + 1;
             }
