@@ -63,9 +63,6 @@ const MERGING: MergeOptions = MergeOptions {
     table_quiet_days: 7,
 };
 
-/// Most merged files keep their facts in an object of their own.
-const UNITS_TAG_BYTES_MAX: usize = 1 << 10;
-
 /// How often a host does what, and how long a call may take.
 #[derive(Debug, Clone)]
 pub struct HostSchedule {
@@ -249,7 +246,7 @@ impl Host {
     async fn maintain_tables(&self) -> Result<()> {
         let ports = self.own.ports();
         for dataset in control::load_published_datasets(ports.objects).await? {
-            let table = Table::new(ports.objects, dataset.name.clone()).with_units_tag_bytes_max(UNITS_TAG_BYTES_MAX);
+            let table = Table::new(ports.objects, dataset.name.clone());
             let Some(snapshot) = table.load().await? else { continue };
             let today = ports.clock.now().to_zoned(jiff::tz::TimeZone::UTC).date();
             for group in merge_plan(&snapshot, today, &MERGING) {

@@ -74,6 +74,8 @@ pub struct World {
 
 impl World {
     pub fn run(seed: u64, options: &WorldOptions) -> SeedReport {
+        // Tables are small here: checkpoints are read by parts all the same, row groups copied, facts kept apart.
+        ribera_storage::delta::testing::use_small_bounds();
         let world = Self::new(seed, options);
         let panicked = world.live().err();
         let outcome = world.outcome();

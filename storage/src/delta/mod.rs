@@ -48,6 +48,8 @@ pub use maintain::{LOG_RETENTION, VACUUM_RETENTION};
 pub use merge::{MergeGroup, MergeOptions, Merged, merge_plan};
 pub use repair::Repaired;
 pub use table::Table;
+#[cfg(any(test, feature = "testing"))]
+pub use table::testing;
 pub use units::facts::{self, LoadedFacts};
 pub use units::tags::{self, UnitProof, UnitTag};
 

@@ -52,9 +52,9 @@ impl<S: ObjectStore> Table<'_, S> {
             return Err(Error::bug("a lake file must have units"));
         };
         // What cannot fit is not written twice.
-        if units.len().saturating_mul(tags::UNIT_BYTES_MIN) <= self.units_tag_bytes_max {
+        if units.len().saturating_mul(tags::UNIT_BYTES_MIN) <= self.bounds.units_tag_bytes_max {
             let text = tags::encode(units)?;
-            if text.len() <= self.units_tag_bytes_max {
+            if text.len() <= self.bounds.units_tag_bytes_max {
                 add.set_text(text);
                 return Ok(());
             }

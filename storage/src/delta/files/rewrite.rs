@@ -48,12 +48,12 @@ impl<S: ObjectStore> Table<'_, S> {
         file: &AddFile,
         staying: &Staying,
     ) -> Result<Option<RangedFile<'_, S>>> {
-        if file.size <= self.read_bounds.whole_bytes_max || staying.rows() == 0 {
+        if file.size <= self.bounds.reads.whole_bytes_max || staying.rows() == 0 {
             return Ok(None);
         }
         let path = file.object_path(&self.name)?;
         let named = |error: Error| error.context(format!("table {}: {}", self.name, file.path));
-        let ranged = RangedFile::open(self.objects, path, file.size, self.read_bounds).await.map_err(named)?;
+        let ranged = RangedFile::open(self.objects, path, file.size, self.bounds.reads).await.map_err(named)?;
         let declared = ranged.metadata().file_metadata().schema_descr();
         let same = declared.root_schema() == parquet_schema(&dataset.lake_schema())?.root_schema();
         Ok((same && ranged.metadata().num_row_groups() > 1).then_some(ranged))
@@ -68,7 +68,7 @@ impl<S: ObjectStore> Table<'_, S> {
         staying: Staying,
     ) -> Result<LakeFile> {
         let named = |error: Error| error.context(format!("table {}: {}", self.name, file.path));
-        let mut rewriting = Rewriting::new(dataset, ranged, staying, &self.writer_options)?;
+        let mut rewriting = Rewriting::new(dataset, ranged, staying, &self.bounds.writer)?;
         for (groups, bytes) in ranged.parts().map_err(named)? {
             let part = ranged.read(bytes).await.map_err(named)?;
             groups.into_iter().try_for_each(|group| rewriting.add(&part, group)).map_err(named)?;
@@ -83,7 +83,7 @@ impl<S: ObjectStore> Table<'_, S> {
         file: &AddFile,
         staying: Staying,
     ) -> Result<Vec<LakeFile>> {
-        let mut writer = LakeWriter::new(dataset, staying.tags.clone(), self.writer_options)?;
+        let mut writer = LakeWriter::new(dataset, staying.tags.clone(), self.bounds.writer)?;
         if staying.rows() > 0 {
             let schema = dataset.lake_schema();
             let column = UnitColumn::of(dataset, &schema)?;

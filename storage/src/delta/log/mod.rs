@@ -271,7 +271,7 @@ impl<S: ObjectStore> Table<'_, S> {
 
     /// Whether of a checkpoint of that length the footer is read first.
     fn opens(&self, bytes: u64, parts: Parts) -> bool {
-        parts.on_demand && bytes > self.checkpoint_bounds.whole_bytes_max
+        parts.on_demand && bytes > self.bounds.checkpoints.whole_bytes_max
     }
 
     /// Up to version `last`, from the newest checkpoint that can be believed, or version 0; `None`

@@ -207,7 +207,7 @@ impl<S: ObjectStore> Table<'_, S> {
         group: &Inputs,
     ) -> Result<Vec<AddFile>, Stop> {
         let schema = dataset.lake_schema();
-        let mut merging = Merging::new(dataset, group, &schema, self.writer_options)?;
+        let mut merging = Merging::new(dataset, group, &schema, self.bounds.writer)?;
         let mut waiting = group.in_order()?;
         let mut open: Vec<Source<_>> = Vec::new();
         let mut merged = Vec::new();

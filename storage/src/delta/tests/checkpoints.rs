@@ -91,7 +91,7 @@ impl Log {
 
     fn table(&self) -> Table<'_, MemoryStore> {
         let mut table = Table::new(&self.objects, "pruebas".parse().unwrap());
-        table.checkpoint_bounds = SMALL;
+        table.bounds.checkpoints = SMALL;
         table
     }
 

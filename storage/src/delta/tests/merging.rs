@@ -175,7 +175,8 @@ fn facts_that_are_too_long_for_a_tag_lie_in_an_object_that_lives_as_long_as_its_
         let world = nine_files().await;
         let before = world.snapshot().await;
         let (ports, group) = (world.host.ports(&world.objects), plan(&before, IN_MONTH).remove(0));
-        let table = world.table().with_units_tag_bytes_max(100);
+        let mut table = world.table();
+        table.bounds.units_tag_bytes_max = 100;
         assert!(table.merge(ports, &world.dataset, &group).await.unwrap().committed);
         table.checkpoint(ports).await.unwrap();
         let mut snapshot = world.snapshot().await;
@@ -216,7 +217,8 @@ fn facts_that_cannot_be_read_fail_the_stores_of_their_file_and_no_other() {
     block_on(async {
         let world = nine_files().await;
         let ports = world.host.ports(&world.objects);
-        let table = world.table().with_units_tag_bytes_max(100);
+        let mut table = world.table();
+        table.bounds.units_tag_bytes_max = 100;
         table.merge(ports, &world.dataset, &plan(&world.snapshot().await, IN_MONTH)[0]).await.unwrap();
         let merged = world.snapshot().await.files().next().unwrap().clone();
         world.objects.put(&merged.facts_path(table.name()).unwrap(), Bytes::from_static(b"x").into()).await.unwrap();
@@ -243,7 +245,8 @@ fn facts_that_cannot_be_read_fail_the_stores_of_their_file_and_no_other() {
 fn files_are_merged_in_order_of_their_units_wherever_their_facts_lie() {
     block_on(async {
         let world = World::new();
-        let table = world.table().with_units_tag_bytes_max(100);
+        let mut table = world.table();
+        table.bounds.units_tag_bytes_max = 100;
         let merge_all = async |names: &[AddFile]| {
             let partition = vec![("month".to_owned(), "2026-01".to_owned())];
             let group = MergeGroup { partition, files: names.to_vec(), units: 0, bytes: 0, rows: 0 };

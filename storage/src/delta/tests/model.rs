@@ -6,8 +6,6 @@ use futures::future::join_all;
 use proptest::prelude::*;
 
 use super::*;
-use crate::delta::files::ranged::ReadBounds;
-use crate::delta::log::checkpoint::CheckpointBounds;
 use crate::object::MemoryStore;
 use crate::object::faulty::{Faults, FaultyStore};
 
@@ -67,11 +65,9 @@ fn replace_case() -> impl Strategy<Value = (Vec<TestBatch>, Vec<usize>)> {
 async fn caller<S: ObjectStore>(objects: &S, seed: u64, dataset: &DatasetDefinition, batches: Vec<TestBatch>) {
     let host = Host::new(seed);
     // Merged files keep their facts in objects of their own and have many row groups; checkpoints are read by parts.
-    let mut table = Table::new(objects, "pruebas".parse().unwrap()).with_units_tag_bytes_max(600);
-    table.writer_options =
-        LakeWriterOptions { row_group_rows_min: 2, row_group_rows_max: 4, ..LakeWriterOptions::default() };
-    table.read_bounds = ReadBounds { whole_bytes_max: 0, tail_bytes: 8, part_bytes_max: 1 };
-    table.checkpoint_bounds = CheckpointBounds { group_rows_max: 2, whole_bytes_max: 0 };
+    let mut table = Table::new(objects, "pruebas".parse().unwrap());
+    table.bounds = testing::small();
+    table.bounds.reads.tail_bytes = 8;
     for batch in batches {
         for _ in 0..400 {
             let report = match offer(&table, host.ports(objects), dataset, &batch).await {

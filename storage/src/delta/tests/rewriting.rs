@@ -22,7 +22,7 @@ const WHOLE: ReadBounds = ReadBounds { whole_bytes_max: u64::MAX, ..BY_GROUPS };
 
 fn table<S: ObjectStore>(objects: &S, bounds: ReadBounds) -> Table<'_, S> {
     let mut table = Table::new(objects, "pruebas".parse().unwrap());
-    (table.writer_options, table.read_bounds) = (options(), bounds);
+    (table.bounds.writer, table.bounds.reads) = (options(), bounds);
     table
 }
 

@@ -268,7 +268,7 @@ pub struct UnitProof {
 pub fn each_proof<'a>(text: &'a str, mut take: impl FnMut(&'a str, UnitProof)) -> Result<()> {
     let bytes = text.as_bytes();
     let end_from = |at: usize| {
-        let end = bytes[at.min(bytes.len())..].iter().position(|byte| *byte == b'|');
+        let end = bytes.get(at..).and_then(|rest| memchr::memchr(b'|', rest));
         end.map_or(bytes.len(), |found| at + found)
     };
     let mut at = end_from(0);

@@ -130,7 +130,7 @@ impl<S: ObjectStore> Table<'_, S> {
     /// were lost: that must not be written down as if they had never been.
     async fn encode_checkpoint(&self, snapshot: &Snapshot, horizon: Timestamp) -> Result<Option<Written>> {
         let mut writer =
-            CheckpointWriter::new(&snapshot.protocol, &snapshot.metadata, self.checkpoint_bounds.group_rows_max);
+            CheckpointWriter::new(&snapshot.protocol, &snapshot.metadata, self.bounds.checkpoints.group_rows_max);
         let known = snapshot.partitions().flat_map(|(key, files)| files.files().map(move |file| (key, file)));
         let mut known = known.peekable();
         let mut put = |partition: &str, file: &AddFile| match file.is_foreign() && file.has_our_name() {
