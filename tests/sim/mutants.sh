@@ -19,6 +19,8 @@ copy_tree() {
   (cd "$ROOT" && git ls-files) | while read -r file; do
     cmp -s "$ROOT/$file" "$tree/$file" || (cd "$ROOT" && cp --parents "$file" "$tree")
   done
+  # What has left the repository leaves the copy too.
+  (cd "$tree" && find . -type f -printf '%P\n' | sort | comm -23 - <(cd "$ROOT" && git ls-files | sort) | xargs -r -d '\n' rm)
   # The dependencies that the tree's own build has made are of use here; links cost no room. Not our own packages: Cargo
   # writes over their files, and would take the bug's for those of the tree.
   if [ ! -d "$target/debug" ] && [ -d "$CARGO_TARGET_DIR/debug" ]; then

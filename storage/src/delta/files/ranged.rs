@@ -56,7 +56,8 @@ impl<'a, S: ObjectStore> RangedFile<'a, S> {
             .map_err(|error| unreadable().with_source(error))?
             .with_page_index_policy(PageIndexPolicy::Optional)
             .with_metadata_options(Some(Arc::new(metadata_options())));
-        let mut wanted = vec![bytes.saturating_sub(bounds.tail_bytes)..bytes];
+        let tail = bytes.saturating_sub(bounds.tail_bytes)..bytes;
+        let mut wanted = vec![tail];
         let metadata = loop {
             for range in std::mem::take(&mut wanted) {
                 let part = read_range(objects, &path, range.clone()).await?;
