@@ -1,23 +1,27 @@
-//! The part of the benchmarks that must be inside the process it measures: generated batches, the
-//! native ingest, and the commit burst over a store with simulated latencies. Each command ends
+//! The part of the benchmarks that must be inside the process it measures: generated and
+//! landed batches, the native ingest, what a commit costs, and the commit burst over a store with simulated latencies. Each command ends
 //! with one JSON object on standard output; `bench.py` judges it.
 #![allow(async_fn_in_trait)]
 #![allow(clippy::disallowed_methods, reason = "real time is what it measures; it is its own host")]
 
 mod commit;
+mod commit_cost;
+mod counting;
 mod coverage;
 mod generate;
 mod ingest;
+mod land;
 mod latency;
 mod options;
 mod ports;
+mod tables;
 
 use std::process::ExitCode;
 
 use options::Options;
 use ribera_storage::{Error, Result};
 
-const USAGE: &str = "ribera-bench burst|hourly|generate|sweep|coverage [--name=value ...]";
+const USAGE: &str = "ribera-bench burst|hourly|generate|land|sweep|coverage|commit-cost [--name=value ...]";
 
 fn main() -> ExitCode {
     match run() {
@@ -40,6 +44,8 @@ fn run() -> Result<serde_json::Value> {
         "burst" => commit::burst(&options),
         "hourly" => commit::hourly(&options),
         "generate" => generate::into_folder(&options),
+        "land" => land::into_folder(&options),
+        "commit-cost" => commit_cost::measure(&options),
         "coverage" => coverage::measure(&options),
         "sweep" => ingest::sweep_folder(&options),
         _ => Err(Error::config(format!("command: must be one of {USAGE}, got {command:?}"))),
