@@ -1,4 +1,4 @@
-//! What one commit costs beside a table of many store-months: requests, bytes, memory.
+//! What one commit costs beside a table of many store-months: requests, bytes, time.
 
 use std::path::Path;
 use std::time::Instant;
@@ -68,7 +68,6 @@ impl Asked {
 async fn in_memory(objects: MemoryStore, asked: &Asked) -> Result<Value> {
     let (files, batches) = build(&objects, asked).await?;
     let counting = CountingStore::new(objects);
-    let before_bytes = forget_peak()?;
     let mut commits = Vec::new();
     for batch in &batches {
         let started = Instant::now();
@@ -81,8 +80,8 @@ async fn in_memory(objects: MemoryStore, asked: &Asked) -> Result<Value> {
         }));
     }
     Ok(json!({
-        "store_months": asked.stores as u64 * asked.months.unsigned_abs() as u64, "files": files, "commits": commits,
-        "memory_bytes": status_bytes("VmHWM")?.saturating_sub(before_bytes),
+        "store_months": asked.stores as u64 * u64::from(asked.months.unsigned_abs()), "files": files,
+        "commits": commits,
     }))
 }
 
@@ -132,18 +131,4 @@ async fn commit<S: ObjectStore>(objects: &S, path: &ObjectPath) -> Result<()> {
         Some(Outcome::Committed { .. }) => Ok(()),
         other => Err(Error::data(format!("{path}: {other:?}"))),
     }
-}
-
-/// The highest resident memory counts from now; gives the present one.
-fn forget_peak() -> Result<u64> {
-    std::fs::write("/proc/self/clear_refs", "5")?;
-    status_bytes("VmRSS")
-}
-
-/// A size of this process, as the kernel says it.
-fn status_bytes(name: &str) -> Result<u64> {
-    let text = std::fs::read_to_string("/proc/self/status")?;
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
-    kibibytes.map(|size| size << 10).ok_or_else(|| Error::bug(format!("/proc/self/status: no {name}")))
 }

@@ -5,9 +5,9 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arrow_array::RecordBatch;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Date32Type, Decimal128Type};
-use arrow_array::RecordBatch;
 use arrow_cast::cast;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -103,8 +103,8 @@ fn of_month(
     let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(3).map_err(generate::parquet_error)?))
         .build();
-    let mut writer = ArrowWriter::try_new(Vec::new(), dataset.arrow_schema(), Some(properties))
-        .map_err(generate::parquet_error)?;
+    let mut writer =
+        ArrowWriter::try_new(Vec::new(), dataset.arrow_schema(), Some(properties)).map_err(generate::parquet_error)?;
     let mut units = Vec::new();
     for day in month.days() {
         let next = day.tomorrow().map_err(|error| Error::bug("day").with_source(error))?;

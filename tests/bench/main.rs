@@ -1,6 +1,6 @@
-//! The part of the benchmarks that must be inside the process it measures: generated and
-//! landed batches, the native ingest, what a commit costs, and the commit burst over a store with simulated latencies. Each command ends
-//! with one JSON object on standard output; `bench.py` judges it.
+//! The part of the benchmarks that must be inside the process it measures: generated and landed batches,
+//! the native ingest, what a commit costs, and the commit burst over a store with simulated latencies.
+//! Each command ends with one JSON object on standard output; `bench.py` judges it.
 #![allow(async_fn_in_trait)]
 #![allow(clippy::disallowed_methods, reason = "real time is what it measures; it is its own host")]
 

@@ -2,12 +2,16 @@
 an ideal copy (one sorted file for each month); what one commit costs beside tables of many store-months; coverage
 after some batches more.
 
-Chains: the real stores' year, and generated ones with a long tail. Options are environment variables:
-RIBERA_BENCH_LAYOUT (parts: real, wide, old, commit, coverage), RIBERA_BENCH_LAYOUT_WIDE and _OLD (STORESxMONTHS; the names
-of the rows say what was measured), RIBERA_BENCH_LAYOUT_TIMES (runs of each question and side, 7)."""
+Chains: the real stores' year, and generated ones with a long tail: many stores, and many years. Every batch goes through
+the real ingest, a batch for each store and month. In full they are 10000x13 and 1000x240 (an hour and more of ingest);
+smaller ones are measured where nothing else is said. The names of the rows say what was measured.
+
+Options are environment variables: RIBERA_BENCH_LAYOUT (parts: real, wide, old, commit, coverage),
+RIBERA_BENCH_LAYOUT_WIDE and _OLD (STORESxMONTHS, several with commas), RIBERA_BENCH_LAYOUT_TIMES (runs of each question and side, 7),
+RIBERA_BENCH_LAYOUT_KEEP=yes (a chain's lake stays in the cache; the next run asks it again, and does not measure its making)."""
 
 import os
-import tempfile
+import shutil
 
 from . import layout_chains, layout_commit, layout_questions, place
 
@@ -31,21 +35,27 @@ def run(report):
         elif part == "coverage":
             layout_commit.coverage(report, programs)
         else:
-            with tempfile.TemporaryDirectory(dir=place.cache("scratch")) as folder:
-                chain(report, programs, layout_chains.KINDS[part], folder)
+            for kind in layout_chains.kinds(part):
+                with kind.folder() as folder:
+                    chain(report, programs, kind, folder)
+                    report.write()
         # What was measured stands, whatever becomes of the rest.
         report.write()
 
 
 def chain(report, programs, kind, folder):
-    made = kind(programs, os.path.join(folder, "lake"))
+    made = layout_chains.kept(folder)
+    if not made:
+        made = kind.make(programs, os.path.join(folder, "lake"))
+        merging(report, made)
+        layout_chains.keep(folder, made)
     table = os.path.join(made.lake, "lake", "ventas")
     ideal = os.path.join(folder, "ideal")
+    shutil.rmtree(ideal, ignore_errors=True)
     copy = programs.engines("ideal", table, ideal)
     if copy["rows"] != made.rows:
         raise RuntimeError(f"{made.name}: the lake holds {copy['rows']} rows of {made.rows}")
     files(report, made, programs.engines("census", table), copy)
-    merging(report, made)
     layout_questions.ask_all(report, programs, made, table, ideal)
 
 

@@ -1,19 +1,24 @@
 """The lakes of `bench layout`: landed batches, the real ingest, the real `maintain`."""
 
+import contextlib
+import functools
 import json
 import os
+import shutil
 import subprocess
-from dataclasses import dataclass
+import tempfile
+from dataclasses import asdict, dataclass
 
 from . import bench_ingest, measure, place
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TIMEOUT_S = 2 * 3600
-ROWS_PER_DAY, DAYS_PER_MONTH = 20, 30.4
-OLD_ROWS_PER_DAY = 2
+DAYS_PER_MONTH = 30.4
+# First year, rows of a store and day, and what is made when nothing else is asked for.
+GENERATED = {"wide": (2025, 20, "10000x2,1000x13"), "old": (2006, 2, "100x240")}
 # Zipf's exponent: of 10,000 stores the largest sells 1,600 times as much as the smallest.
 TAIL = 0.8
-OF_WIDE, OF_OLD = (10_000, 13), (1_000, 240)
+KEEP = os.environ.get("RIBERA_BENCH_LAYOUT_KEEP") == "yes"
 
 
 @dataclass
@@ -90,16 +95,6 @@ def real(programs, lake):
     return made
 
 
-def wide(programs, lake):
-    stores, months = size("WIDE", OF_WIDE)
-    return generated(programs, lake, stores, months, 2025, ROWS_PER_DAY)
-
-
-def old(programs, lake):
-    stores, months = size("OLD", OF_OLD)
-    return generated(programs, lake, stores, months, 2006, OLD_ROWS_PER_DAY)
-
-
 def generated(programs, lake, stores, months, first_year, rows_per_day):
     """Month after month, as a chain lives: landed, swept, merged once a month is over."""
     width = max(3, len(str(stores)))
@@ -121,11 +116,45 @@ def generated(programs, lake, stores, months, first_year, rows_per_day):
     return made
 
 
-def size(which, full):
-    """Stores and months: as asked, or the full size."""
-    text = os.environ.get(f"RIBERA_BENCH_LAYOUT_{which}")
-    stores, months = map(int, text.split("x")) if text else full
-    return stores, months
+@dataclass
+class Kind:
+    """A chain that can be made."""
+
+    name: str
+    make: object
+
+    @contextlib.contextmanager
+    def folder(self):
+        """A scratch folder, or one that stays."""
+        if KEEP:
+            yield place.cache(f"layout-{self.name}")
+            return
+        with tempfile.TemporaryDirectory(dir=place.cache("scratch")) as folder:
+            yield folder
 
 
-KINDS = {"real": real, "wide": wide, "old": old}
+def kinds(part):
+    if part == "real":
+        return [Kind("real", real)]
+    first_year, rows_per_day, default = GENERATED[part]
+    found = []
+    for size in os.environ.get(f"RIBERA_BENCH_LAYOUT_{part.upper()}", default).split(","):
+        stores, months = map(int, size.split("x"))
+        make = functools.partial(generated, stores=stores, months=months, first_year=first_year, rows_per_day=rows_per_day)
+        found.append(Kind(f"{part}-{size}", make))
+    return found
+
+
+def keep(folder, made):
+    with open(os.path.join(folder, "made.json"), "w", encoding="utf-8") as file:
+        json.dump(asdict(made), file)
+
+
+def kept(folder):
+    """What stayed of an earlier run, if it was whole."""
+    try:
+        with open(os.path.join(folder, "made.json"), encoding="utf-8") as file:
+            return Made(**json.load(file))
+    except FileNotFoundError:
+        shutil.rmtree(os.path.join(folder, "lake"), ignore_errors=True)
+        return None

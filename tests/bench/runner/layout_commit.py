@@ -42,7 +42,6 @@ def cost(report, programs, stores, months, merged):
                "bytes", f"<= {BYTES_MAX}")
     report.add(f"{what}: bytes read, median", statistics.median(one["read_bytes"] for one in commits), "bytes")
     report.add(f"{what}: time, median", statistics.median(one["seconds"] for one in commits), "s")
-    report.add(f"{what}: native memory it grew by", found["memory_bytes"] / 2**20, "MiB")
     report.add(f"{what}: memory of the WASM call", wasm_mib(programs, words), "MiB", f"<= {WASM_MIB_MAX}")
 
 
