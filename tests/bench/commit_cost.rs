@@ -22,10 +22,10 @@ const GET_CLASS: [&str; 3] = ["get", "get_range", "head"];
 /// No batch of the table's own units has so high a number.
 const SEQUENCE: u64 = 1_000_000;
 
-/// `--stores=1000 --months=10 --merged=yes --batches=16 --rows=1000`: so many batches, one after another, each
+/// `--stores=1000 --months=10 --merged=yes --batches=32 --rows=1000`: so many batches, one after another, each
 /// of one store and its current day, each in a call of its own that knows nothing before.
 ///
-/// With `--folder=F` the table and the batches are put there, and nothing is committed: for `ribera sweep`.
+/// With `--due=yes` the first of them writes a checkpoint as well. With `--folder=F` the table and the batches are put there, and nothing is committed: for `ribera sweep`.
 pub fn measure(options: &Options) -> Result<Value> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -47,6 +47,7 @@ struct Asked {
     merged: bool,
     batches: usize,
     rows: u64,
+    checkpoint_is_due: bool,
 }
 
 impl Asked {
@@ -55,8 +56,9 @@ impl Asked {
             stores: options.get("stores", 1_000)?,
             months: options.get("months", 10)?,
             merged: options.get("merged", "yes".to_owned())? == "yes",
-            batches: options.get("batches", 16)?,
+            batches: options.get("batches", 32)?,
             rows: options.get("rows", 1_000)?,
+            checkpoint_is_due: options.get("due", "no".to_owned())? == "yes",
         };
         match asked.batches <= asked.stores && asked.months > 0 {
             true => Ok(asked),
@@ -97,7 +99,13 @@ async fn build<S: ObjectStore + Clone>(objects: &S, asked: &Asked) -> Result<(u6
     let dataset = generate::dataset()?;
     let ids = (0..asked.stores).map(tables::store_id).collect::<Result<Vec<_>>>()?;
     let today = jiff::Zoned::now().date();
-    let shape = Shape { stores: &ids, first: first_day(today, asked.months)?, today, merged: asked.merged };
+    let shape = Shape {
+        stores: &ids,
+        first: first_day(today, asked.months)?,
+        today,
+        merged: asked.merged,
+        checkpoint_is_due: asked.checkpoint_is_due,
+    };
     let files = tables::write(&host, &dataset, &shape).await?;
     let mut batches = Vec::new();
     for index in 0..asked.batches {

@@ -52,7 +52,7 @@ pub fn measure(options: &Options) -> Result<Value> {
         let started = Instant::now();
         let again = coverage::refresh(host.ports(), &CoverageSettings::default()).await?;
         let refresh_again_s = started.elapsed().as_secs_f64();
-        let seen = again.summaries.first().map(|summary| summary.totals.days.clone()).unwrap_or_default();
+        let seen = again.summaries.first().map(|summary| summary.totals.days).unwrap_or_default();
         let last = store_id(stores.saturating_sub(1))?;
         let month = Month::of(jiff::Zoned::now().date());
         Ok(json!({
@@ -81,7 +81,7 @@ async fn build(host: &Bench, dataset: &DatasetDefinition, stores: usize, days: i
     }
     control::publish_stores(&host.objects, &definitions).await?;
     control::publish_dataset(&host.objects, dataset).await?;
-    let shape = Shape { stores: &ids, first, today, merged: true };
+    let shape = Shape { stores: &ids, first, today, merged: true, checkpoint_is_due: false };
     tables::write(host, dataset, &shape).await?;
     Ok(())
 }

@@ -24,6 +24,8 @@ const ROWS_PER_DAY: u64 = 900;
 /// An entry's text is held in memory whole.
 const ADDS_PER_ENTRY: usize = 5_000;
 const DAYS_PER_MONTH_MAX: usize = 31;
+/// At such a version a checkpoint is due, be the table small or large.
+const DUE_EVERY: u64 = 96;
 
 pub type Bench<S> = Host<S, WallClock, SplitMix>;
 
@@ -34,6 +36,8 @@ pub struct Shape<'a> {
     pub today: Date,
     /// The files of months that are over were merged; otherwise each store has its own.
     pub merged: bool,
+    /// The next version is one whose writer writes a checkpoint as well.
+    pub checkpoint_is_due: bool,
 }
 
 /// Files that were named, in a checkpoint as a table of that age has it. The month of `today` has a file
@@ -59,6 +63,10 @@ pub async fn write<S: ObjectStore>(host: &Bench<S>, dataset: &DatasetDefinition,
     if pending > 0 {
         version += 1;
         put_entry(host, dataset, version, lines).await?;
+    }
+    while shape.checkpoint_is_due && !(version + 1).is_multiple_of(DUE_EVERY) {
+        version += 1;
+        put_entry(host, dataset, version, b"{\"commitInfo\":{}}\n".to_vec()).await?;
     }
     lake.checkpoint(host.ports()).await?;
     Ok(files)

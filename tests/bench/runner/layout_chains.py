@@ -1,6 +1,7 @@
 """The lakes of `bench layout`: landed batches, the real ingest, the real `maintain`."""
 
 import contextlib
+import datetime
 import functools
 import json
 import os
@@ -15,7 +16,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 TIMEOUT_S = 2 * 3600
 DAYS_PER_MONTH = 30.4
 # First year, rows of a store and day, and what is made when nothing else is asked for.
-GENERATED = {"wide": (2025, 20, "10000x2,1000x13"), "old": (2006, 2, "100x240")}
+GENERATED = {"wide": (2025, 20, "10000x2,2500x13"), "old": (2006, 2, "100x240")}
 # Zipf's exponent: of 10,000 stores the largest sells 1,600 times as much as the smallest.
 TAIL = 0.8
 KEEP = os.environ.get("RIBERA_BENCH_LAYOUT_KEEP") == "yes"
@@ -61,6 +62,16 @@ class Made:
     def asked(self):
         return {"store": self.store, "first": self.first, "last": self.last, "day": self.day}
 
+    def declare(self, programs, stores, zone, opened, closed):
+        """Each store with the days on which it was open: no other day is expected of it."""
+        file = f"{self.lake}.stores.toml"
+        with open(file, "w", encoding="utf-8") as out:
+            for store in stores:
+                out.write(f'[[store]]\nid = "{store}"\nname = "Tienda {store}"\ntime_zone = "{zone}"\n'
+                          f'opened = "{opened}"\nclosed = "{closed}"\n')
+        programs.ribera(self.lake, "store", "add", "--file", file)
+        os.remove(file)
+
     def landed(self, batches, rows):
         self.batches += batches
         self.rows += rows
@@ -86,8 +97,9 @@ def real(programs, lake):
     done = subprocess.run([programs.python, "-B", os.path.join(HERE, "layout_rows.py"), rows], check=True,
                           capture_output=True, text=True)
     told = json.loads(done.stdout.splitlines()[-1])
-    made = Made(f"{told['stores']} {told['origin']} stores, a year", lake, "tienda-367", "2017-01-01", "2017-12-31",
-                "2017-06-17", is_real=told["origin"] == "real" and told["stores"] == 457)
+    made = Made(f"{len(told['store_ids'])} {told['origin']} stores, a year", lake, "tienda-367", "2017-01-01", "2017-12-31",
+                "2017-06-17", is_real=told["origin"] == "real" and len(told["store_ids"]) == 457)
+    made.declare(programs, told["store_ids"], told["zone"], made.first, made.last)
     landed = measure.run([programs.bench, "land", f"--folder={lake}", f"--from={rows}", "--first=2017-01", "--months=12"])
     os.remove(rows)
     made.landed(landed.last_json["batches"], landed.last_json["rows"])
@@ -98,10 +110,13 @@ def real(programs, lake):
 def generated(programs, lake, stores, months, first_year, rows_per_day):
     """Month after month, as a chain lives: landed, swept, merged once a month is over."""
     width = max(3, len(str(stores)))
-    middle = f"t{stores // 2:0{width}}"
+    ids = [f"t{store + 1:0{width}}" for store in range(stores)]
     name = f"{stores:,} generated stores x {months} months, {rows_per_day} rows a day"
     year = first_year + max(0, months // 12 - 1)
-    made = Made(name, lake, middle, f"{year}-01-01", f"{year}-12-31", f"{year}-02-14")
+    made = Made(name, lake, ids[stores // 2], f"{year}-01-01", f"{year}-12-31", f"{year}-02-14")
+    # The day before the first of the month that follows.
+    end = datetime.date(first_year + months // 12, months % 12 + 1, 1) - datetime.timedelta(days=1)
+    made.declare(programs, ids, "Europe/Madrid", f"{first_year}-01-01", end)
     rows = round(stores * rows_per_day * DAYS_PER_MONTH)
     # In an old chain `maintain` once a year is enough, and the bench is done sooner.
     step = 1 if months <= 24 else 12

@@ -3,7 +3,6 @@ beside a process of DuckDB's. All answers must be equal."""
 
 import json
 import os
-import statistics
 
 ENGINES = ("DuckDB", "DuckDB, delta_scan", "Polars", "deltalake", "ClickHouse")
 RIBERA = "`ribera sql`, the whole process"
@@ -33,11 +32,12 @@ def require_equal(made, name, of_engines):
 
 
 def judge(report, what, runs, ratio_max):
-    """By the best of several runs: what else the machine does only adds to it."""
-    best = {side: min(runs[side]["wall_s"]) for side in ("lake", "ideal")}
-    cpu = {side: statistics.median(runs[side]["cpu_s"]) for side in ("lake", "ideal")}
-    report.add(what, best["lake"] * 1e3, "ms", None, "ideal", best["ideal"] * 1e3, f"<= {ratio_max}")
-    report.add(f"{what}: median CPU", cpu["lake"] * 1e3, "CPU-ms", None, "ideal", cpu["ideal"] * 1e3)
+    """By the best of several runs: what else the machine does only adds to it. CPU, because several cores that are
+    shared with others say little on the wall."""
+    best = {side: {clock: min(runs[side][clock]) for clock in ("cpu_s", "wall_s")} for side in ("lake", "ideal")}
+    lake, ideal = best["lake"], best["ideal"]
+    report.add(what, lake["cpu_s"] * 1e3, "CPU-ms", None, "ideal", ideal["cpu_s"] * 1e3, f"<= {ratio_max}")
+    report.add(f"{what}: on the wall", lake["wall_s"] * 1e3, "ms", None, "ideal", ideal["wall_s"] * 1e3)
 
 
 def by_ribera(programs, made, ideal, asked, name):

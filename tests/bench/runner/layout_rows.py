@@ -35,7 +35,8 @@ def main():
     connection = duckdb.connect()
     connection.execute("SET TimeZone = 'UTC'")
     connection.execute(QUERY.format(out=sys.argv[1]))
-    print(json.dumps({"origin": origin, "rows": table.height, "stores": table["store"].n_unique()}))
+    stores = [sales.store_id(store) for store in table["store"].unique().sort()]
+    print(json.dumps({"origin": origin, "rows": table.height, "store_ids": stores, "zone": sales.ZONE}))
 
 
 if __name__ == "__main__":
