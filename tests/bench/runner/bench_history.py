@@ -48,7 +48,7 @@ def run(report):
         judge(report, "WASM", wasm, WASM_S_MAX)
         report.add("WASM beside native", wasm.wall_s, "s", peer="native", peer_value=native.wall_s)
         query(report, host, lake)
-        report.add("lake on disk", folder_bytes(lake, "lake"), "bytes",
+        report.add("lake on disk, with what merging replaced", folder_bytes(lake, "lake"), "bytes",
                    peer="bytes landed", peer_value=made.last_json["bytes"])
 
 

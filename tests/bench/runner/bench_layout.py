@@ -72,7 +72,7 @@ def files(report, made, found, copy):
     say("bytes of the last checkpoint", found["checkpoint_bytes"], "bytes")
     say("log entries", found["entries"], "entries")
     say("bytes of log entries", found["entry_bytes"], "bytes")
-    say("bytes of facts objects, those of merged files of merged files too", found["facts_bytes"], "bytes")
+    say("bytes of facts objects, those of replaced files too", found["facts_bytes"], "bytes")
     say("objects in the whole store, before any is a week old", objects(made.lake), "objects", None, "batches",
         made.batches)
 
