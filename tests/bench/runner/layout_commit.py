@@ -44,17 +44,25 @@ def cost(report, programs, stores, months, merged):
     report.add(f"{what}: bytes read, median", statistics.median(one["read_bytes"] for one in commits), "bytes")
     report.add(f"{what}: time, median", statistics.median(one["seconds"] for one in commits), "s")
     for name, due in (("", "no"), (" that writes a checkpoint too", "yes")):
-        report.add(f"{what}: memory of the WASM call{name}", wasm_mib(programs, words, due), "MiB", f"<= {WASM_MIB_MAX}")
+        mib = wasm_mib(programs, words, due)
+        if mib is None:
+            report.add(f"{what}: WASM calls{name} that died over their limits", 1, "calls", "= 0")
+        else:
+            report.add(f"{what}: memory of the WASM call{name}", mib, "MiB", f"<= {WASM_MIB_MAX}")
 
 
 def wasm_mib(programs, words, due):
-    """The highest linear memory of the component over the same table and one batch, in a folder."""
+    """The highest linear memory of the component over the same table and one batch, in a folder;
+    `None` when the host ended the call."""
     with tempfile.TemporaryDirectory(dir=place.cache("scratch")) as folder:
         lake = os.path.join(folder, "lake")
         measure.run([*words, "--batches=1", f"--due={due}", f"--folder={lake}"])
-        done = subprocess.run([programs.host, "--lake", lake, "--json", "sweep"], check=True, capture_output=True,
+        done = subprocess.run([programs.host, "--lake", lake, "--json", "sweep"], check=False, capture_output=True,
                               text=True, env={**os.environ, "RIBERA_LOG": "warn,ribera=debug"})
-    if json.loads(done.stdout)["committed"] != 1:
+    swept = json.loads(done.stdout)
+    if swept["calls_failed"]:
+        return None
+    if swept["committed"] != 1:
         raise RuntimeError(f"the sweep committed other than one batch: {done.stdout}")
     told = [json.loads(line) for line in done.stderr.splitlines() if '"memory_mib"' in line]
     return max(int(one["memory_mib"]) for one in told if one.get("function") == "ingest")
