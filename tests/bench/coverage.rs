@@ -1,37 +1,32 @@
 //! Coverage of a large chain, and the pages that show it: the table's log as the lake has it, without
 //! data files.
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
-use bytes::Bytes;
-use jiff::civil::Date;
 use ribera_core::coverage::{self, Coverage, CoverageSettings};
+use ribera_core::ingest::{self, IngestSettings, Outcome};
 use ribera_core::status::{self, Request};
-use ribera_storage::batch::Facts;
 use ribera_storage::control;
 use ribera_storage::dataset::DatasetDefinition;
-use ribera_storage::decimal::ExactDecimal;
-use ribera_storage::delta::action::{self, Action};
-use ribera_storage::delta::{AddFile, LakeFile, Table, UnitTag};
-use ribera_storage::ids::{Month, Position, StoreId, Unit};
-use ribera_storage::object::{MemoryStore, ObjectStore};
+use ribera_storage::ids::{Month, Position};
+use ribera_storage::object::MemoryStore;
 use ribera_storage::ports::Host;
 use ribera_storage::store::StoreDefinition;
 use ribera_storage::{Error, Result, paths};
 use serde_json::{Value, json};
 
-use crate::generate;
+use crate::generate::{self, Plan};
 use crate::options::Options;
 use crate::ports::{SplitMix, WallClock};
+use crate::tables::{self, Shape, store_id};
 
 const REQUESTS: usize = 50;
-/// To the millisecond, as tags have it.
-const EXTRACTED_AT: jiff::Timestamp = jiff::Timestamp::constant(1_900_000_000, 0);
-/// What a proof costs to read does not depend on it.
-const ROWS_PER_DAY: u64 = 900;
+/// No batch of the table's own units has so high a number.
+const SEQUENCE: u64 = 1_000_000;
+const ROWS_PER_BATCH: u64 = 100;
 
-/// `--stores=10000 --days=400`.
+/// `--stores=10000 --days=400 --batches=0`: with batches, so many stores then send their current day, and coverage
+/// is computed and saved once more.
 pub fn measure(options: &Options) -> Result<Value> {
     let stores: usize = options.get("stores", 10_000)?;
     let days: i64 = options.get("days", 400)?;
@@ -52,10 +47,17 @@ pub fn measure(options: &Options) -> Result<Value> {
         let summaries = coverage::refresh(host.ports(), &CoverageSettings::default()).await?;
         let refresh_s = started.elapsed().as_secs_f64();
         let totals = summaries.summaries.first().map(|summary| summary.totals.clone()).unwrap_or_default();
+        let batches = options.get("batches", 0)?.min(stores);
+        commit_today(&host, batches).await?;
+        let started = Instant::now();
+        let again = coverage::refresh(host.ports(), &CoverageSettings::default()).await?;
+        let refresh_again_s = started.elapsed().as_secs_f64();
+        let seen = again.summaries.first().map(|summary| summary.totals.days).unwrap_or_default();
         let last = store_id(stores.saturating_sub(1))?;
         let month = Month::of(jiff::Zoned::now().date());
         Ok(json!({
             "stores": computed.stores.len(), "days": days, "compute_s": compute_s, "refresh_s": refresh_s,
+            "batches": batches, "refresh_again_s": refresh_again_s, "days_complete_again": seen.complete,
             "days_complete": totals.days.complete, "days_due": totals.days.due(),
             "page_ms": times(&host, "/").await?,
             "summary_ms": times(&host, &format!("/api/v1/summary?dataset={}", dataset.name)).await?,
@@ -64,7 +66,7 @@ pub fn measure(options: &Options) -> Result<Value> {
     })
 }
 
-type Bench = Host<MemoryStore, WallClock, SplitMix>;
+type Bench = tables::Bench<MemoryStore>;
 
 async fn build(host: &Bench, dataset: &DatasetDefinition, stores: usize, days: i64) -> Result<()> {
     let today = jiff::Zoned::now().date();
@@ -79,82 +81,32 @@ async fn build(host: &Bench, dataset: &DatasetDefinition, stores: usize, days: i
     }
     control::publish_stores(&host.objects, &definitions).await?;
     control::publish_dataset(&host.objects, dataset).await?;
-    write_table(host, dataset, &ids, first, today).await
-}
-
-/// A merged file for each month that is over and a file per store of the last one, each day proven, in a
-/// checkpoint as a table of that age has it.
-async fn write_table(
-    host: &Bench,
-    dataset: &DatasetDefinition,
-    stores: &[StoreId],
-    first: Date,
-    today: Date,
-) -> Result<()> {
-    let ports = host.ports();
-    let lake = Table::new(&host.objects, dataset.name.clone());
-    lake.load_or_create(ports, dataset).await?;
-    let mut actions = Vec::new();
-    let mut month = Month::of(first);
-    while month.first_day() < today {
-        let days: Vec<Date> = month.days().filter(|day| *day >= first && *day < today).collect();
-        let together = if month.last_day() < today { stores.len() } else { 1 };
-        for stores in stores.chunks(together) {
-            let add = lake_file(host, dataset, stores, month, &days).await?;
-            actions.push(Action { add: Some(add), ..Action::default() });
-        }
-        let next = month.last_day().tomorrow().map_err(|error| Error::bug("month").with_source(error))?;
-        month = Month::of(next);
-    }
-    let entry = paths::log_entry(&dataset.name, 1)?;
-    host.objects.put_if_absent(&entry, action::to_lines(&actions)?.into()).await?;
-    lake.checkpoint(ports).await?;
+    let shape = Shape { stores: &ids, first, today, merged: true, checkpoint_is_due: false };
+    tables::write(host, dataset, &shape).await?;
     Ok(())
 }
 
-async fn lake_file(
-    host: &Bench,
-    dataset: &DatasetDefinition,
-    stores: &[StoreId],
-    month: Month,
-    days: &[Date],
-) -> Result<AddFile> {
-    let units: Vec<UnitTag> =
-        stores.iter().flat_map(|store| days.iter().map(|day| proven(store, *day, &host.random))).collect();
-    let rows = ROWS_PER_DAY * units.len() as u64;
-    // Nobody reads the rows.
-    let file = LakeFile { bytes: Bytes::from_static(b"PAR1"), rows, stats: statistics(dataset, month, rows), units };
-    let lake = Table::new(&host.objects, dataset.name.clone());
-    lake.put_file(host.ports(), &dataset.partition(Some(month)), &file).await
-}
-
-/// As long as those of a real file.
-fn statistics(dataset: &DatasetDefinition, month: Month, rows: u64) -> String {
-    let of = |value: &dyn Fn(&str) -> Value| -> Value {
-        dataset.columns.iter().map(|column| (column.name.clone(), value(&column.name))).collect()
-    };
-    let ends =
-        |name: &str| Value::from(if name == "fecha" { month.first_day().to_string() } else { format!("{name} 12345") });
-    json!({"numRecords": rows, "minValues": of(&ends), "maxValues": of(&ends), "nullCount": of(&|_| Value::from(0))})
-        .to_string()
-}
-
-fn proven(store: &StoreId, day: Date, random: &SplitMix) -> UnitTag {
-    let sum = |scale| ExactDecimal::new(i128::from(random.below(10_000_000)), scale);
-    let facts = Facts {
-        rows: ROWS_PER_DAY,
-        sums: BTreeMap::from([("cantidad".to_owned(), sum(3)), ("total".to_owned(), sum(2))]),
-    };
-    UnitTag {
-        store: store.clone(),
-        unit: Unit::Day(day),
-        position: Position { epoch: 0, sequence: 1 + random.below(1_000) },
-        audit: Some(facts.clone()),
-        facts,
-        closed: true,
-        extracted_at: EXTRACTED_AT,
-        received_at: EXTRACTED_AT,
+/// The current day of the first `count` stores, each committed by a call of its own.
+async fn commit_today(host: &Bench, count: usize) -> Result<()> {
+    for index in 0..count {
+        let plan = Plan {
+            store: store_id(index)?.to_string(),
+            position: Position { epoch: 0, sequence: SEQUENCE },
+            days: vec![jiff::Zoned::now().date()],
+            rows: ROWS_PER_BATCH,
+            closed: false,
+        };
+        let batch = generate::generate(&plan)?;
+        let path = paths::inbox(&batch.manifest.batch)?;
+        generate::upload(&host.objects, batch).await?;
+        let report =
+            ingest::ingest_event(host.ports(), &IngestSettings::default(), std::slice::from_ref(&path)).await?;
+        match report.outcomes.first().map(|one| &one.outcome) {
+            Some(Outcome::Committed { .. }) => {}
+            other => return Err(Error::data(format!("{path}: {other:?}"))),
+        }
     }
+    Ok(())
 }
 
 /// The median and the longest of several answers.
@@ -171,8 +123,4 @@ async fn times(host: &Bench, target: &str) -> Result<Value> {
     }
     millis.sort_by(f64::total_cmp);
     Ok(json!({"p50": millis[REQUESTS / 2], "max": millis[REQUESTS - 1]}))
-}
-
-fn store_id(index: usize) -> Result<StoreId> {
-    format!("t{index:05}").parse()
 }

@@ -74,13 +74,22 @@ pub async fn upload<S: ObjectStore>(objects: &S, batch: Generated) -> Result<()>
     Ok(())
 }
 
-/// Fills a folder store: `--folder --stores=17 --first=2025-01 --months=13 --rows=82300000`.
+/// Fills a folder store: `--folder --stores=17 --first=2025-01 --months=13 --rows=82300000`. With
+/// `--tail=0.8` the rows of a store are as 1 to the power of its rank (by Zipf), not the same for all; `--skip=3`
+/// leaves out the first months, which were made before.
 pub fn into_folder(options: &Options) -> Result<Value> {
     let folder = PathBuf::from(options.required("folder")?);
-    let stores: u64 = options.get("stores", 17)?;
-    let months: usize = options.get("months", 13)?;
-    let rows: u64 = options.get("rows", 82_300_000)?;
-    let plans = history(stores, options.get("first", Month::of(jiff::civil::date(2025, 1, 1)))?, months, rows)?;
+    let history = History {
+        stores: options.get("stores", 17)?,
+        months: months(
+            options.get("first", Month::of(jiff::civil::date(2025, 1, 1)))?,
+            options.get("skip", 0)? + options.get("months", 13)?,
+        )?,
+        skip: options.get("skip", 0)?,
+        rows: options.get("rows", 82_300_000)?,
+        tail: options.get("tail", 0.0)?,
+    };
+    let plans = history.plans();
     let objects = FolderStore::open(&folder, "generate")?.without_sync();
     let (next, bytes) = (AtomicUsize::new(0), AtomicU64::new(0));
     let work = || -> Result<()> {
@@ -105,26 +114,70 @@ pub fn into_folder(options: &Options) -> Result<Value> {
         "bytes": bytes.into_inner()}))
 }
 
-/// One batch per store and month.
-fn history(stores: u64, first: Month, months: usize, rows: u64) -> Result<Vec<Plan>> {
-    let mut plans = Vec::new();
-    let batches = stores * months as u64;
+/// `count` months, `first` the first.
+pub fn months(first: Month, count: usize) -> Result<Vec<Month>> {
+    let mut months = Vec::with_capacity(count);
     let mut month = first;
-    for at in 0..months {
-        for store in 0..stores {
-            let index = plans.len() as u64;
-            plans.push(Plan {
-                store: format!("t{:03}", store + 1),
-                position: Position { epoch: 0, sequence: at as u64 + 1 },
-                days: month.days().collect(),
-                rows: rows * (index + 1) / batches - rows * index / batches,
-                closed: true,
-            });
-        }
+    for _ in 0..count {
+        months.push(month);
         let next = month.last_day().tomorrow().map_err(|error| Error::config("--months").with_source(error))?;
         month = Month::of(next);
     }
-    Ok(plans)
+    Ok(months)
+}
+
+/// One batch per store and month.
+struct History {
+    stores: u64,
+    months: Vec<Month>,
+    /// Months that are left out.
+    skip: usize,
+    /// Of the months that are made.
+    rows: u64,
+    tail: f64,
+}
+
+impl History {
+    fn plans(&self) -> Vec<Plan> {
+        let shares = self.shares();
+        let made = (self.months.len() - self.skip) as u64;
+        let width = (self.stores.max(1).ilog10() as usize + 1).max(3);
+        let mut plans = Vec::new();
+        for (at, month) in self.months.iter().enumerate().skip(self.skip) {
+            let index = (at - self.skip) as u64;
+            let of_month = self.rows * (index + 1) / made - self.rows * index / made;
+            for store in 0..self.stores {
+                let upto = |store: u64| (of_month as f64 * shares[store as usize]).round() as u64;
+                plans.push(Plan {
+                    store: format!("t{:0width$}", store + 1),
+                    position: Position { epoch: 0, sequence: at as u64 + 1 },
+                    days: month.days().collect(),
+                    rows: upto(store + 1) - upto(store),
+                    closed: true,
+                });
+            }
+        }
+        plans
+    }
+
+    /// The share of the stores before each, and of all of them: from 0 to 1.
+    fn shares(&self) -> Vec<f64> {
+        // Large and small stores lie mixed.
+        let mut by_rank: Vec<u64> = (0..self.stores).collect();
+        by_rank.sort_by_key(|store| mix(store + 1));
+        let mut weights = vec![0.0; by_rank.len()];
+        for (rank, store) in by_rank.iter().enumerate() {
+            weights[*store as usize] = ((rank + 1) as f64).powf(-self.tail);
+        }
+        let all: f64 = weights.iter().sum();
+        let mut shares = vec![0.0];
+        let mut sum = 0.0;
+        for weight in weights {
+            sum += weight;
+            shares.push(sum / all);
+        }
+        shares
+    }
 }
 
 pub fn generate(plan: &Plan) -> Result<Generated> {
@@ -317,7 +370,7 @@ impl Columns {
     }
 }
 
-fn days_since_epoch(day: Date) -> i32 {
+pub fn days_since_epoch(day: Date) -> i32 {
     let epoch = jiff::civil::date(1970, 1, 1);
     day.since(epoch).map_or(0, |span| span.get_days())
 }
@@ -327,15 +380,15 @@ fn midnight(day: Date) -> Result<Timestamp> {
     zoned.map(|zoned| zoned.timestamp()).map_err(|error| Error::bug("midnight").with_source(error))
 }
 
-/// Four in the morning of the next day.
-fn extracted_at(day: Date) -> Result<Timestamp> {
-    Ok(midnight(day)? + jiff::SignedDuration::from_hours(28))
+/// Four in the morning of the next day, or now.
+pub fn extracted_at(day: Date) -> Result<Timestamp> {
+    Ok((midnight(day)? + jiff::SignedDuration::from_hours(28)).min(Timestamp::now()))
 }
 
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn parquet_error(error: parquet::errors::ParquetError) -> Error {
+pub fn parquet_error(error: parquet::errors::ParquetError) -> Error {
     Error::bug("generated Parquet").with_source(error)
 }

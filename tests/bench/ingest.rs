@@ -13,9 +13,10 @@ use serde_json::{Value, json};
 use crate::options::Options;
 use crate::ports::{SplitMix, WallClock};
 
-/// Sweeps `--folder` in this thread until nothing is left.
+/// Sweeps `--folder` in this thread until nothing is left; with `--sync=no` without fsync.
 pub fn sweep_folder(options: &Options) -> Result<Value> {
     let folder = PathBuf::from(options.required("folder")?);
+    let durable = options.get("sync", "yes".to_owned())? == "yes";
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
@@ -25,7 +26,9 @@ pub fn sweep_folder(options: &Options) -> Result<Value> {
     runtime.block_on(async {
         loop {
             let random = SplitMix::fresh();
-            let host = Host::new(FolderStore::open(&folder, random.fresh_name())?, WallClock, random);
+            let objects = FolderStore::open(&folder, random.fresh_name())?;
+            let objects = if durable { objects } else { objects.without_sync() };
+            let host = Host::new(objects, WallClock, random);
             let swept = ingest::sweep(host.ports(), &IngestSettings::default(), &SweepBudget::default()).await?;
             calls += 1;
             for outcome in &swept.report.outcomes {

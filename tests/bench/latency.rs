@@ -9,6 +9,7 @@ use bytes::Bytes;
 use ribera_storage::Result;
 use ribera_storage::object::{MemoryStore, ObjectMeta, ObjectPath, ObjectStore, Part, PutBody, PutOutcome};
 
+use crate::counting::body_bytes;
 use crate::ports::SplitMix;
 
 /// A latency distribution: log-normal, by its median and 99th percentile.
@@ -91,13 +92,6 @@ impl SlowStore {
         let result = effect.await;
         tokio::time::sleep(half).await;
         result
-    }
-}
-
-fn body_bytes(body: &PutBody) -> u64 {
-    match body {
-        PutBody::Bytes(bytes) => bytes.len() as u64,
-        PutBody::File { bytes, .. } => *bytes,
     }
 }
 

@@ -1,24 +1,28 @@
-//! The part of the benchmarks that must be inside the process it measures: generated batches, the
-//! native ingest, and the commit burst over a store with simulated latencies. Each command ends
-//! with one JSON object on standard output; `bench.py` judges it.
+//! The part of the benchmarks that must be inside the process it measures: generated and landed batches,
+//! the native ingest, what a commit costs, and the commit burst over a store with simulated latencies.
+//! Each command ends with one JSON object on standard output; `bench.py` judges it.
 #![allow(async_fn_in_trait)]
 #![allow(clippy::disallowed_methods, reason = "real time is what it measures; it is its own host")]
 
 mod commit;
+mod commit_cost;
 mod correction;
+mod counting;
 mod coverage;
 mod generate;
 mod ingest;
+mod land;
 mod latency;
 mod options;
 mod ports;
+mod tables;
 
 use std::process::ExitCode;
 
 use options::Options;
 use ribera_storage::{Error, Result};
 
-const USAGE: &str = "ribera-bench burst|hourly|generate|sweep|coverage|correction [--name=value ...]";
+const USAGE: &str = "ribera-bench burst|hourly|generate|land|sweep|coverage|commit-cost|correction [--name=value ...]";
 
 fn main() -> ExitCode {
     match run() {
@@ -41,6 +45,8 @@ fn run() -> Result<serde_json::Value> {
         "burst" => commit::burst(&options),
         "hourly" => commit::hourly(&options),
         "generate" => generate::into_folder(&options),
+        "land" => land::into_folder(&options),
+        "commit-cost" => commit_cost::measure(&options),
         "correction" => correction::measure(&options),
         "coverage" => coverage::measure(&options),
         "sweep" => ingest::sweep_folder(&options),

@@ -45,6 +45,14 @@ def host_program():
     return build("ribera")
 
 
+def tests_python():
+    """The Python of the tests' readers, which `./run` installs."""
+    venv = os.environ.get("VENV")
+    if not venv:
+        raise RuntimeError("VENV is not set: start it with ./run bench")
+    return os.path.join(venv, "bin", "python")
+
+
 def build(binary):
     """The path of a program of ours, built for release when it is not up to date, with the features
     that the whole workspace asks for, as the demo and tests do."""
