@@ -152,8 +152,8 @@ impl<S: ObjectStore> Call<'_, S> {
             .collect()
             .await;
         for (table, report) in &reports {
-            if report.as_ref().is_ok_and(|report| report.checkpoint_due) {
-                checkpoint(self.ports, table).await;
+            if let Some(snapshot) = report.as_ref().ok().and_then(|report| report.checkpoint_due.as_ref()) {
+                checkpoint(self.ports, table, snapshot).await;
             }
         }
         outcomes
@@ -324,8 +324,8 @@ impl<S: ObjectStore> Call<'_, S> {
 }
 
 /// Writes a checkpoint; that it failed is no one's concern but the log's.
-pub async fn checkpoint<S: ObjectStore>(ports: Ports<'_, S>, table: &DatasetName) {
-    if let Err(error) = Table::new(ports.objects, table.clone()).checkpoint(ports).await {
+async fn checkpoint<S: ObjectStore>(ports: Ports<'_, S>, table: &DatasetName, snapshot: &PartialSnapshot) {
+    if let Err(error) = Table::new(ports.objects, table.clone()).checkpoint_of(ports, snapshot).await {
         tracing::warn!(%table, %error, "checkpoint not written; readers replay more entries until the next one");
     }
 }

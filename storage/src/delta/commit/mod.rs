@@ -107,13 +107,13 @@ impl<S: ObjectStore> Table<'_, S> {
         };
         let mut snapshot = match snapshot {
             Some(snapshot) => snapshot,
-            None => self.load_or_create(ports, dataset).await?.into(),
+            None => self.create_partial(ports, dataset).await?,
         };
         let now = ports.clock.now();
         let expired: Vec<ReadyRecord> = records.extract_if(.., |record| record.has_expired(now)).collect();
         let mut planner = Planner::new(self, ports, dataset);
         let mut plan = CommitPlan::default();
-        let mut versions = BTreeMap::new();
+        let (mut versions, mut is_due) = (BTreeMap::new(), false);
         for attempt in 0.. {
             self.read_for(&mut snapshot, records.iter().chain(&expired)).await?;
             let metadata = self.evolved(&snapshot, dataset)?;
@@ -132,7 +132,7 @@ impl<S: ObjectStore> Table<'_, S> {
                     versions.extend(plan.committed.iter().map(|batch| (batch.id.clone(), version)));
                     snapshot.apply(version, actions)?;
                     report.version = Some(version);
-                    report.checkpoint_due = checkpoint::is_due(version, snapshot.file_count());
+                    is_due = checkpoint::is_due(version, snapshot.file_count());
                     break;
                 }
                 EntryOutcome::Lost(standing) => standing,
@@ -160,6 +160,7 @@ impl<S: ObjectStore> Table<'_, S> {
         let own: Vec<&BatchId> = own.iter().map(|record| &record.batch).collect();
         report.outcomes.sort_by_key(|(batch, _)| !own.contains(&batch));
         self.delete_settled(&own, &report).await;
+        report.checkpoint_due = is_due.then_some(snapshot);
         Ok(report)
     }
 

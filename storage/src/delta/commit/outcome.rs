@@ -1,6 +1,7 @@
 //! What became of a batch, and what a commit did.
 
 use crate::batch::Facts;
+use crate::delta::PartialSnapshot;
 use crate::error::Error;
 use crate::ids::{BatchId, Unit};
 
@@ -26,9 +27,9 @@ pub struct CommitReport {
     pub version: Option<u64>,
     /// Every batch whose record was read: the caller's own first.
     pub outcomes: Vec<(BatchId, BatchOutcome)>,
-    /// This call wrote a version that is due for a checkpoint: call [`Table::checkpoint`] once the
-    /// acknowledgements are out.
-    pub checkpoint_due: bool,
+    /// This call wrote a version that is due for a checkpoint: call [`crate::delta::Table::checkpoint_of`] with this once
+    /// the acknowledgements are out.
+    pub checkpoint_due: Option<PartialSnapshot>,
     /// Log entries that other writers put first.
     pub races_lost: u32,
 }

@@ -48,13 +48,17 @@ impl<S: ObjectStore> Table<'_, S> {
         if let Some(snapshot) = self.load().await? {
             return Ok(snapshot);
         }
+        self.create(ports, dataset).await?;
+        self.load().await?.ok_or_else(|| Error::retry(format!("table {}: vanished after its creation", self.name)))
+    }
+
+    /// Version 0 from the definition. Whoever loses this race finds the winner's table.
+    pub(in crate::delta) async fn create(&self, ports: Ports<'_, S>, dataset: &DatasetDefinition) -> Result<()> {
         let actions = vec![
             Action { protocol: Some(Protocol::ours()), ..Action::default() },
             Action { meta_data: Some(self.new_metadata(ports, dataset)), ..Action::default() },
         ];
-        // Whoever loses this race finds the winner's table.
-        self.put_entry(ports, 0, CommitDescription::new("CREATE TABLE"), actions).await?;
-        self.load().await?.ok_or_else(|| Error::retry(format!("table {}: vanished after its creation", self.name)))
+        self.put_entry(ports, 0, CommitDescription::new("CREATE TABLE"), actions).await.map(drop)
     }
 
     /// Puts `actions` as `version` under a fresh write id. Never concludes from the status alone:

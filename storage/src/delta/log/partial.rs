@@ -14,6 +14,7 @@ use crate::delta::log::path;
 use crate::error::{Error, Result};
 use crate::ids::StoreId;
 use crate::object::ObjectStore;
+use crate::ports::Ports;
 
 /// A table at a version. Of a large one only those files are known that were asked for
 /// ([`Table::load_for`]); to ask for others is an error, never "no such file".
@@ -59,12 +60,6 @@ impl StoreFiles for PartialSnapshot {
     }
 }
 
-impl From<Snapshot> for PartialSnapshot {
-    fn from(whole: Snapshot) -> Self {
-        Self(whole)
-    }
-}
-
 impl PartialSnapshot {
     pub fn metadata(&self) -> &Metadata {
         &self.0.metadata
@@ -73,6 +68,11 @@ impl PartialSnapshot {
     /// Files of the table, more or less where not all were read.
     pub fn file_count(&self) -> usize {
         self.0.file_count() + self.0.unread.as_ref().map_or(0, |unread| unread.file_count())
+    }
+
+    /// What is known of the table, and what is not.
+    pub(in crate::delta) fn known(&self) -> &Snapshot {
+        &self.0
     }
 
     pub(in crate::delta) fn protocol(&self) -> &Protocol {
@@ -120,7 +120,19 @@ impl<S: ObjectStore> Table<'_, S> {
 
     /// Without the files of a large checkpoint: see [`Self::read_partial`].
     pub(in crate::delta) async fn load_partial(&self) -> Result<Option<PartialSnapshot>> {
-        Ok(self.load_latest(Parts::FILES_ON_DEMAND).await?.map(PartialSnapshot))
+        Ok(self.load_latest(Parts::ALL_ON_DEMAND).await?.map(PartialSnapshot))
+    }
+
+    /// The same of a table that was not there a moment ago.
+    pub(in crate::delta) async fn create_partial(
+        &self,
+        ports: Ports<'_, S>,
+        dataset: &DatasetDefinition,
+    ) -> Result<PartialSnapshot> {
+        self.create(ports, dataset).await?;
+        self.load_partial()
+            .await?
+            .ok_or_else(|| Error::retry(format!("table {}: vanished after its creation", self.name)))
     }
 
     /// Reads the wanted files, where they were not read yet. The table may be newer afterwards.

@@ -83,6 +83,8 @@ pub struct Snapshot {
     pub(in crate::delta) partitions: BTreeMap<String, Partition>,
     /// Removed files, as far as they were read: a reader passes over those of the checkpoint.
     pub(in crate::delta) tombstones: BTreeMap<String, RemoveFile>,
+    /// No removal was passed over: a checkpoint may be written of it.
+    pub(in crate::delta) has_removals: bool,
     /// The version of the checkpoint it was read from.
     pub(in crate::delta) checkpoint: Option<u64>,
     /// Unix milliseconds of the newest entry read, by its writer's clock.
@@ -205,6 +207,7 @@ impl Snapshot {
             },
             partitions: BTreeMap::new(),
             tombstones: BTreeMap::new(),
+            has_removals: true,
             checkpoint: None,
             committed_at: 0,
             unread: None,

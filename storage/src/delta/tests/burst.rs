@@ -149,8 +149,8 @@ fn burst(batches: u64, over_millis: u64) -> (Vec<u64>, u64, u64) {
             let report = table.commit_records(host.ports(&store), &dataset, &[record]).await.unwrap();
             assert!(matches!(report.outcome(&batch.id()), Some(BatchOutcome::Committed { .. })), "{report:?}");
             latencies.borrow_mut().push((time.now() - arrived) / 1000);
-            if report.checkpoint_due {
-                table.checkpoint(host.ports(&store)).await.unwrap();
+            if let Some(snapshot) = &report.checkpoint_due {
+                table.checkpoint_of(host.ports(&store), snapshot).await.unwrap();
             }
         };
         pool.spawner().spawn_local(call).unwrap();

@@ -353,3 +353,38 @@ fn a_commit_reads_of_a_large_checkpoint_only_its_footer_and_the_row_groups_of_it
         assert!(of_checkpoint.iter().sum::<u64>() < bytes / 3, "{of_checkpoint:?} of {bytes}");
     });
 }
+
+#[test]
+fn a_commits_own_checkpoint_holds_what_the_entries_say_removals_too() {
+    block_on(async {
+        for bounds in [testing::small(), table::Bounds::default()] {
+            let (objects, host, dataset) = (MemoryStore::new(), Host::new(1), dataset());
+            let mut table = Table::new(&objects, "pruebas".parse().unwrap());
+            table.bounds = bounds;
+            let mut checkpoints = Vec::new();
+            for sequence in 1..=13 {
+                let day = 1 + (sequence % 3) as i8;
+                let batch = TestBatch {
+                    store: (sequence % 2) as u8,
+                    position: Position { epoch: 0, sequence },
+                    days: [(day, vec![TestRow { day, id: 1, cents: 1 }])].into(),
+                };
+                let report = offer(&table, host.ports(&objects), &dataset, &batch).await.unwrap();
+                if let Some(snapshot) = &report.checkpoint_due {
+                    checkpoints.extend(table.checkpoint_of(host.ports(&objects), snapshot).await.unwrap());
+                }
+            }
+            assert_eq!(checkpoints, [6, 12]);
+            let mut known = Vec::new();
+            for _ in 0..2 {
+                let found = table.load_latest(log::checkpoint::Parts::ALL).await.unwrap().unwrap();
+                let files: Vec<String> = found.files().map(|file| file.path.clone()).collect();
+                known.push((files, found.tombstones.into_keys().collect::<Vec<_>>()));
+                for version in &checkpoints {
+                    objects.delete(&table.checkpoint_path(*version).unwrap()).await.unwrap();
+                }
+            }
+            assert!(known[0] == known[1] && !known[0].1.is_empty(), "{known:?}");
+        }
+    });
+}

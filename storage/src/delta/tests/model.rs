@@ -81,8 +81,8 @@ async fn caller<S: ObjectStore>(objects: &S, seed: u64, dataset: &DatasetDefinit
                 BatchOutcome::Failed(error) => assert!(error.is_retry(), "{error}"),
                 BatchOutcome::Expired => panic!("a fresh record has expired"),
                 _ => {
-                    if report.checkpoint_due {
-                        let _ = table.checkpoint(host.ports(objects)).await;
+                    if let Some(snapshot) = &report.checkpoint_due {
+                        let _ = table.checkpoint_of(host.ports(objects), snapshot).await;
                     }
                     if host.next_u64().is_multiple_of(3) {
                         merge(&table, &host, dataset).await;

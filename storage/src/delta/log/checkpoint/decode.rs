@@ -39,6 +39,7 @@ pub(in crate::delta) fn read(table: &DatasetName, version: u64, files: &[Bytes],
     read.adds.into_iter().for_each(|add| snapshot.add(add));
     snapshot.version = version;
     snapshot.checkpoint = Some(version);
+    snapshot.has_removals = parts.removals;
     snapshot.checked()
 }
 

@@ -6,7 +6,7 @@
 //!
 //! A checkpoint is due every [`EVERY_SMALL`] versions of a small table, because each entry after it
 //! costs a commit one request, and every [`EVERY_LARGE`] of a large one, because writing it (some
-//! megabytes) costs more than the entries.
+//! megabytes) costs more than the entries: with ten of them a commit stays below 20 reading requests.
 
 mod decode;
 mod encode;
@@ -24,7 +24,7 @@ use super::last_checkpoint::LastCheckpoint;
 use crate::delta::log::action::AddFile;
 use crate::delta::log::path::store_of;
 use crate::delta::log::snapshot::Snapshot;
-use crate::delta::{Table, VACUUM_RETENTION};
+use crate::delta::{PartialSnapshot, Table, VACUUM_RETENTION};
 use crate::error::{Error, Result};
 use crate::object::ObjectStore;
 use crate::ports::Ports;
@@ -34,7 +34,7 @@ use encode::Written;
 pub const EVERY_SMALL: u64 = 6;
 
 /// Versions from one checkpoint of a large table to the next.
-pub const EVERY_LARGE: u64 = 32;
+pub const EVERY_LARGE: u64 = 10;
 
 /// Files of a table that is small: its checkpoint is below a megabyte.
 const FILES_SMALL_MAX: usize = 2_000;
@@ -74,8 +74,7 @@ impl Parts {
     pub(in crate::delta) const ALL: Self = Self { removals: true, statistics: true, on_demand: false };
     pub(in crate::delta) const FILES: Self = Self { removals: false, ..Self::ALL };
     pub(in crate::delta) const FILES_WITHOUT_STATISTICS: Self = Self { statistics: false, ..Self::FILES };
-    pub(in crate::delta) const FILES_ON_DEMAND: Self = Self { on_demand: true, ..Self::FILES };
-    const ALL_ON_DEMAND: Self = Self { on_demand: true, ..Self::ALL };
+    pub(in crate::delta) const ALL_ON_DEMAND: Self = Self { on_demand: true, ..Self::ALL };
 }
 
 /// The order of files in a checkpoint: by partition, then those of one store by store, then the others.
@@ -92,12 +91,34 @@ impl<S: ObjectStore> Table<'_, S> {
     ///
     /// `Retry` when the object store does not answer; `Data` when the log cannot be read.
     pub async fn checkpoint(&self, ports: Ports<'_, S>) -> Result<Option<u64>> {
-        let horizon = ports.clock.now().checked_sub(VACUUM_RETENTION).unwrap_or(Timestamp::MIN);
+        let horizon = horizon_of(ports);
         let (version, written) = match self.encode_latest(Parts::ALL_ON_DEMAND, horizon).await {
             // A damaged row group: the whole may be read from an older checkpoint.
             Err(error) if !error.is_retry() => self.encode_latest(Parts::ALL, horizon).await?,
             encoded => encoded?,
         };
+        self.put_checkpoint(version, written).await
+    }
+
+    /// The same of the version at which a commit has left `snapshot`: nothing is read twice.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::checkpoint`].
+    pub async fn checkpoint_of(&self, ports: Ports<'_, S>, snapshot: &PartialSnapshot) -> Result<Option<u64>> {
+        let horizon = horizon_of(ports);
+        let snapshot = snapshot.known();
+        if !snapshot.has_removals {
+            return self.checkpoint(ports).await;
+        }
+        match self.encode_checkpoint(snapshot, horizon).await {
+            // The row groups that were not read yet are gone or damaged.
+            Err(error) if !error.is_retry() => self.checkpoint(ports).await,
+            encoded => self.put_checkpoint(snapshot.version, encoded?).await,
+        }
+    }
+
+    async fn put_checkpoint(&self, version: u64, written: Option<Written>) -> Result<Option<u64>> {
         let Some(Written { bytes, actions, files }) = written else { return Ok(None) };
         let hint = LastCheckpoint {
             version,
@@ -137,8 +158,8 @@ impl<S: ObjectStore> Table<'_, S> {
             true => Ok(false),
             false => writer.add(partition, file).map(|()| true),
         };
-        for group in snapshot.unread.iter().flat_map(Unread::file_groups) {
-            for file in self.read_unread_files(snapshot, group).await? {
+        for groups in snapshot.unread.iter().flat_map(Unread::file_groups) {
+            for file in self.read_unread_files(snapshot, groups).await? {
                 let key = snapshot.key_of(&file);
                 let order = order_of(&key, &file.path);
                 while let Some((key, file)) = known.next_if(|(key, file)| order_of(key, &file.path) < order) {
@@ -157,8 +178,8 @@ impl<S: ObjectStore> Table<'_, S> {
             }
         }
         let horizon = horizon.as_millisecond();
-        for group in snapshot.unread.iter().flat_map(Unread::removal_groups) {
-            for remove in self.read_unread_removals(snapshot, group).await? {
+        for groups in snapshot.unread.iter().flat_map(Unread::removal_groups) {
+            for remove in self.read_unread_removals(snapshot, groups).await? {
                 if remove.is_needed(horizon) {
                     writer.remove(&remove)?;
                 }
@@ -169,6 +190,11 @@ impl<S: ObjectStore> Table<'_, S> {
         }
         writer.finish().map(Some)
     }
+}
+
+/// Removals before it are forgotten.
+fn horizon_of<S>(ports: Ports<'_, S>) -> Timestamp {
+    ports.clock.now().checked_sub(VACUUM_RETENTION).unwrap_or(Timestamp::MIN)
 }
 
 /// The bytes of a checkpoint of a snapshot that was read whole.

@@ -26,7 +26,7 @@ use crate::object::{ObjectPath, ObjectStore};
 const TAIL_BYTES: u64 = 96 << 10;
 
 /// Bytes of neighbouring row groups that are fetched in one request.
-const RANGE_BYTES_MAX: u64 = 4 << 20;
+const RANGE_BYTES_MAX: u64 = 2 << 20;
 
 /// A checkpoint whose footer was read.
 #[derive(Debug)]
@@ -66,15 +66,16 @@ impl Unread {
         !self.groups_with(wanted).is_empty()
     }
 
-    /// Row groups that hold files, in order.
-    pub(super) fn file_groups(&self) -> impl Iterator<Item = usize> {
-        self.groups.iter().copied()
+    /// Row groups that hold files, in order: those that are fetched together.
+    pub(super) fn file_groups(&self) -> Vec<Range<usize>> {
+        runs(&self.opened, &self.groups.iter().copied().collect::<Vec<_>>())
     }
 
-    /// Row groups that hold removals, in order.
-    pub(super) fn removal_groups(&self) -> impl Iterator<Item = usize> {
+    /// Row groups that hold removals, likewise.
+    pub(super) fn removal_groups(&self) -> Vec<Range<usize>> {
         let groups = self.opened.index.groups.iter().enumerate();
-        groups.filter(|(_, group)| group.removals).map(|(index, _)| index)
+        let groups: Vec<usize> = groups.filter(|(_, group)| group.removals).map(|(index, _)| index).collect();
+        runs(&self.opened, &groups)
     }
 
     fn groups_with(&self, wanted: &Wanted) -> Vec<usize> {
@@ -157,7 +158,7 @@ impl<S: ObjectStore> Table<'_, S> {
             Ok(read) => read,
             Err(error) if error.is_retry() => return Err(error),
             Err(_) => {
-                let whole = self.load_latest(Parts::FILES).await?;
+                let whole = self.load_latest(Parts::ALL).await?;
                 *snapshot = whole.ok_or_else(|| Error::retry(format!("table {}: vanished", self.name)))?;
                 return Ok(());
             }
@@ -173,18 +174,22 @@ impl<S: ObjectStore> Table<'_, S> {
         Ok(())
     }
 
-    /// The files of a row group that stand still.
-    pub(super) async fn read_unread_files(&self, snapshot: &Snapshot, group: usize) -> Result<Vec<AddFile>> {
+    /// The files of some row groups that stand still.
+    pub(super) async fn read_unread_files(&self, snapshot: &Snapshot, groups: Range<usize>) -> Result<Vec<AddFile>> {
         let Some(unread) = &snapshot.unread else { return Ok(Vec::new()) };
-        let read = self.read_groups(&unread.opened, &[group], Parts::FILES).await?;
+        let read = self.read_run(&unread.opened, groups, Parts::FILES).await?;
         let files = read.into_iter().flat_map(|actions| actions.adds);
         Ok(files.filter(|file| !unread.touched.contains(&file.path)).collect())
     }
 
-    /// The removals of a row group that stand still.
-    pub(super) async fn read_unread_removals(&self, snapshot: &Snapshot, group: usize) -> Result<Vec<RemoveFile>> {
+    /// The removals of some row groups that stand still.
+    pub(super) async fn read_unread_removals(
+        &self,
+        snapshot: &Snapshot,
+        groups: Range<usize>,
+    ) -> Result<Vec<RemoveFile>> {
         let Some(unread) = &snapshot.unread else { return Ok(Vec::new()) };
-        let read = self.read_groups(&unread.opened, &[group], Parts::ALL).await?;
+        let read = self.read_run(&unread.opened, groups, Parts::ALL).await?;
         let removals = read.into_iter().flat_map(|actions| actions.rest).filter_map(|action| action.remove);
         Ok(removals.filter(|remove| !unread.touched.contains(&remove.path)).collect())
     }
