@@ -152,7 +152,7 @@ impl<S: ObjectStore> Call<'_, S> {
             .collect()
             .await;
         for (table, report) in &reports {
-            if let Some(snapshot) = report.as_ref().ok().and_then(|report| report.checkpoint_due.as_ref()) {
+            if let Some(snapshot) = report.as_ref().ok().and_then(|report| report.checkpoint_due.as_deref()) {
                 checkpoint(self.ports, table, snapshot).await;
             }
         }

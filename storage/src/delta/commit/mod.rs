@@ -160,7 +160,7 @@ impl<S: ObjectStore> Table<'_, S> {
         let own: Vec<&BatchId> = own.iter().map(|record| &record.batch).collect();
         report.outcomes.sort_by_key(|(batch, _)| !own.contains(&batch));
         self.delete_settled(&own, &report).await;
-        report.checkpoint_due = is_due.then_some(snapshot);
+        report.checkpoint_due = is_due.then(|| Box::new(snapshot));
         Ok(report)
     }
 

@@ -29,7 +29,7 @@ pub struct CommitReport {
     pub outcomes: Vec<(BatchId, BatchOutcome)>,
     /// This call wrote a version that is due for a checkpoint: call [`crate::delta::Table::checkpoint_of`] with this once
     /// the acknowledgements are out.
-    pub checkpoint_due: Option<PartialSnapshot>,
+    pub checkpoint_due: Option<Box<PartialSnapshot>>,
     /// Log entries that other writers put first.
     pub races_lost: u32,
 }
