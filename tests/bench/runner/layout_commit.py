@@ -8,7 +8,7 @@ import tempfile
 
 from . import measure, place
 
-# As many as there are versions from one checkpoint of a large table to the next: each costs the next one a request more.
+# Some times as many as there are versions from one checkpoint to the next: each costs the next one a request more.
 BATCHES = 32
 GETS_MAX, BYTES_MAX, WASM_MIB_MAX = 20, 4 << 20, 128
 # Stores and months; `merged`: one file for each closed month and 3,225 stores, as `maintain` leaves them.
