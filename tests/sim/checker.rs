@@ -236,7 +236,12 @@ impl Checker {
     }
 
     pub fn coverage(&self) -> ribera_storage::Result<Coverage> {
-        ready(coverage::compute(self.host().ports(), &self.dataset))
+        let full = ready(coverage::compute(self.host().ports(), &self.dataset))?;
+        let quick = ready(coverage::brought_up_to_date(self.host().ports(), &self.dataset))?;
+        let differs = quick.stores.iter().zip(&full.stores).find(|(quick, full)| quick != full);
+        let same = differs.is_none() && quick.stores.len() == full.stores.len();
+        self.check("I6 coverage of what changed is coverage computed in full", same, || format!("{differs:?}"));
+        Ok(full)
     }
 
     fn host(&self) -> Host<MemoryStore, SimClock, SimRandom> {
