@@ -1,9 +1,7 @@
 //! A late correction of one day of one store in a file that `maintain` has merged: what it costs, in a
 //! process that does nothing else.
 
-use std::cell::Cell;
 use std::fs::{self, File};
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
@@ -17,11 +15,12 @@ use ribera_storage::dataset::DatasetDefinition;
 use ribera_storage::delta::action::{self, Action};
 use ribera_storage::delta::{BatchOutcome, LakeFile, LakeWriter, LakeWriterOptions, ReadyRecord, Table, UnitTag};
 use ribera_storage::ids::{Month, Position};
-use ribera_storage::object::{FolderStore, ObjectMeta, ObjectPath, ObjectStore, Part, PutBody, PutOutcome};
+use ribera_storage::object::{FolderStore, ObjectStore};
 use ribera_storage::ports::{Host, Random};
 use ribera_storage::{Error, Result, paths};
 use serde_json::{Value, json};
 
+use crate::counting::CountingStore;
 use crate::generate::{self, Generated, Plan};
 use crate::options::Options;
 use crate::ports::{SplitMix, WallClock};
@@ -132,7 +131,7 @@ fn rows_of(file: Vec<u8>) -> Result<impl Iterator<Item = Result<RecordBatch>>> {
 fn correct(options: &Options, folder: &Path) -> Result<Value> {
     let (store, at) = (options.get("store", 57)?, day(options.get("day", 9)?)?);
     let random = SplitMix::fresh();
-    let objects = Counted::new(FolderStore::open(folder, random.fresh_name())?.without_sync());
+    let objects = CountingStore::new(FolderStore::open(folder, random.fresh_name())?.without_sync());
     let host = Host::new(objects, WallClock, random);
     let dataset = generate::dataset()?;
     let mut lake = Table::new(&host.objects, dataset.name.clone());
@@ -150,9 +149,10 @@ fn correct(options: &Options, folder: &Path) -> Result<Value> {
         let record = ReadyRecord::new(&dataset, &batch.manifest, "0".repeat(64), files, jiff::Timestamp::now())?;
         lake.put_ready(&record).await?;
         let before = data_files(&lake).await?;
-        host.objects.forget();
+        host.objects.take();
         let (rss_bytes, started, cpu_s) = (status_bytes("VmRSS:")?, Instant::now(), cpu_seconds()?);
         let report = lake.commit_ready(host.ports(), &dataset, &[]).await?;
+        let seen = host.objects.take();
         let (seconds, cpu_s, peak) = (started.elapsed().as_secs_f64(), cpu_seconds()? - cpu_s, status_bytes("VmHWM:")?);
         let Some(BatchOutcome::Committed { .. }) = report.outcome(&batch.manifest.batch) else {
             return Err(Error::data(format!("{report:?}")));
@@ -164,8 +164,8 @@ fn correct(options: &Options, folder: &Path) -> Result<Value> {
         let (old, new) = (row_groups(&folder.join(&lost.0))?, row_groups(&folder.join(&fresh.0))?);
         Ok(json!({
             "seconds": seconds, "cpu_s": cpu_s, "file_bytes": lost.1, "new_file_bytes": fresh.1,
-            "bytes_read": host.objects.read.get(), "reads": host.objects.reads.get(),
-            "bytes_written": host.objects.written.get(),
+            "bytes_read": seen.read_bytes, "reads": seen.of(&["get", "get_range"]),
+            "bytes_written": seen.written_bytes,
             "rss_before_bytes": rss_bytes, "rss_peak_bytes": peak, "rss_more_bytes": peak.saturating_sub(rss_bytes),
             "row_groups": old.len(), "row_groups_as_before": new.iter().filter(|group| old.contains(group)).count(),
             "row_groups_after": new.len(),
@@ -203,71 +203,4 @@ fn cpu_seconds() -> Result<f64> {
     let fields = text.rsplit(')').next().unwrap_or_default().split_whitespace();
     let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
     Ok(ticks as f64 / 100.0)
-}
-
-/// Counts the bytes that come and go.
-struct Counted {
-    inner: FolderStore,
-    read: Cell<u64>,
-    reads: Cell<u64>,
-    written: Cell<u64>,
-}
-
-impl Counted {
-    fn new(inner: FolderStore) -> Self {
-        Self { inner, read: Cell::new(0), reads: Cell::new(0), written: Cell::new(0) }
-    }
-
-    fn forget(&self) {
-        [&self.read, &self.reads, &self.written].iter().for_each(|count| count.set(0));
-    }
-
-    fn count_read(&self, bytes: usize) {
-        self.read.set(self.read.get() + bytes as u64);
-        self.reads.set(self.reads.get() + 1);
-    }
-
-    fn count_written(&self, body: &PutBody) {
-        let bytes = match body {
-            PutBody::Bytes(bytes) => bytes.len() as u64,
-            PutBody::File { bytes, .. } => *bytes,
-        };
-        self.written.set(self.written.get() + bytes);
-    }
-}
-
-impl ObjectStore for Counted {
-    async fn get(&self, path: &ObjectPath) -> Result<Option<Bytes>> {
-        let found = self.inner.get(path).await?;
-        self.count_read(found.as_ref().map_or(0, Bytes::len));
-        Ok(found)
-    }
-
-    async fn get_range(&self, path: &ObjectPath, range: Range<u64>) -> Result<Option<Part>> {
-        let found = self.inner.get_range(path, range).await?;
-        self.count_read(found.as_ref().map_or(0, |part| part.bytes.len()));
-        Ok(found)
-    }
-
-    async fn put(&self, path: &ObjectPath, body: PutBody) -> Result<()> {
-        self.count_written(&body);
-        self.inner.put(path, body).await
-    }
-
-    async fn put_if_absent(&self, path: &ObjectPath, body: PutBody) -> Result<PutOutcome> {
-        self.count_written(&body);
-        self.inner.put_if_absent(path, body).await
-    }
-
-    async fn list(&self, prefix: &str, start_after: Option<&str>, limit: usize) -> Result<Vec<ObjectMeta>> {
-        self.inner.list(prefix, start_after, limit).await
-    }
-
-    async fn head(&self, path: &ObjectPath) -> Result<Option<ObjectMeta>> {
-        self.inner.head(path).await
-    }
-
-    async fn delete(&self, path: &ObjectPath) -> Result<()> {
-        self.inner.delete(path).await
-    }
 }
