@@ -18,7 +18,7 @@ use super::judge;
 use super::persist::Kept;
 use super::{Coverage, StoreCoverage};
 
-/// By store; empty for one that must be judged anew every time.
+/// By store; none of one that must be judged anew every time.
 pub(super) type Bases = BTreeMap<StoreId, String>;
 
 /// Kept coverage of another release may follow other rules.
@@ -47,9 +47,7 @@ pub(super) async fn standing<S: ObjectStore>(
     let Some((kept, snapshot)) = kept.zip(snapshot) else { return Ok(BTreeMap::new()) };
     let Some(from) = kept.index.table_version else { return Ok(BTreeMap::new()) };
     let Some(changed) = table.stores_changed(from, snapshot.version()).await? else { return Ok(BTreeMap::new()) };
-    let stands = |store: &StoreId, basis: &String| {
-        !basis.is_empty() && bases.get(store) == Some(basis) && !changed.contains(store)
-    };
+    let stands = |store: &StoreId, basis: &String| bases.get(store) == Some(basis) && !changed.contains(store);
     let stores = kept.pages.iter().flatten();
     let stores = stores.filter(|store| stands(&store.coverage.store, &store.basis));
     Ok(stores.map(|store| (store.coverage.store.clone(), store.coverage.clone())).collect())

@@ -97,6 +97,15 @@ impl Chain {
         Self { world, sequence: 0, lists: 0 }
     }
 
+    /// Each store has a proven day.
+    async fn with_a_day() -> Self {
+        let mut chain = Self::new().await;
+        for store in 0..3 {
+            chain.take(&Step::Commit { store, day: 0, rows: 3 }).await;
+        }
+        chain
+    }
+
     fn table(&self) -> Table<'_, MemoryStore> {
         Table::new(&self.world.objects, "ventas".parse().unwrap())
     }
@@ -215,10 +224,7 @@ proptest! {
 #[test]
 fn a_foreign_file_makes_the_same_stores_doubtful_after_a_checkpoint_as_before() {
     block_on(async {
-        let mut chain = Chain::new().await;
-        for store in 0..3 {
-            chain.take(&Step::Commit { store, day: 0, rows: 3 }).await;
-        }
+        let mut chain = Chain::with_a_day().await;
         chain.take(&Step::Foreign { store: 1 }).await;
         for step in [Step::Move { seconds: 1 }, Step::Checkpoint, Step::Move { seconds: 1 }] {
             chain.take(&step).await;
@@ -262,10 +268,7 @@ fn only_stores_of_which_something_changed_are_judged_anew() {
             ("another program wrote", vec![Step::Foreign { store: 1 }], &all),
         ];
         for (what, steps, expected) in cases {
-            let mut chain = Chain::new().await;
-            for store in 0..3 {
-                chain.take(&Step::Commit { store, day: 0, rows: 3 }).await;
-            }
+            let mut chain = Chain::with_a_day().await;
             chain.refresh().await;
             for step in &steps {
                 chain.take(step).await;
@@ -278,10 +281,7 @@ fn only_stores_of_which_something_changed_are_judged_anew() {
 #[test]
 fn a_store_in_doubt_is_judged_anew_every_time() {
     block_on(async {
-        let mut chain = Chain::new().await;
-        for store in 0..3 {
-            chain.take(&Step::Commit { store, day: 0, rows: 3 }).await;
-        }
+        let mut chain = Chain::with_a_day().await;
         chain.take(&Step::Unreadable { store: 1 }).await;
         chain.refresh().await;
         assert_eq!(judged_anew(&chain).await, ["s1"]);

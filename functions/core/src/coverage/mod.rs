@@ -165,9 +165,7 @@ pub struct Touched {
 /// `Config` for a dataset that is not declared, `Data` when its table's log cannot be read, `Retry`
 /// when the object store does not answer.
 pub async fn compute<S: ObjectStore>(ports: Ports<'_, S>, dataset: &DatasetName) -> Result<Coverage> {
-    let definition = definition_of(ports.objects, dataset).await?;
-    let evidence = Evidence::gather(ports.objects, std::slice::from_ref(&definition)).await?;
-    Ok(compute_from(ports, &evidence, definition, None).await?.0)
+    compute_one(ports, dataset, None).await
 }
 
 /// The same as [`refresh`] would keep it now: stores of which nothing can have changed are taken from what is kept.
@@ -177,10 +175,18 @@ pub async fn compute<S: ObjectStore>(ports: Ports<'_, S>, dataset: &DatasetName)
 ///
 /// As [`compute`].
 pub async fn brought_up_to_date<S: ObjectStore>(ports: Ports<'_, S>, dataset: &DatasetName) -> Result<Coverage> {
+    let kept = persist::load_kept(ports.objects, dataset).await;
+    compute_one(ports, dataset, kept.as_ref()).await
+}
+
+async fn compute_one<S: ObjectStore>(
+    ports: Ports<'_, S>,
+    dataset: &DatasetName,
+    kept: Option<&Kept>,
+) -> Result<Coverage> {
     let definition = definition_of(ports.objects, dataset).await?;
     let evidence = Evidence::gather(ports.objects, std::slice::from_ref(&definition)).await?;
-    let kept = persist::load_kept(ports.objects, dataset).await;
-    Ok(compute_from(ports, &evidence, definition, kept.as_ref()).await?.0)
+    Ok(compute_from(ports, &evidence, definition, kept).await?.0)
 }
 
 /// Coverage of the lake as `snapshot` has it (`None`: the table was never written): for answers.

@@ -366,6 +366,11 @@ impl AddFile {
         self.units_text().is_none() && self.tag(FACTS_TAG).is_none()
     }
 
+    /// Only Ribera can have written it, and its tags are gone: a checkpoint of another program lost them.
+    pub(in crate::delta) fn has_lost_tags(&self) -> bool {
+        self.is_foreign() && self.has_our_name()
+    }
+
     /// The file's name is of the form that only Ribera gives (`part-` and 32 hexadecimal digits).
     pub fn has_our_name(&self) -> bool {
         path::is_our_file_name(&self.path)

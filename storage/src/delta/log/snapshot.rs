@@ -286,7 +286,7 @@ impl Snapshot {
     /// Whether a file that only Ribera can have written has no tags: the checkpoint it was read from
     /// lost them.
     pub fn has_lost_tags(&self) -> bool {
-        self.foreign_files().any(AddFile::has_our_name)
+        self.files().any(AddFile::has_lost_tags)
     }
 
     /// Files that another program wrote, or whose tags a foreign checkpoint lost.

@@ -323,7 +323,7 @@ impl ObjectStore for Counting<'_> {
 fn a_commit_reads_of_a_large_checkpoint_only_its_footer_and_the_row_groups_of_its_stores() {
     block_on(async {
         let mut log = Log::new().await;
-        // 20,000 files in 4 months; their names are not to be guessed, as those of real files.
+        // 20,000 files in 4 months, of 250 stores.
         for round in 0..25_u64 {
             let adds = (0..800_u64).map(|index| (1 + (round % 4) as i8, vec![(index % 250) as u8])).collect();
             log.put(&(adds, Vec::new())).await;
@@ -332,7 +332,7 @@ fn a_commit_reads_of_a_large_checkpoint_only_its_footer_and_the_row_groups_of_it
         table.checkpoint(log.host.ports(&log.objects)).await.unwrap();
         let bytes = log.objects.head(&table.checkpoint_path(25).unwrap()).await.unwrap().unwrap().bytes;
         let batch = TestBatch {
-            store: 7,
+            store: 255,
             position: Position { epoch: 1, sequence: 1 },
             days: [(1, vec![TestRow { day: 1, id: 1, cents: 1 }])].into(),
         };
@@ -341,10 +341,7 @@ fn a_commit_reads_of_a_large_checkpoint_only_its_footer_and_the_row_groups_of_it
         let record = encode(&table, log.host.ports(&counting), &dataset(), &batch).await.unwrap();
         counting.reads.borrow_mut().clear();
         let report = table.commit_records(log.host.ports(&counting), &dataset(), &[record]).await;
-        assert!(matches!(
-            report.unwrap().outcome(&batch.id()),
-            Some(BatchOutcome::Failed(_) | BatchOutcome::Committed { .. })
-        ));
+        assert!(matches!(report.unwrap().outcome(&batch.id()), Some(BatchOutcome::Committed { .. })));
         let reads = counting.reads.borrow();
         let of_checkpoint: Vec<u64> =
             reads.iter().filter(|(path, _)| path.contains(".checkpoint.")).map(|(_, bytes)| *bytes).collect();

@@ -154,28 +154,26 @@ impl<S: ObjectStore> Table<'_, S> {
             CheckpointWriter::new(&snapshot.protocol, &snapshot.metadata, self.bounds.checkpoints.group_rows_max);
         let known = snapshot.partitions().flat_map(|(key, files)| files.files().map(move |file| (key, file)));
         let mut known = known.peekable();
-        let mut put = |partition: &str, file: &AddFile| match file.is_foreign() && file.has_our_name() {
-            true => Ok(false),
-            false => writer.add(partition, file).map(|()| true),
+        let mut has_lost_tags = false;
+        let mut put = |partition: &str, file: &AddFile| {
+            has_lost_tags |= file.has_lost_tags();
+            writer.add(partition, file)
         };
         for groups in snapshot.unread.iter().flat_map(Unread::file_groups) {
             for file in self.read_unread_files(snapshot, groups).await? {
                 let key = snapshot.key_of(&file);
                 let order = order_of(&key, &file.path);
                 while let Some((key, file)) = known.next_if(|(key, file)| order_of(key, &file.path) < order) {
-                    if !put(key, file)? {
-                        return Ok(None);
-                    }
+                    put(key, file)?;
                 }
-                if !put(&key, &file)? {
-                    return Ok(None);
-                }
+                put(&key, &file)?;
             }
         }
         for (key, file) in known {
-            if !put(key, file)? {
-                return Ok(None);
-            }
+            put(key, file)?;
+        }
+        if has_lost_tags {
+            return Ok(None);
         }
         let horizon = horizon.as_millisecond();
         for groups in snapshot.unread.iter().flat_map(Unread::removal_groups) {
