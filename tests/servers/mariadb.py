@@ -25,9 +25,10 @@ class MariaDb(server.Server):
         return os.path.join(self.run, "s.sock")
 
     def install(self):
+        # A server that starts removes the temporary tables of every other one in the same folder.
         subprocess.run(
             ["mariadb-install-db", "--no-defaults", f"--datadir={self.folder}/data", f"--user={os_user()}",
-             "--auth-root-authentication-method=socket", "--skip-test-db"],
+             f"--tmpdir={self.folder}", "--auth-root-authentication-method=socket", "--skip-test-db"],
             check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )
 
@@ -36,7 +37,7 @@ class MariaDb(server.Server):
         return [
             shutil.which("mariadbd") or "/usr/sbin/mariadbd", "--no-defaults", f"--datadir={self.folder}/data",
             f"--socket={self.socket}", f"--port={self.port}", f"--pid-file={self.run}/pid", "--bind-address=127.0.0.1",
-            f"--user={os_user()}", "--skip-name-resolve", "--skip-log-bin", "--local-infile=1",
+            f"--tmpdir={self.run}", f"--user={os_user()}", "--skip-name-resolve", "--skip-log-bin", "--local-infile=1",
             "--innodb-buffer-pool-size=2G", "--max-connections=200", "--character-set-server=utf8mb4",
             "--default-time-zone=+00:00",
             "--slow-query-log=1", "--long-query-time=0.05", f"--slow-query-log-file={self.slow.path}",

@@ -51,15 +51,15 @@ fn start() -> Server {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let socket = root.join("s");
     let data = root.join("data");
+    // A server that starts removes the temporary tables of every other one in the same folder.
+    let temporary = format!("--tmpdir={}", root.display());
     let user = format!("--user={}", std::env::var("USER").unwrap_or_else(|_| "root".to_owned()));
     let installed = Command::new("mariadb-install-db")
-        .args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db", &user])
+        .args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db", &user, &temporary])
         .arg(format!("--datadir={}", data.display()))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
+        .output()
         .expect("mariadb-install-db is installed (apt-get install mariadb-server)");
-    assert!(installed.success());
+    assert!(installed.status.success(), "{}", String::from_utf8_lossy(&installed.stdout));
     for name in ["ca", "other"] {
         servers::authority(&root, name);
     }
@@ -68,7 +68,7 @@ fn start() -> Server {
     let log = std::fs::File::create(root.join("log")).unwrap();
     let mut command = Command::new("setpriv");
     command
-        .args(["--pdeathsig", "KILL", program.expect("mariadbd is installed"), "--no-defaults", &user])
+        .args(["--pdeathsig", "KILL", program.expect("mariadbd is installed"), "--no-defaults", &user, &temporary])
         .arg(format!("--datadir={}", data.display()))
         .arg(format!("--socket={}", socket.display()))
         .arg(format!("--pid-file={}", root.join("pid").display()))
