@@ -269,6 +269,76 @@ fn a_filter_on_store_month_or_date_opens_no_file_that_it_excludes() {
     assert!(all.ask("SELECT sum(total) FROM ventas").unwrap().each_row(|_| Ok(())).is_err(), "it is really broken");
 }
 
+/// A file of the first days of each month from 2012-01 to 2015-06: many partitions of few files.
+fn many_months(lake: &Lake) -> Vec<ViewFile> {
+    let months = (2012..=2015_i16).flat_map(|year| (1..=12_i8).map(move |month| date(year, month, 1)));
+    let months = months.filter(|month| *month < date(2015, 7, 1));
+    let file = |month: jiff::civil::Date| {
+        let file = lake.file("s1", "a.parquet", 3, true);
+        let name = month.strftime("%Y-%m").to_string();
+        let path = file.path.replace("2017-01", &name);
+        std::fs::create_dir_all(std::path::Path::new(&path).parent().unwrap()).unwrap();
+        let sql = format!(
+            "COPY (SELECT * REPLACE (date '{month}' + (fecha - date '2017-01-02')::INTEGER AS fecha) FROM read_parquet({})) \
+             TO {} (FORMAT parquet)",
+            quote_text(&file.path),
+            quote_text(&path)
+        );
+        lake.writer.execute_batch(&sql).unwrap();
+        let dates = Some((month, month.last_of_month()));
+        ViewFile { path, partition: BTreeMap::from([("month".into(), name)]), dates, ..file }
+    };
+    months.map(file).collect()
+}
+
+#[test]
+fn months_of_long_ago_are_read_together_and_answers_are_those_of_plain_sql() {
+    let lake = Lake::new();
+    let files = many_months(&lake);
+    let plain = Engine::open(&EngineOptions::new(vec![lake.folder.path().to_owned()])).unwrap();
+    let all = lake.folder.path().join("ventas/*/*.parquet").display().to_string();
+    std::fs::remove_dir_all(lake.folder.path().join("ventas/month=2017-01")).unwrap();
+    plain
+        .execute(&format!("CREATE VIEW ventas AS FROM read_parquet({}, hive_types_autocast = false)", quote_text(&all)))
+        .unwrap();
+    for state_dates in [false, true] {
+        let engine = lake.engine_with(&files, &zones(), state_dates);
+        for sql in [
+            "SELECT month, count(*), sum(total) FROM ventas GROUP BY ALL ORDER BY ALL",
+            "SELECT count(*), min(fecha), max(month) FROM ventas WHERE fecha BETWEEN '2013-02-02' AND '2014-01-01'",
+            "SELECT count(*), min(fecha) FROM ventas WHERE month = '2013-11' OR month > '2015-04'",
+            "SELECT count(*) FROM ventas WHERE month IS NULL OR fecha = '2012-01-02'",
+            "SELECT a.month, count(*) FROM ventas a JOIN ventas b ON a.month < b.month GROUP BY ALL ORDER BY ALL",
+        ] {
+            let expected = answer(&plain, sql);
+            assert!(!expected.is_empty());
+            assert_eq!(answer(&engine, sql), expected, "{sql}");
+        }
+    }
+}
+
+#[test]
+fn a_broken_file_of_long_ago_harms_the_dates_of_its_year_alone() {
+    let lake = Lake::new();
+    let files = many_months(&lake);
+    let broken = files.iter().find(|file| file.path.contains("month=2013-03")).unwrap();
+    std::fs::write(&broken.path, "no Parquet").unwrap();
+    let engine = lake.engine_with(&files, &zones(), true);
+    let count = |filter: &str| {
+        let sql = format!("SELECT count(*)::VARCHAR FROM ventas WHERE {filter}");
+        let mut counted = None;
+        let asked = engine.ask(&sql)?.each_row(|row| {
+            counted = row[0].map(str::to_owned);
+            Ok(())
+        });
+        asked.map(|()| counted.unwrap_or_default())
+    };
+    for filter in ["fecha = '2015-06-02'", "fecha = '2012-06-02'", "month = '2013-04' AND fecha <> '2013-04-01'"] {
+        assert_ne!(count(filter).unwrap(), "0", "{filter}");
+    }
+    assert!(count("fecha = '2013-03-02'").is_err() && count("total > 0").is_err(), "it is really broken");
+}
+
 #[test]
 fn what_is_thought_of_the_filters_changes_no_answer() {
     let lake = Lake::new();

@@ -9,12 +9,12 @@ use jiff::civil::Date;
 use ribera_core::coverage::{self, Coverage, DayState, Evidence};
 use ribera_storage::delta::{AddFile, Snapshot, Table};
 use ribera_storage::object::ObjectStore;
-use ribera_storage::ports::Clock as _;
+use ribera_storage::ports::Host;
 use ribera_storage::{Result, StoreId, Unit};
 
 use super::checker::Checker;
 use super::cloud::{Cloud, Program, SimStore};
-use super::host::SimClock;
+use super::host::{SimClock, SimRandom};
 use super::kernel::{Chance, HOUR, MINUTE, Micros};
 use super::pos::{Rows, Sums};
 use super::rows;
@@ -73,11 +73,9 @@ impl Reader {
         let mut snapshot = if back == 0 { newest } else { table.load_at(newest.version() - back).await? };
         table.load_facts(&mut snapshot, None, None).await?;
         let rows = self.read_rows(&snapshot).await?;
-        let mut newest = snapshot.clone();
-        table.refresh(&mut newest).await?;
-        table.load_facts(&mut newest, None, None).await?;
-        let now = SimClock::right(&self.cloud.sim).now();
-        let coverage = coverage::judge_snapshot(&evidence, dataset, Some(&snapshot), Some(&newest), now)?;
+        let random = SimRandom(Rc::clone(&self.program.chance));
+        let own = Host::new(&objects, SimClock::right(&self.cloud.sim), random);
+        let coverage = coverage::judge_answer(own.ports(), &evidence, dataset, Some(snapshot)).await?;
         Ok(Some(Answer { begun, is_older, rows, coverage }))
     }
 

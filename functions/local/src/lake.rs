@@ -78,17 +78,21 @@ impl Lake {
         Table::new(&self.objects, name.clone())
     }
 
-    /// A dataset's table in the version that was asked for; `None` when it was never written.
+    /// A dataset's table in the version that was asked for, with all facts; `None` when it was never written.
     pub async fn snapshot(&self, dataset: &DatasetName, versions: &Versions) -> Result<Option<Snapshot>> {
-        let table = self.table(dataset);
-        let mut snapshot = match versions.of(dataset) {
-            Some(version) => Some(table.load_at(version).await?),
-            None => table.load().await?,
-        };
+        let mut snapshot = self.snapshot_without_facts(dataset, versions).await?;
         if let Some(snapshot) = &mut snapshot {
-            table.load_facts(snapshot, None, None).await?;
+            self.table(dataset).load_facts(snapshot, None, None).await?;
         }
         Ok(snapshot)
+    }
+
+    async fn snapshot_without_facts(&self, dataset: &DatasetName, versions: &Versions) -> Result<Option<Snapshot>> {
+        let table = self.table(dataset);
+        match versions.of(dataset) {
+            Some(version) => table.load_at(version).await.map(Some),
+            None => table.load().await,
+        }
     }
 
     pub fn zones(&self) -> StoreZones {
@@ -99,15 +103,20 @@ impl Lake {
         zones
     }
 
-    /// The tables of every dataset that `is_wanted`, with the files whose log record cannot be trusted.
+    /// The tables of every dataset that `is_wanted`, with the files whose log record cannot be trusted. Facts that
+    /// files keep in objects of their own are read for those datasets of which they are needed.
     pub async fn tables_of(
         &self,
         is_wanted: impl Fn(&DatasetDefinition) -> bool,
+        needs_facts: impl Fn(&DatasetDefinition) -> bool,
         versions: &Versions,
     ) -> Result<BTreeMap<DatasetName, DatasetTable>> {
         let mut tables = BTreeMap::new();
         for dataset in self.datasets.iter().filter(|dataset| is_wanted(dataset)) {
-            let snapshot = self.snapshot(&dataset.name, versions).await?;
+            let snapshot = match needs_facts(dataset) {
+                true => self.snapshot(&dataset.name, versions).await?,
+                false => self.snapshot_without_facts(&dataset.name, versions).await?,
+            };
             let doubtful = snapshot.iter().flat_map(|snapshot| doubtful_files(snapshot, dataset)).collect();
             tables.insert(dataset.name.clone(), DatasetTable { snapshot, doubtful });
         }

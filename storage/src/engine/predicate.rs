@@ -99,6 +99,15 @@ impl Predicate {
             },
         }
     }
+
+    /// Whether it names such a column.
+    pub fn asks(&self, is_asked: &impl Fn(&str) -> bool) -> bool {
+        match self {
+            Self::Any => false,
+            Self::And(all) | Self::Or(all) => all.iter().any(|one| one.asks(is_asked)),
+            Self::Compare { column, .. } | Self::In { column, .. } | Self::NotIn { column, .. } => is_asked(column),
+        }
+    }
 }
 
 impl Part {

@@ -72,7 +72,8 @@ pub fn view_files(snapshot: &Snapshot, dataset: &DatasetDefinition, root: &Path)
     Ok(files)
 }
 
-/// The files of `snapshot` whose log record cannot be trusted.
+/// The files of `snapshot` whose log record cannot be trusted. Facts that were not read from their object are not
+/// doubted here: coverage reads those that it judges.
 pub fn doubtful_files(snapshot: &Snapshot, dataset: &DatasetDefinition) -> Vec<DoubtfulFile> {
     let doubtful = |add: &AddFile| {
         Some(DoubtfulFile {
@@ -110,7 +111,7 @@ fn doubt_of(add: &AddFile, table: &DatasetName, dataset: &DatasetDefinition) -> 
     if add.is_foreign() {
         return Some(Doubt::ForeignFile);
     }
-    if add.each_proof(|_, _| ()).is_err() {
+    if !add.has_unread_facts() && add.each_proof(|_, _| ()).is_err() {
         return Some(Doubt::UnitsUnreadable);
     }
     stats_of(add).is_none().then_some(Doubt::StatisticsUnreadable)

@@ -68,8 +68,42 @@ impl Scans {
 
     /// Whether rows of `store` on `date` can be behind the answer (`None`: rows of any date).
     pub fn touch(&self, dataset: &DatasetDefinition, store: &StoreId, date: Option<Date>) -> bool {
-        let bounds = |column: &str| day_bounds(dataset, store, date, column);
+        self.touch_some(dataset, store, date.map(|date| (date, date)))
+    }
+
+    /// Whether rows of `store` on any day of a run within a month can be behind the answer.
+    fn touch_some(&self, dataset: &DatasetDefinition, store: &StoreId, run: Option<(Date, Date)>) -> bool {
+        let bounds = |column: &str| run_bounds(dataset, store, run, column);
         self.behind(dataset.name.as_str()).any(|scan| scan.predicate.may_hold(&bounds))
+    }
+
+    /// The same of many days, store by store: whether every day of a run within a month is touched (`Some(true)`),
+    /// none (`Some(false)`), or some may be (`None`). It always says yes or no of a single day.
+    pub fn touched<'a>(
+        &'a self,
+        dataset: &'a DatasetDefinition,
+    ) -> impl FnMut(&StoreId, (Date, Date)) -> Option<bool> + 'a {
+        let name = dataset.name.as_str();
+        let everything = self.behind(name).any(|scan| scan.predicate == Predicate::Any);
+        let asks_store = self.behind(name).any(|scan| scan.predicate.asks(&|column| is_store(dataset, column)));
+        let mut store: Option<(StoreId, bool)> = None;
+        let mut runs: BTreeMap<(Date, Date), bool> = BTreeMap::new();
+        move |one, run| {
+            if everything {
+                return Some(true);
+            }
+            if store.as_ref().is_none_or(|(last, _)| last != one) {
+                store = Some((one.clone(), self.touch(dataset, one, None)));
+                if asks_store {
+                    runs.clear();
+                }
+            }
+            if !store.as_ref().is_some_and(|(_, may)| *may) {
+                return Some(false);
+            }
+            let may = *runs.entry(run).or_insert_with(|| self.touch_some(dataset, one, Some(run)));
+            (!may || run.0 == run.1).then_some(may)
+        }
     }
 
     /// Whether some filter narrows the dataset.
@@ -138,18 +172,22 @@ fn pushed_filters(filters: Option<&Value>) -> Predicate {
     }
 }
 
-fn day_bounds(dataset: &DatasetDefinition, store: &StoreId, date: Option<Date>, column: &str) -> Option<Bounds> {
+fn is_store(dataset: &DatasetDefinition, column: &str) -> bool {
+    column == STORE_COLUMN || dataset.store_column.as_deref() == Some(column)
+}
+
+fn run_bounds(dataset: &DatasetDefinition, store: &StoreId, run: Option<(Date, Date)>, column: &str) -> Option<Bounds> {
     let exactly = |literal: Literal| Some((literal.clone(), literal));
-    if column == STORE_COLUMN || dataset.store_column.as_deref() == Some(column) {
+    if is_store(dataset, column) {
         return exactly(Literal::Text(store.to_string()));
     }
-    let date = date?;
+    let (first, last) = run?;
     if dataset.business_date.as_deref() == Some(column) {
-        return exactly(Literal::Date(date));
+        return Some((Literal::Date(first), Literal::Date(last)));
     }
     match column {
-        "month" => exactly(Literal::Text(Month::of(date).to_string())),
-        "year" => exactly(Literal::Text(format!("{:04}", date.year()))),
+        "month" => exactly(Literal::Text(Month::of(first).to_string())),
+        "year" => exactly(Literal::Text(format!("{:04}", first.year()))),
         _ => None,
     }
 }
@@ -180,11 +218,29 @@ mod tests {
                 {"Table": "memory.main.ventas", "Filters": "month='2017-03'"}}]}]"#;
         let scans = Scans::of_plan(plan, "", &names());
         let (s1, s2): (StoreId, StoreId) = ("s1".parse().unwrap(), "s2".parse().unwrap());
+        let definition = ventas();
         assert!(scans.touch(&ventas(), &s1, Some(date(2017, 1, 2))));
         assert!(!scans.touch(&ventas(), &s2, Some(date(2017, 1, 2))));
         assert!(scans.touch(&ventas(), &s2, Some(date(2017, 3, 9))));
         assert!(!scans.touch(&ventas(), &s2, Some(date(2017, 4, 9))));
+        let mut touched = scans.touched(&definition);
+        for (store, day) in [
+            (&s1, date(2017, 1, 2)),
+            (&s2, date(2017, 1, 2)),
+            (&s2, date(2017, 3, 9)),
+            (&s1, date(2017, 3, 9)),
+            (&s2, date(2017, 4, 9)),
+        ] {
+            for _ in 0..2 {
+                let expected = Some(scans.touch(&definition, store, Some(day)));
+                assert_eq!(touched(store, (day, day)), expected, "{store} {day}");
+            }
+        }
+        let january = (date(2017, 1, 1), date(2017, 1, 31));
+        assert_eq!([&s1, &s2].map(|store| touched(store, january)), [None, Some(false)]);
+        assert_eq!(touched(&s2, (date(2017, 3, 1), date(2017, 3, 31))), None);
         let inventario = crate::dataset::shipped("inventario").unwrap().unwrap();
+        assert_eq!(scans.touched(&inventario)(&s1, january), Some(false), "not read at all");
         assert!(!scans.touch(&inventario, &s1, Some(date(2017, 1, 2))), "not read at all");
     }
 

@@ -212,11 +212,11 @@ pub(super) enum Purpose {
     Proof,
 }
 
-/// Files that one `read_parquet` reads: of the same month (or year), with the same columns.
+/// Files that one `read_parquet` reads: with the same columns, of the same month (or year), or of the few files of
+/// months long ago.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Part<'a> {
-    /// Values of the partition columns.
-    grain: Vec<Option<&'a str>>,
+    grain: Grain<'a>,
     store_source: StoreSource,
     columns: Option<&'a BTreeSet<String>>,
     dates: Option<(Date, Date)>,
@@ -226,6 +226,22 @@ struct Part<'a> {
     /// For [`FILE_COLUMN`], where DuckDB cannot give it.
     path: Option<&'a str>,
 }
+
+/// Values of the partition columns.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Grain<'a> {
+    /// Of one partition.
+    Values(Vec<Option<&'a str>>),
+    /// The last folder of each file's path says it; all of them begin like this.
+    Path(&'a str),
+}
+
+/// In a table of more partitions those of a year (of a decade, if they are years) share a `read_parquet`. DuckDB binds
+/// each of them for 1.5 ms, which twenty years of months would feel in every query.
+const PARTITIONS_APART_MAX: usize = 24;
+
+/// Partitions of so many files stay apart: a filter on the date would open them all for another month.
+const FILES_APART_MIN: usize = 8;
 
 /// What says the store of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -241,9 +257,10 @@ enum StoreSource {
 /// No folder above the lake has a say: DuckDB's own reading of `name=value` folders is off.
 pub(super) fn files_sql(dataset: &DatasetDefinition, files: &[ViewFile], purpose: Purpose) -> String {
     let partitions = dataset.partition_columns();
+    let shared = shared_partitions(dataset, &partitions, files, purpose);
     let mut parts: BTreeMap<Part<'_>, Vec<&ViewFile>> = BTreeMap::new();
     for file in files {
-        parts.entry(part_of(dataset, file, &partitions, purpose)).or_default().push(file);
+        parts.entry(part_of(dataset, file, &partitions, purpose, &shared)).or_default().push(file);
     }
     if parts.is_empty() {
         return no_rows(dataset);
@@ -253,19 +270,62 @@ pub(super) fn files_sql(dataset: &DatasetDefinition, files: &[ViewFile], purpose
     parts.join(" UNION ALL ")
 }
 
+/// The value of a partition column in the last folder of a path.
+fn in_folder<'a>(path: &'a str, column: &str) -> Option<&'a str> {
+    path.rsplit('/').nth(1)?.strip_prefix(column)?.strip_prefix('=')
+}
+
 /// The store in the name of a file of one store, as [`path::store_of`] finds it.
 const STORE_IN_NAME: &str = "part-[0-9a-f]{32}-([^/]*)[.]parquet$";
 
-fn part_of<'a>(dataset: &DatasetDefinition, file: &'a ViewFile, partitions: &[String], purpose: Purpose) -> Part<'a> {
+/// Values of the partition column that share a `read_parquet` with others: of long ago, with few files. The newest
+/// year stays apart.
+fn shared_partitions<'a>(
+    dataset: &DatasetDefinition,
+    partitions: &[String],
+    files: &'a [ViewFile],
+    purpose: Purpose,
+) -> BTreeSet<&'a str> {
+    let [column] = partitions else { return BTreeSet::new() };
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for value in files.iter().filter_map(|file| file.partition.get(column)) {
+        *counts.entry(value).or_default() += 1;
+    }
+    let newest = counts.last_key_value().map(|(value, _)| beginning(value));
+    if counts.len() <= PARTITIONS_APART_MAX || purpose == Purpose::Proof || has_own_filename(dataset) {
+        return BTreeSet::new();
+    }
+    counts.retain(|value, count| *count < FILES_APART_MIN && newest != Some(beginning(value)));
+    counts.into_keys().collect()
+}
+
+/// Of a month its year, of a year its decade.
+fn beginning(value: &str) -> &str {
+    value.rsplit_once('-').map_or_else(|| value.get(..3).unwrap_or(value), |(year, _)| year)
+}
+
+fn part_of<'a>(
+    dataset: &DatasetDefinition,
+    file: &'a ViewFile,
+    partitions: &[String],
+    purpose: Purpose,
+    shared: &BTreeSet<&str>,
+) -> Part<'a> {
     let value = |name: &String| file.partition.get(name).map(String::as_str);
+    let of_path =
+        partitions.first().and_then(|name| in_folder(&file.path, name).filter(|one| value(name) == Some(one)));
+    let of_path = of_path.filter(|value| shared.contains(value) && file.unreadable.is_none());
     Part {
-        grain: partitions.iter().map(value).collect(),
+        grain: match of_path {
+            Some(value) => Grain::Path(beginning(value)),
+            None => Grain::Values(partitions.iter().map(value).collect()),
+        },
         store_source: match file.store.as_deref() {
             Some(store) if !has_own_filename(dataset) && path::store_of(&file.path) == Some(store) => StoreSource::Name,
             _ => StoreSource::Column,
         },
         columns: file.columns.as_deref(),
-        dates: file.dates.filter(|_| purpose == Purpose::NarrowAnswer),
+        dates: file.dates.filter(|_| purpose == Purpose::NarrowAnswer && of_path.is_none()),
         unreadable: file.unreadable.as_deref(),
         store: file.store.as_deref().filter(|_| file.unreadable.is_some()),
         path: (purpose == Purpose::Proof && has_own_filename(dataset)).then_some(file.path.as_str()),
@@ -281,8 +341,16 @@ fn part_sql(
 ) -> String {
     files.sort_by(|left, right| right.written.cmp(&left.written).then_with(|| left.path.cmp(&right.path)));
     let has = |column: &str| part.columns.is_none_or(|columns| columns.contains(column));
-    let grain = partitions.iter().zip(&part.grain).map(|(name, value)| {
-        let value = value.map_or_else(|| "CAST(NULL AS VARCHAR)".to_owned(), quote_text);
+    let grain = partitions.iter().enumerate().map(|(place, name)| {
+        let value = match &part.grain {
+            Grain::Path(_) => {
+                format!("regexp_extract(filename, {}, 1)", quote_text(&format!("/{name}=([^/]*)/[^/]*$")))
+            }
+            Grain::Values(values) => {
+                let value = values.get(place).copied().flatten();
+                value.map_or_else(|| "CAST(NULL AS VARCHAR)".to_owned(), quote_text)
+            }
+        };
         format!("{value} AS {}", quote_name(name))
     });
     // DuckDB evaluates this once for each file. Most other functions it would call for each row.
@@ -322,11 +390,21 @@ fn part_sql(
     let file = part.path.map_or_else(|| "filename".to_owned(), quote_text);
     let file = (purpose == Purpose::Proof).then(|| format!("{file} AS {FILE_COLUMN}"));
     let selected: Vec<String> = place.chain(columns).chain(file).collect();
-    let dates = dataset.business_date.as_ref().filter(|column| has(column)).zip(part.dates);
+    let dates = match part.grain {
+        Grain::Path(_) if purpose == Purpose::NarrowAnswer => dates_of(&files),
+        _ => part.dates,
+    };
+    let dates = dataset.business_date.as_ref().filter(|column| has(column)).zip(dates);
     let filter = dates.map(|(column, (first, last))| {
         format!(" WHERE {} BETWEEN DATE '{first}' AND DATE '{last}'", quote_name(column))
     });
     format!("SELECT {} FROM {}{}", selected.join(", "), read_parquet(dataset, &files), filter.unwrap_or_default())
+}
+
+/// First and last business date of all of the files; `None` if one does not tell.
+fn dates_of(files: &[&ViewFile]) -> Option<(Date, Date)> {
+    let dates: Option<Vec<(Date, Date)>> = files.iter().map(|file| file.dates).collect();
+    dates?.into_iter().reduce(|all, one| (all.0.min(one.0), all.1.max(one.1)))
 }
 
 /// DuckDB takes a column `filename` for the path of the file, and skips files by filters on it. A

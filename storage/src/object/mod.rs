@@ -228,6 +228,26 @@ pub async fn list_by_owner<S: ObjectStore>(objects: &S, prefix: &str, per_owner_
     }
 }
 
+/// What one owner has below a prefix, as [`list_by_owner`] would give it.
+///
+/// # Errors
+///
+/// As [`list_all`].
+pub async fn list_owner<S: ObjectStore>(objects: &S, prefix: &str, owner: &str, per_owner_max: usize) -> Result<Owned> {
+    let mut listed: Vec<ObjectMeta> = Vec::new();
+    loop {
+        let after = listed.last().map(|meta| meta.path.to_string());
+        let page = objects.list(&format!("{prefix}{owner}/"), after.as_deref(), LIST_PAGE).await?;
+        let full = page.len() >= LIST_PAGE;
+        listed.extend(page);
+        let more = listed.len() > per_owner_max;
+        if more || !full {
+            listed.truncate(per_owner_max);
+            return Ok(Owned { owner: owner.to_owned(), listed, more });
+        }
+    }
+}
+
 /// What time it is by the store's own clock: that of an object put just now. `fresh_name` must be
 /// random.
 ///

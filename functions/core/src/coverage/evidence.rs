@@ -23,7 +23,7 @@ use ribera_storage::dataset::{DatasetDefinition, DatasetKind};
 use ribera_storage::delta::{AddFile, Snapshot, UnitTag};
 use ribera_storage::heartbeat::{GOOD, HEARTBEAT_BYTES_MAX, Heartbeat};
 use ribera_storage::ids::Position;
-use ribera_storage::object::{Bounded, ObjectMeta, ObjectPath, Part, get_at_most, list_by_owner};
+use ribera_storage::object::{Bounded, ObjectMeta, ObjectPath, Part, get_at_most, list_by_owner, list_owner};
 use ribera_storage::store::StoreDefinition;
 use ribera_storage::{BatchId, DatasetName, Error, Month, ObjectStore, Result, StoreId, Unit, numbered, paths};
 use serde::Serialize;
@@ -35,6 +35,9 @@ const CONCURRENCY: usize = 32;
 
 /// Objects of one store that are looked at in each folder. A store with more is doubtful.
 const STORE_OBJECTS_MAX: usize = 1000;
+
+/// Up to so many stores are listed each by itself, when others are not wanted: one request for each and folder.
+const FEW_STORES: usize = 16;
 
 const QUARANTINE: &str = "quarantine/";
 const INBOX: &str = "inbox/";
@@ -83,10 +86,33 @@ impl Evidence {
     ///
     /// `Retry` when the object store does not answer, `Config` when a store definition cannot be read.
     pub async fn gather<S: ObjectStore>(objects: &S, datasets: &[DatasetDefinition]) -> Result<Self> {
-        let wanted: BTreeSet<&DatasetName> = datasets.iter().map(|dataset| &dataset.name).collect();
         let stores = control::load_stores(objects).await?;
+        Self::gather_from(objects, datasets, stores, false).await
+    }
+
+    /// The same of some stores: what others have waiting is not looked at.
+    ///
+    /// # Errors
+    ///
+    /// `Retry` when the object store does not answer.
+    pub async fn gather_of<S: ObjectStore>(
+        objects: &S,
+        datasets: &[DatasetDefinition],
+        stores: Vec<StoreDefinition>,
+    ) -> Result<Self> {
+        let are_few = stores.len() <= FEW_STORES;
+        Self::gather_from(objects, datasets, stores, are_few).await
+    }
+
+    async fn gather_from<S: ObjectStore>(
+        objects: &S,
+        datasets: &[DatasetDefinition],
+        stores: Vec<StoreDefinition>,
+        by_store: bool,
+    ) -> Result<Self> {
+        let wanted: BTreeSet<&DatasetName> = datasets.iter().map(|dataset| &dataset.name).collect();
         let declared: BTreeSet<StoreId> = stores.iter().map(|store| store.id.clone()).collect();
-        let gatherer = Gatherer { objects, wanted, declared };
+        let gatherer = Gatherer { objects, wanted, declared, by_store };
         let mut evidence = Self { stores, ..Self::default() };
         // Before the differences: a cycle that ended well had published what it found.
         if datasets.iter().any(|dataset| dataset.kind == DatasetKind::Dimension) {
@@ -239,6 +265,8 @@ struct Gatherer<'a, S> {
     /// Empty: all.
     wanted: BTreeSet<&'a DatasetName>,
     declared: BTreeSet<StoreId>,
+    /// Each store's folders are listed alone: others are not wanted.
+    by_store: bool,
 }
 
 impl<S: ObjectStore> Gatherer<'_, S> {
@@ -248,8 +276,16 @@ impl<S: ObjectStore> Gatherer<'_, S> {
 
     /// The objects of declared stores below `prefix`. A store with too many is doubtful.
     async fn listed(&self, prefix: &str, evidence: &mut Evidence) -> Result<Vec<ObjectMeta>> {
+        let owners = match self.by_store {
+            true => {
+                let each = stream::iter(&self.declared);
+                let each = each.map(|store| list_owner(self.objects, prefix, store.as_str(), STORE_OBJECTS_MAX));
+                each.buffered(CONCURRENCY).try_collect().await?
+            }
+            false => list_by_owner(self.objects, prefix, STORE_OBJECTS_MAX).await?,
+        };
         let mut all = Vec::new();
-        for owned in list_by_owner(self.objects, prefix, STORE_OBJECTS_MAX).await? {
+        for owned in owners {
             let Ok(store) = owned.owner.parse::<StoreId>() else { continue };
             if !self.declared.contains(&store) {
                 continue;

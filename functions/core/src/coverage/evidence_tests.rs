@@ -140,18 +140,20 @@ fn an_older_version_is_judged_by_what_is_known_now() {
         let world = world().await;
         let table = ribera_storage::delta::Table::new(&world.objects, "ventas".parse().unwrap());
         let older = table.load().await.unwrap().unwrap();
-        commit(&world, "s1", 2, 9).await;
-        commit(&world, "s2", 2, 3).await;
-        let newest = table.load().await.unwrap().unwrap();
         let evidence = Evidence::gather(&world.objects, &[ventas()]).await.unwrap();
-        let judged = |newest: Option<&Snapshot>| {
-            let now = world.ports().clock.now();
-            let found = judge_snapshot(&evidence, &ventas(), Some(&older), newest, now).unwrap();
+        let judged = async || {
+            let found = judge_answer(world.ports(), &evidence, &ventas(), Some(older.clone())).await.unwrap();
             [0, 1].map(|store: usize| found.stores[store].calendar.state(DAY))
         };
-        // s2 sent the day again with the rows and sums it had.
-        assert_eq!(judged(Some(&newest)), ONE_IN_DOUBT);
-        assert_eq!(judged(None), SOUND, "without the newest nothing is known of it");
+        assert_eq!(judged().await, SOUND);
+        refresh(world.ports(), &CoverageSettings::default()).await.unwrap();
+        assert_eq!(judged().await, SOUND, "what is kept stands");
+        commit(&world, "s1", 2, 9).await;
+        // The same rows and sums as before.
+        commit(&world, "s2", 2, 3).await;
+        assert_eq!(judged().await, ONE_IN_DOUBT);
+        refresh(world.ports(), &CoverageSettings::default()).await.unwrap();
+        assert_eq!(judged().await, ONE_IN_DOUBT, "what is kept of a newer version does not stand for an older one");
     });
 }
 
@@ -169,8 +171,7 @@ fn evidence_gathered_before_a_correction_keeps_its_doubt() {
         // While the query runs, the correction arrives and the agent withdraws its list.
         commit(&world, "s1", 2, 9).await;
         put(&world, "agents/s1/ventas/differing/0000000002.json", b"{\"units\":[]}".to_vec()).await;
-        let now = world.ports().clock.now();
-        let found = judge_snapshot(&evidence, &ventas(), Some(&snapshot), None, now).unwrap();
+        let found = judge_answer(world.ports(), &evidence, &ventas(), Some(snapshot)).await.unwrap();
         assert_eq!(found.stores[0].calendar.state(DAY), DayState::Partial);
     });
 }

@@ -14,9 +14,9 @@ use ribera_storage::hex::sha256_hex;
 use ribera_storage::{Error, ObjectStore, Result, StoreId};
 
 use super::evidence::Known;
-use super::judge;
-use super::persist::Kept;
+use super::persist::PageStore;
 use super::{Coverage, StoreCoverage};
+use super::{Versions, judge};
 
 /// By store; none of one that must be judged anew every time.
 pub(super) type Bases = BTreeMap<StoreId, String>;
@@ -37,18 +37,21 @@ pub(super) fn bases_of(known: &Known<'_>, snapshot: Option<&Snapshot>, now: Time
     Ok(bases)
 }
 
-/// What is kept of the stores that need not be judged anew.
-pub(super) async fn standing<S: ObjectStore>(
+/// What is kept of the stores that need not be judged anew: of `kept`, the version that was judged and its stores.
+/// A store stands if it is the same in that version, in the one that is judged now, and in the newest.
+pub(super) async fn standing<'a, S: ObjectStore>(
     table: &Table<'_, S>,
-    snapshot: Option<&Snapshot>,
-    kept: Option<&Kept>,
+    versions: &Versions,
+    kept: Option<(u64, impl Iterator<Item = &'a PageStore>)>,
     bases: &Bases,
 ) -> Result<BTreeMap<StoreId, StoreCoverage>> {
-    let Some((kept, snapshot)) = kept.zip(snapshot) else { return Ok(BTreeMap::new()) };
-    let Some(from) = kept.index.table_version else { return Ok(BTreeMap::new()) };
-    let Some(changed) = table.stores_changed(from, snapshot.version()).await? else { return Ok(BTreeMap::new()) };
+    let none = || Ok(BTreeMap::new());
+    let Some((judged, newest)) = versions.judged.as_ref().zip(versions.newest()) else { return none() };
+    // The table may have been set back since: then what is kept is of versions that are no more.
+    let Some((kept, stores)) = kept.filter(|(kept, _)| *kept <= newest.version()) else { return none() };
+    let changed = table.stores_changed(kept.min(judged.version()), newest.version()).await?;
+    let Some(changed) = changed else { return none() };
     let stands = |store: &StoreId, basis: &String| bases.get(store) == Some(basis) && !changed.contains(store);
-    let stores = kept.pages.iter().flatten();
     let stores = stores.filter(|store| stands(&store.coverage.store, &store.basis));
     Ok(stores.map(|store| (store.coverage.store.clone(), store.coverage.clone())).collect())
 }

@@ -12,6 +12,7 @@ use ribera_storage::store::StoreDefinition;
 use ribera_storage::{DatasetName, Error, Month, ObjectStore, Result, StoreId, control, paths};
 use serde::{Deserialize, Serialize};
 
+mod answer;
 mod evidence;
 #[cfg(test)]
 mod evidence_tests;
@@ -26,6 +27,7 @@ pub(crate) mod persist;
 mod summary;
 mod types;
 
+pub use answer::judge_answer;
 pub use evidence::Evidence;
 use evidence::Known;
 use incremental::Bases;
@@ -55,6 +57,23 @@ impl Default for CoverageSettings {
 pub struct Period {
     pub from: Date,
     pub to: Date,
+}
+
+impl Period {
+    /// How many days it has.
+    pub fn days(&self) -> u64 {
+        u64::try_from((self.to - self.from).get_days() + 1).unwrap_or(0)
+    }
+
+    /// What both have in common.
+    pub(crate) fn within(self, other: Self) -> Option<Self> {
+        let both = Self { from: self.from.max(other.from), to: self.to.min(other.to) };
+        (both.from <= both.to).then_some(both)
+    }
+
+    fn each_day(self) -> impl Iterator<Item = Date> {
+        self.from.series(jiff::Span::new().days(1)).take_while(move |date| *date <= self.to)
+    }
 }
 
 /// Coverage of one dataset in all its stores.
@@ -189,27 +208,6 @@ async fn compute_one<S: ObjectStore>(
     Ok(compute_from(ports, &evidence, definition, kept).await?.0)
 }
 
-/// Coverage of the lake as `snapshot` has it (`None`: the table was never written): for answers.
-/// `evidence` must have been gathered before the snapshot was loaded, and the facts of all stores must
-/// have been read ([`ribera_storage::delta::Table::load_facts`]). `newest` is the table as it is
-/// now, where the snapshot is older: an old version is judged by what is known now.
-///
-/// # Errors
-///
-/// `Config` when a store's calendar cannot be computed.
-pub fn judge_snapshot(
-    evidence: &Evidence,
-    dataset: &DatasetDefinition,
-    snapshot: Option<&Snapshot>,
-    newest: Option<&Snapshot>,
-    now: Timestamp,
-) -> Result<Coverage> {
-    let known = evidence.of_dataset(dataset.clone());
-    let newer = newest.filter(|newer| snapshot.is_none_or(|snapshot| snapshot.version() < newer.version()));
-    let stores = judge_stores(&known, known.stores(), snapshot, newer, now)?;
-    Ok(coverage_of(&known, snapshot, stores, now))
-}
-
 /// What a refresh did.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Refreshed {
@@ -270,57 +268,65 @@ async fn compute_from<S: ObjectStore>(
 ) -> Result<(Coverage, Bases)> {
     let known = evidence.of_dataset(definition);
     let table = Table::new(ports.objects, known.dataset.name.clone());
-    let mut snapshot = table.load_without_statistics().await?;
+    let mut versions = Versions { judged: table.load_without_statistics().await?, newer: None };
     let computed_at = ports.clock.now();
-    let bases = incremental::bases_of(&known, snapshot.as_ref(), computed_at)?;
-    let mut standing = incremental::standing(&table, snapshot.as_ref(), kept, &bases).await?;
-    let mut stores = Vec::with_capacity(known.stores().len());
-    let mut anew = Vec::new();
-    for store in known.stores() {
-        match standing.remove(&store.id) {
-            Some(kept) => stores.push(kept),
-            None => anew.push(store.clone()),
-        }
-    }
-    for some in anew.chunks(STORES_AT_ONCE) {
-        if let Some(snapshot) = &mut snapshot {
-            let ids = some.iter().map(|store| store.id.clone()).collect();
-            table.load_facts(snapshot, None, Some(&ids)).await?;
-        }
-        stores.extend(judge_stores(&known, some, snapshot.as_ref(), None, computed_at)?);
-        snapshot.iter_mut().for_each(Snapshot::forget_facts);
-    }
-    let coverage = coverage_of(&known, snapshot.as_ref(), stores, computed_at);
+    let bases = incremental::bases_of(&known, versions.judged.as_ref(), computed_at)?;
+    let kept = kept.and_then(|kept| Some((kept.index.table_version?, kept.pages.iter().flatten())));
+    let standing = incremental::standing(&table, &versions, kept, &bases).await?;
+    let coverage = judge_all(&table, &known, &mut versions, standing, computed_at).await?;
     let bases = incremental::kept_bases(bases, &coverage);
     Ok((coverage, bases))
+}
+
+/// A table as it is judged.
+struct Versions {
+    /// `None`: it was never written.
+    judged: Option<Snapshot>,
+    /// As it is now, where what is judged is older: what has been corrected since is doubted.
+    newer: Option<Snapshot>,
+}
+
+impl Versions {
+    /// As the table is now.
+    fn newest(&self) -> Option<&Snapshot> {
+        self.newer.as_ref().or(self.judged.as_ref())
+    }
+
+    fn each(&mut self) -> impl Iterator<Item = &mut Snapshot> {
+        self.judged.iter_mut().chain(&mut self.newer)
+    }
 }
 
 /// Stores whose facts are in memory at once.
 const STORES_AT_ONCE: usize = 200;
 
-fn judge_stores(
+/// Judges every store but those that stand as they are.
+async fn judge_all<S: ObjectStore>(
+    table: &Table<'_, S>,
     known: &Known<'_>,
-    stores: &[StoreDefinition],
-    snapshot: Option<&Snapshot>,
-    newest: Option<&Snapshot>,
+    versions: &mut Versions,
+    mut standing: BTreeMap<StoreId, StoreCoverage>,
     computed_at: Timestamp,
-) -> Result<Vec<StoreCoverage>> {
-    let judge = |store: &StoreDefinition| {
-        let evidence = known.of_store(&store.id, snapshot, newest);
-        judge::judge(store, &known.dataset, &evidence, computed_at)
-    };
-    stores.iter().map(judge).collect()
-}
-
-fn coverage_of(
-    known: &Known<'_>,
-    snapshot: Option<&Snapshot>,
-    mut stores: Vec<StoreCoverage>,
-    computed_at: Timestamp,
-) -> Coverage {
-    stores.sort_by(|left, right| left.store.cmp(&right.store));
-    let table_version = snapshot.map(Snapshot::version);
-    Coverage { dataset: known.dataset.name.clone(), table_version, computed_at, stores }
+) -> Result<Coverage> {
+    let anew: Vec<&StoreDefinition> = known.stores().iter().filter(|store| !standing.contains_key(&store.id)).collect();
+    for some in anew.chunks(STORES_AT_ONCE) {
+        let ids = some.iter().map(|store| store.id.clone()).collect();
+        for snapshot in versions.each() {
+            table.load_facts(snapshot, None, Some(&ids)).await?;
+        }
+        for store in some {
+            let evidence = known.of_store(&store.id, versions.judged.as_ref(), versions.newer.as_ref());
+            let judged = judge::judge(store, &known.dataset, &evidence, computed_at)?;
+            standing.insert(store.id.clone(), judged);
+        }
+        versions.each().for_each(Snapshot::forget_facts);
+    }
+    Ok(Coverage {
+        dataset: known.dataset.name.clone(),
+        table_version: versions.judged.as_ref().map(Snapshot::version),
+        computed_at,
+        stores: standing.into_values().collect(),
+    })
 }
 
 async fn definition_of<S: ObjectStore>(objects: &S, name: &DatasetName) -> Result<DatasetDefinition> {
@@ -367,15 +373,16 @@ impl Coverage {
     }
 
     /// What is not complete behind an answer that rests on the store-days that `touched` says yes
-    /// to: what `ribera sql` asks with the filters of a query's plan. Inactive stores count too
+    /// to: what `ribera sql` asks with the filters of a query's plan. It is asked of runs within a month (first and
+    /// last day), and of each day of a run of which it says neither yes nor no. Inactive stores count too
     /// when they are touched and have gaps.
-    pub fn behind_where(&self, touched: impl Fn(&StoreId, Date) -> bool) -> AnswerCoverage {
+    pub fn behind_where(&self, touched: impl FnMut(&StoreId, (Date, Date)) -> Option<bool>) -> AnswerCoverage {
         gaps::behind(self, touched)
     }
 
     /// What is not complete behind an answer.
     pub fn behind(&self, touched: &Touched) -> AnswerCoverage {
-        self.behind_where(|store, date| touched.includes(store, date))
+        self.behind_where(|store, run| touched.includes(store, run))
     }
 }
 

@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use ribera_storage::numbered;
 use ribera_storage::object::{ObjectPath, list_all};
 use ribera_storage::ports::Ports;
+use ribera_storage::store::StoreDefinition;
 use ribera_storage::{DatasetName, Error, ObjectStore, Result, StoreId, paths};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -91,6 +92,21 @@ pub struct Kept {
 /// The coverage that was kept last; `None` before the first, and when it cannot be read: then all is judged anew.
 pub async fn load_kept<S: ObjectStore>(objects: &S, dataset: &DatasetName) -> Option<Kept> {
     read_kept(objects, dataset).await.ok().flatten()
+}
+
+/// What was kept last of `stores` and perhaps of others, and the version that was judged; `None` likewise.
+pub async fn load_kept_of<S: ObjectStore>(
+    objects: &S,
+    dataset: &DatasetName,
+    stores: &[StoreDefinition],
+) -> Option<(u64, Vec<PageStore>)> {
+    let index = load_index(objects, dataset).await.ok().flatten()?;
+    let paths: BTreeSet<&str> =
+        stores.iter().filter_map(|store| index.page_of(&store.id)).map(|page| page.path.as_str()).collect();
+    let pages = index.pages.iter().filter(|page| paths.contains(page.path.as_str()));
+    let pages: Result<Vec<_>> =
+        stream::iter(pages).map(|page| load_page(objects, page)).buffered(CONCURRENCY).try_collect().await;
+    Some((index.table_version?, pages.ok()?.into_iter().flatten().collect()))
 }
 
 async fn read_kept<S: ObjectStore>(objects: &S, dataset: &DatasetName) -> Result<Option<Kept>> {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use jiff::civil::Date;
 use ribera_storage::Month;
 
 use super::{
@@ -37,23 +36,23 @@ fn whole_period<'a>(stores: impl Iterator<Item = &'a StoreCoverage>) -> Option<P
 }
 
 fn of_store(store: &StoreCoverage, settings: &CoverageSettings, period: Option<Period>) -> StoreSummary {
-    let within = |date: &Date| period.is_none_or(|period| period.from <= *date && *date <= period.to);
     let mut days = StateCounts::default();
     // In order: the last one is the month of the last due day.
     let mut months: Vec<(Month, StateCounts)> = Vec::new();
     let mut first_expected = None;
-    for (date, state) in store.calendar.days().filter(|(date, _)| within(date)) {
-        days.add(state, 1);
+    for (run, state) in store.calendar.month_runs() {
+        let Some(run) = period.map_or(Some(run), |period| run.within(period)) else { continue };
+        days.add(state, run.days());
         if state != DayState::NotExpected {
-            first_expected.get_or_insert(date);
+            first_expected.get_or_insert(run.from);
         }
         if state.is_due() {
-            let month = Month::of(date);
+            let month = Month::of(run.from);
             if months.last().is_none_or(|(last, _)| *last != month) {
                 months.push((month, StateCounts::default()));
             }
             if let Some((_, days)) = months.last_mut() {
-                days.add(state, 1);
+                days.add(state, run.days());
             }
         }
     }

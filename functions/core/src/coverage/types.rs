@@ -135,6 +135,22 @@ impl Calendar {
         })
     }
 
+    /// Runs of days of one state, in order, each within one month.
+    pub fn month_runs(&self) -> impl Iterator<Item = (Period, DayState)> + '_ {
+        let mut runs = parsed(&self.runs).filter(|(days, _)| *days > 0);
+        let (mut next, mut rest) = (Some(self.from), None);
+        std::iter::from_fn(move || {
+            let (days, state) = rest.take().or_else(|| runs.next())?;
+            let from: Date = next?;
+            let to = from.day().saturating_add(i8::try_from(days - 1).unwrap_or(i8::MAX)).min(from.days_in_month());
+            let to = Date::new(from.year(), from.month(), to).ok()?;
+            let taken = usize::from(to.day().abs_diff(from.day())) + 1;
+            rest = (taken < days).then_some((days - taken, state));
+            next = to.tomorrow().ok();
+            Some((Period { from, to }, state))
+        })
+    }
+
     /// The first day of the calendar.
     pub fn from(&self) -> Date {
         self.from
@@ -234,6 +250,11 @@ mod tests {
         assert_eq!(calendar.runs(), "2C1M2.1C");
         assert_eq!(calendar.days().map(|(_, state)| state).collect::<Vec<_>>(), states);
         assert_eq!(calendar.to(), Some(date(2026, 3, 4)));
+        let runs: Vec<_> = calendar.month_runs().map(|(run, state)| (run.from.day(), run.to.day(), state)).collect();
+        assert_eq!(runs, [(27, 28, Complete), (1, 1, Missing), (2, 3, NotExpected), (4, 4, Complete)]);
+        let year = Calendar::new(date(2025, 12, 30), std::iter::repeat_n(Complete, 400));
+        assert_eq!(year.month_runs().map(|(run, _)| run.days()).sum::<u64>(), 400);
+        assert_eq!(year.month_runs().map(|(run, _)| run.to).last(), year.to());
         assert_eq!(calendar.state(date(2026, 3, 1)), Missing);
         assert_eq!(calendar.expected(), Some(Period { from: date(2026, 2, 27), to: date(2026, 3, 4) }));
         assert_eq!(Calendar::new(date(2026, 2, 27), [NotExpected, Missing, NotExpected]).expected(), {

@@ -52,8 +52,8 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit> {
     let root = lake.root()?;
     let is_wanted = |dataset: &DatasetDefinition| wanted.is_empty() || wanted.contains(&dataset.name);
     // Evidence, snapshots, rows, judgement: see `evidence`.
-    let evidence = Evidence::gather(&lake, is_wanted).await?;
-    let mut tables = lake.tables_of(is_wanted, &Versions::default()).await?;
+    let evidence = Evidence::gather(&lake, is_wanted, |_| true).await?;
+    let mut tables = lake.tables_of(is_wanted, |_| true, &Versions::default()).await?;
     if wanted.is_empty() {
         tables.retain(|_, one| one.snapshot.is_some());
     }
@@ -71,7 +71,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit> {
                 Some(SystemClock.now().to_string()),
             ]);
         }
-        match evidence.judge(&lake, &name, snapshot.as_ref()).await? {
+        match evidence.judge(&lake, &name, snapshot.clone()).await? {
             Judgement::Known(coverage) => days.extend(coverage_rows(&coverage)),
             Judgement::Unknown(why) => unknown.push((name.clone(), why)),
         }

@@ -8,7 +8,7 @@ use ribera_storage::dataset::DatasetDefinition;
 use ribera_storage::engine::{
     Answer, AnswerColumn, DoubtfulFile, Engine, Planner, Scans, days_name, stores_of, view_files,
 };
-use ribera_storage::{DatasetName, Error, Result};
+use ribera_storage::{DatasetName, Error, Result, StoreId};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -70,8 +70,11 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit> {
     let versions = settle_versions(&lake, &scans, &args.version)?;
     // Evidence, snapshots, answer, judgement: a doubt that is settled while the query runs still
     // counts for the rows that the query read.
-    let evidence = Evidence::gather(&lake, is_read).await?;
-    let tables = lake.tables_of(is_read, &versions).await?;
+    let is_touched =
+        |store: &StoreId| lake.datasets.iter().any(|dataset| scans.touch(dataset, store, None));
+    let reads_days = |dataset: &DatasetDefinition| days_name(dataset).is_some_and(|days| scans.reads(&days));
+    let evidence = Evidence::gather(&lake, is_read, is_touched).await?;
+    let tables = lake.tables_of(is_read, reads_days, &versions).await?;
 
     let engine = open_engine(&lake, &scans, &tables)?;
     let answer = engine.ask(&select)?;
@@ -160,11 +163,10 @@ async fn all_behind(
     let mut all = Vec::new();
     for (name, DatasetTable { snapshot, doubtful }) in tables {
         let dataset = lake.dataset(&name)?;
+        let versions = snapshot.iter().map(|snapshot| (snapshot.table().clone(), snapshot.version())).collect();
         // By the very versions that were read, whatever was committed meanwhile.
-        let (coverage, unknown) = match evidence.judge(lake, &name, snapshot.as_ref()).await? {
-            Judgement::Known(coverage) => {
-                (coverage.behind_where(|store, date| scans.touch(dataset, store, Some(date))), None)
-            }
+        let (coverage, unknown) = match evidence.judge(lake, &name, snapshot).await? {
+            Judgement::Known(coverage) => (coverage.behind_where(scans.touched(dataset)), None),
             Judgement::Unknown(why) => {
                 let (days, gaps) = Default::default();
                 (AnswerCoverage { dataset: name.clone(), days, gaps }, Some(why))
@@ -178,7 +180,7 @@ async fn all_behind(
                 && unknown.is_none()
                 && doubtful.is_empty(),
             narrowed: scans.narrow(name.as_str()),
-            versions: snapshot.iter().map(|snapshot| (snapshot.table().clone(), snapshot.version())).collect(),
+            versions,
             doubtful,
             unknown,
             coverage,

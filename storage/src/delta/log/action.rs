@@ -440,6 +440,12 @@ impl AddFile {
         }
     }
 
+    /// Its facts lie in an object of their own and were not read from there.
+    #[cfg(feature = "engine")]
+    pub(crate) fn has_unread_facts(&self) -> bool {
+        self.tag(FACTS_TAG).is_some_and(|tag| tag.parse::<FactsTag>().is_ok()) && !self.facts.has_index()
+    }
+
     /// What the log says of the object that holds the file's facts; `None` when they are in the log.
     pub(in crate::delta) fn facts_tag(&self) -> Result<Option<FactsTag>> {
         self.tag(FACTS_TAG).map(str::parse).transpose()
