@@ -190,7 +190,7 @@ fn row_groups(path: &Path) -> Result<Vec<(i64, Vec<i64>)>> {
     Ok(sizes.collect())
 }
 
-fn status_bytes(name: &str) -> Result<u64> {
+pub fn status_bytes(name: &str) -> Result<u64> {
     let text = fs::read_to_string("/proc/self/status")?;
     let line = text.lines().find_map(|line| line.strip_prefix(name));
     let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
@@ -198,7 +198,7 @@ fn status_bytes(name: &str) -> Result<u64> {
 }
 
 /// Of this process, to a hundredth.
-fn cpu_seconds() -> Result<f64> {
+pub fn cpu_seconds() -> Result<f64> {
     let text = fs::read_to_string("/proc/self/stat")?;
     let fields = text.rsplit(')').next().unwrap_or_default().split_whitespace();
     let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();

@@ -13,6 +13,7 @@ mod generate;
 mod ingest;
 mod land;
 mod latency;
+mod merge;
 mod options;
 mod ports;
 mod tables;
@@ -22,7 +23,8 @@ use std::process::ExitCode;
 use options::Options;
 use ribera_storage::{Error, Result};
 
-const USAGE: &str = "ribera-bench burst|hourly|generate|land|sweep|coverage|commit-cost|correction [--name=value ...]";
+const USAGE: &str =
+    "ribera-bench burst|hourly|generate|land|sweep|coverage|commit-cost|correction|merge [--name=value ...]";
 
 fn main() -> ExitCode {
     match run() {
@@ -48,6 +50,7 @@ fn run() -> Result<serde_json::Value> {
         "land" => land::into_folder(&options),
         "commit-cost" => commit_cost::measure(&options),
         "correction" => correction::measure(&options),
+        "merge" => merge::measure(&options),
         "coverage" => coverage::measure(&options),
         "sweep" => ingest::sweep_folder(&options),
         _ => Err(Error::config(format!("command: must be one of {USAGE}, got {command:?}"))),

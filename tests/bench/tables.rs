@@ -114,7 +114,7 @@ async fn lake_file<S: ObjectStore>(
     let rows = ROWS_PER_DAY * units.len() as u64;
     let stats = statistics(dataset, stores, month, rows);
     // Nobody reads the rows.
-    let file = LakeFile { bytes: Bytes::from_static(b"PAR1"), rows, stats, units };
+    let file = LakeFile { bytes: Bytes::from_static(b"PAR1"), rows, stats, units: units.into() };
     let lake = Table::new(&host.objects, dataset.name.clone());
     lake.put_file(host.ports(), &dataset.partition(Some(month)), &file).await
 }

@@ -50,7 +50,7 @@ pub use repair::Repaired;
 pub use table::Table;
 #[cfg(any(test, feature = "testing"))]
 pub use table::testing;
-pub use units::facts::{self, LoadedFacts};
+pub use units::facts::{self, FileUnits, LoadedFacts};
 pub use units::tags::{self, UnitProof, UnitTag};
 
 /// Requests in flight at once.

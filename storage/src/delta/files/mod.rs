@@ -1,5 +1,6 @@
 //! Lake files: encoding with true statistics, reading rows, putting them into the table's folder.
 
+pub(in crate::delta) mod batches;
 pub(in crate::delta) mod encoding;
 mod facts;
 mod put;

@@ -5,8 +5,8 @@ use bytes::Bytes;
 use crate::dataset::PartitionColumn;
 use crate::delta::log::action::AddFile;
 use crate::delta::log::path;
-use crate::delta::units::facts::{self, LoadedFacts};
-use crate::delta::units::tags::{self, UnitTag};
+use crate::delta::units::facts::{self, FileUnits, LoadedFacts};
+use crate::delta::units::tags;
 use crate::delta::{LakeFile, Table};
 use crate::error::{Error, Result};
 use crate::object::{ObjectPath, ObjectStore, PutOutcome};
@@ -47,13 +47,14 @@ impl<S: ObjectStore> Table<'_, S> {
     }
 
     /// By the file's tag, or where that would be too long by an object that the tag names.
-    async fn say_units(&self, add: &mut AddFile, units: &[UnitTag]) -> Result<()> {
-        let (Some(first), Some(last)) = (units.first(), units.last()) else {
+    async fn say_units(&self, add: &mut AddFile, units: &FileUnits) -> Result<()> {
+        let Some((first, last)) = units.stores() else {
             return Err(Error::bug("a lake file must have units"));
         };
         // What cannot fit is not written twice.
-        if units.len().saturating_mul(tags::UNIT_BYTES_MIN) <= self.bounds.units_tag_bytes_max {
-            let text = tags::encode(units)?;
+        let least = units.count().saturating_mul(tags::UNIT_BYTES_MIN);
+        if let Some(few) = units.few().filter(|_| least <= self.bounds.units_tag_bytes_max) {
+            let text = tags::encode(few)?;
             if text.len() <= self.bounds.units_tag_bytes_max {
                 add.set_text(text);
                 return Ok(());
@@ -61,7 +62,7 @@ impl<S: ObjectStore> Table<'_, S> {
         }
         let (object, tag, loaded) = facts::encode(units)?;
         self.put_fresh(&add.facts_path(&self.name)?, object).await?;
-        add.set_facts(&tag, &first.store, &last.store, loaded);
+        add.set_facts(&tag, first, last, loaded);
         Ok(())
     }
 

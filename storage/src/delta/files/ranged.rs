@@ -5,14 +5,17 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes, buf::Reader};
 use parquet::DecodeResult;
-use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
+};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{
     PageIndexPolicy, ParquetMetaData, ParquetMetaDataOptions, ParquetMetaDataPushDecoder, RowGroupMetaData,
 };
 use parquet::file::reader::{ChunkReader, Length};
 
-use super::rows::unreadable;
+use super::rows::{BATCH_ROWS, unreadable};
 use crate::error::{Error, Result};
 use crate::object::{ObjectPath, ObjectStore};
 
@@ -32,6 +35,13 @@ pub(in crate::delta) struct ReadBounds {
 impl Default for ReadBounds {
     fn default() -> Self {
         Self { whole_bytes_max: 1 << 20, tail_bytes: 1 << 20, part_bytes_max: 16 << 20 }
+    }
+}
+
+impl ReadBounds {
+    /// For a file that is read beside others.
+    pub(in crate::delta) fn side_by_side(self) -> Self {
+        Self { part_bytes_max: self.part_bytes_max / 4, ..self }
     }
 }
 
@@ -79,11 +89,6 @@ impl<'a, S: ObjectStore> RangedFile<'a, S> {
         self.metadata.metadata()
     }
 
-    /// For readers of its parts.
-    pub(super) fn arrow_metadata(&self) -> &ArrowReaderMetadata {
-        &self.metadata
-    }
-
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -108,6 +113,27 @@ impl<'a, S: ObjectStore> RangedFile<'a, S> {
             }
         }
         Ok(parts)
+    }
+
+    /// The rows of some row groups of a part: of these columns (all, if `None`), by place in the file.
+    ///
+    /// # Errors
+    ///
+    /// `Data` when they cannot be read.
+    pub(super) fn decode(
+        &self,
+        part: &FilePart,
+        groups: Vec<usize>,
+        columns: Option<&[usize]>,
+    ) -> Result<ParquetRecordBatchReader> {
+        let declared = self.metadata().file_metadata().schema_descr();
+        let columns = columns.map(|columns| ProjectionMask::roots(declared, columns.iter().copied()));
+        ParquetRecordBatchReaderBuilder::new_with_metadata(part.clone(), self.metadata.clone())
+            .with_row_groups(groups)
+            .with_projection(columns.unwrap_or_else(ProjectionMask::all))
+            .with_batch_size(BATCH_ROWS)
+            .build()
+            .map_err(|error| unreadable().with_source(error))
     }
 
     /// The bytes of a part, for readers that count from the file's beginning.

@@ -4,12 +4,10 @@
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use bytes::Bytes;
-use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaDataReader};
 
 use super::ranged::{FilePart, RangedFile, metadata_options};
-use super::rows::{BATCH_ROWS, adapted, keep_units, read, unreadable};
+use super::rows::{adapted, keep_units, read, unreadable};
 use super::splice::{Splicer, parquet_schema};
 use super::writer::{encoder, encoding};
 use crate::dataset::{DatasetDefinition, STORE_COLUMN};
@@ -244,7 +242,8 @@ impl<'a, S: ObjectStore> Rewriting<'a, S> {
             let writer = match &mut writer {
                 Some(writer) => writer,
                 none => {
-                    none.insert(encoder(&self.schema, self.options, u64::try_from(rows).unwrap_or(0), Some(&batch))?)
+                    let rows = u64::try_from(rows).unwrap_or(0);
+                    none.insert(encoder(&self.schema, self.options, rows, Some(&batch), Vec::new())?)
                 }
             };
             writer.write(&batch).map_err(encoding)?;
@@ -271,15 +270,7 @@ impl<'a, S: ObjectStore> Rewriting<'a, S> {
         columns: Option<&[usize]>,
         schema: &'s SchemaRef,
     ) -> Result<impl Iterator<Item = Result<RecordBatch>> + use<'s, S>> {
-        let declared = self.file.metadata().file_metadata().schema_descr();
-        let columns = columns.map(|columns| ProjectionMask::roots(declared, columns.iter().copied()));
-        let reader =
-            ParquetRecordBatchReaderBuilder::new_with_metadata(part.clone(), self.file.arrow_metadata().clone())
-                .with_row_groups(vec![group])
-                .with_projection(columns.unwrap_or_else(ProjectionMask::all))
-                .with_batch_size(BATCH_ROWS)
-                .build()
-                .map_err(|error| unreadable().with_source(error))?;
+        let reader = self.file.decode(part, vec![group], columns)?;
         Ok(reader.map(move |batch| adapted(&batch.map_err(|error| unreadable().with_source(error))?, schema)))
     }
 
@@ -287,7 +278,7 @@ impl<'a, S: ObjectStore> Rewriting<'a, S> {
         let rows = self.staying.rows();
         let units = self.staying.proven()?;
         let (bytes, stats) = self.splicer.finish()?;
-        Ok(LakeFile { bytes, rows, stats, units })
+        Ok(LakeFile { bytes, rows, stats, units: units.into() })
     }
 }
 

@@ -27,10 +27,43 @@ use crate::ports::Ports;
 /// Rows decoded at once.
 pub(super) const BATCH_ROWS: usize = 8192;
 
+/// Counts rows and sums of runs of rows.
+pub(in crate::delta) struct RunCounter(Vec<(usize, String, DataType)>);
+
+impl RunCounter {
+    /// For batches of the dataset's lake schema.
+    pub(in crate::delta) fn new(dataset: &DatasetDefinition) -> Result<Self> {
+        let schema = dataset.lake_schema();
+        let mut sums = Vec::new();
+        for name in &dataset.audit_sums {
+            let (index, field) = schema
+                .column_with_name(name)
+                .ok_or_else(|| Error::bug(format!("dataset {}: no column {name} to sum", dataset.name)))?;
+            sums.push((index, name.clone(), field.data_type().clone()));
+        }
+        Ok(Self(sums))
+    }
+
+    /// Adds the rows of `run` to `facts`.
+    pub(in crate::delta) fn add(&self, batch: &RecordBatch, run: &Range<usize>, facts: &mut Facts) -> Result<()> {
+        facts.rows += run.len() as u64;
+        for (index, name, kind) in &self.0 {
+            let sum = sum(batch.column(*index), kind, run.clone());
+            let total = sum.and_then(|sum| facts.sums.get(name).map_or(Some(sum), |total| total.checked_add(sum)));
+            let total = total.ok_or_else(|| Error::reject(format!("sum of {name}: does not fit 38 digits")))?;
+            match facts.sums.get_mut(name) {
+                Some(sum) => *sum = total,
+                None => drop(facts.sums.insert(name.clone(), total)),
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Rows and sums by unit, counted from the rows of lake files.
 pub struct UnitCounter {
     column: UnitColumn,
-    sums: Vec<(usize, String, DataType)>,
+    runs: RunCounter,
     units: BTreeMap<(String, i64), Facts>,
 }
 
@@ -41,15 +74,8 @@ impl UnitCounter {
     ///
     /// `Bug` when a column to sum is not in the definition.
     pub fn new(dataset: &DatasetDefinition) -> Result<Self> {
-        let schema = dataset.lake_schema();
-        let mut sums = Vec::new();
-        for name in &dataset.audit_sums {
-            let (index, field) = schema
-                .column_with_name(name)
-                .ok_or_else(|| Error::bug(format!("dataset {}: no column {name} to sum", dataset.name)))?;
-            sums.push((index, name.clone(), field.data_type().clone()));
-        }
-        Ok(Self { column: UnitColumn::of(dataset, &schema)?, sums, units: BTreeMap::new() })
+        let column = UnitColumn::of(dataset, &dataset.lake_schema())?;
+        Ok(Self { column, runs: RunCounter::new(dataset)?, units: BTreeMap::new() })
     }
 
     /// Counts rows in any order.
@@ -59,13 +85,8 @@ impl UnitCounter {
     /// `Reject` when a row has no unit or a sum does not fit 38 digits.
     pub fn add(&mut self, batch: &RecordBatch) -> Result<()> {
         for run in self.column.runs(batch)? {
-            let mut facts = Facts { rows: run.rows.len() as u64, ..Facts::default() };
-            for (index, name, kind) in &self.sums {
-                let sum = sum(batch.column(*index), kind, run.rows.clone())
-                    .ok_or_else(|| Error::reject(format!("sum of {name}: does not fit 38 digits")))?;
-                facts.sums.insert(name.clone(), sum);
-            }
-            self.units.entry((run.store.to_owned(), run.number)).or_default().add(&facts)?;
+            let facts = self.units.entry((run.store.to_owned(), run.number)).or_default();
+            self.runs.add(batch, &run.rows, facts)?;
         }
         Ok(())
     }

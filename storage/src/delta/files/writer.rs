@@ -1,6 +1,7 @@
 //! Encodes rows as lake files: zstd Parquet with true statistics, row groups bounded by bytes and, in
 //! files of many stores, ending between two stores; a new file at a unit's border once one is full.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -15,7 +16,9 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPrope
 use super::{encoding as encodings, stats};
 use crate::batch::ROWS_PLAIN_MAX;
 use crate::dataset::DatasetDefinition;
-use crate::delta::units::column::{UnitColumn, UnitRun, number_of};
+use crate::delta::units::column::{UnitColumn, UnitRun};
+use crate::delta::units::cursor::{Key, key_of};
+use crate::delta::units::facts::FileUnits;
 use crate::delta::units::tags::UnitTag;
 use crate::error::{Error, Result};
 use crate::ids::StoreId;
@@ -58,38 +61,41 @@ pub struct LakeFile {
     /// Delta's `stats` text.
     pub stats: String,
     /// The units whose rows (or whose emptiness) the file holds, in order of store and unit.
-    pub units: Vec<UnitTag>,
+    pub units: FileUnits,
 }
 
 impl LakeFile {
     /// The store of all units, if they are of one.
     pub fn one_store(&self) -> Option<&StoreId> {
-        let (first, last) = (&self.units.first()?.store, &self.units.last()?.store);
+        let (first, last) = self.units.stores()?;
         (first == last).then_some(first)
     }
 }
-
-/// Where a unit stands in a file: by store, then by its number.
-type Key = (StoreId, i64);
 
 /// Writes record batches of a dataset, rows in order of store and unit.
 pub struct LakeWriter {
     schema: SchemaRef,
     column: UnitColumn,
     options: LakeWriterOptions,
-    /// Those of files still to come.
-    units: BTreeMap<Key, UnitTag>,
+    /// Of all stores that are to come.
     rows_by_store: BTreeMap<String, u64>,
+    /// Of files still to come, and about how many bytes.
+    rows_left: u64,
+    bytes_expected: usize,
+    /// Units that were announced, and rows of them in the order they came.
+    units: BTreeMap<Key, UnitTag>,
+    counted: Vec<(Key, u64)>,
+    /// Units of the open or next file that have their rows.
+    settled: FileUnits,
     open: Option<OpenFile>,
     done: Vec<LakeFile>,
-    /// The last unit of the last file that was closed.
-    closed_at: Option<Key>,
+    /// The last unit that has rows.
+    last: Option<Key>,
 }
 
 struct OpenFile {
     writer: ArrowWriter<Vec<u8>>,
-    /// Rows by unit, in the order they came.
-    counted: Vec<(Key, u64)>,
+    rows: u64,
 }
 
 impl LakeWriter {
@@ -99,19 +105,56 @@ impl LakeWriter {
     ///
     /// `Bug` when there are no units or one comes twice; `Config` when the zstd level is none.
     pub fn new(dataset: &DatasetDefinition, units: Vec<UnitTag>, options: LakeWriterOptions) -> Result<Self> {
-        let schema = dataset.lake_schema();
-        let column = UnitColumn::of(dataset, &schema)?;
         let count = units.len();
         let mut rows_by_store: BTreeMap<String, u64> = BTreeMap::new();
         for tag in &units {
             *rows_by_store.entry(tag.store.to_string()).or_default() += tag.facts.rows;
         }
-        let units: BTreeMap<Key, UnitTag> =
-            units.into_iter().map(|tag| ((tag.store.clone(), number_of(tag.unit)), tag)).collect();
-        if units.is_empty() || units.len() != count {
+        let mut writer = Self::of_stores(dataset, rows_by_store, 0, options)?;
+        writer.announce(units);
+        if count == 0 || writer.units.len() != count {
             return Err(Error::bug(format!("lake file of {}: units must be some and without repeats", dataset.name)));
         }
-        Ok(Self { schema, column, options, units, rows_by_store, open: None, done: Vec::new(), closed_at: None })
+        Ok(writer)
+    }
+
+    /// For so many rows of these stores, some `bytes` in all. Their units are still to be announced.
+    pub(in crate::delta) fn of_stores(
+        dataset: &DatasetDefinition,
+        rows_by_store: BTreeMap<String, u64>,
+        bytes: u64,
+        options: LakeWriterOptions,
+    ) -> Result<Self> {
+        let schema = dataset.lake_schema();
+        Ok(Self {
+            column: UnitColumn::of(dataset, &schema)?,
+            schema,
+            options,
+            rows_left: rows_by_store.values().sum(),
+            bytes_expected: usize::try_from(bytes).unwrap_or(usize::MAX),
+            rows_by_store,
+            units: BTreeMap::new(),
+            counted: Vec::new(),
+            settled: FileUnits::default(),
+            open: None,
+            done: Vec::new(),
+            last: None,
+        })
+    }
+
+    /// Says which units come next, before the first of their rows.
+    pub(in crate::delta) fn announce(&mut self, units: Vec<UnitTag>) {
+        self.units.extend(units.into_iter().map(|tag| (key_of(&tag), tag)));
+    }
+
+    /// Of the units that were announced all but the last have had their rows: they need not be held any longer.
+    ///
+    /// # Errors
+    ///
+    /// `Reject` when a unit's rows are not as many as its tag says.
+    pub(in crate::delta) fn settle_announced(&mut self) -> Result<()> {
+        let last = self.units.last_key_value().map(|(key, _)| key.clone());
+        last.map_or(Ok(()), |last| self.settle(Some(&last)))
     }
 
     /// Adds rows: of the dataset's lake schema, or of its batch schema if all units are of one store.
@@ -137,7 +180,9 @@ impl LakeWriter {
                     false => self.close_row_group()?,
                 }
             }
-            self.open_file(Some(&batch.slice(start, batch.num_rows() - start)))?;
+            if self.open.is_none() {
+                self.open_file(Some(&batch.slice(start, batch.num_rows() - start)))?;
+            }
             self.count(&run)?;
         }
         self.write_rows(&batch.slice(start, batch.num_rows() - start))
@@ -154,9 +199,10 @@ impl LakeWriter {
     ///
     /// `Reject` when a unit's rows are not as many as its tag says; `Bug` when the Parquet writer fails.
     pub fn finish(mut self) -> Result<Vec<LakeFile>> {
-        if self.open.is_some() || !self.units.is_empty() {
+        if self.open.is_some() || !self.units.is_empty() || !self.settled.is_empty() {
             self.open_file(None)?;
-            self.close_last_file()?;
+            self.settle(None)?;
+            self.close_open_file()?;
         }
         Ok(self.done)
     }
@@ -200,8 +246,7 @@ impl LakeWriter {
 
     /// Whether the open file or its row group ends before `run`; `pending` rows of it are not written yet.
     fn ends_before(&self, run: &UnitRun<'_>, pending: usize) -> bool {
-        let Some(open) = &self.open else { return false };
-        let Some(((store, number), _)) = open.counted.last() else { return false };
+        let (Some(open), Some((store, number))) = (&self.open, &self.last) else { return false };
         if store.as_str() == run.store {
             return *number != run.number && self.is_full();
         }
@@ -213,29 +258,41 @@ impl LakeWriter {
 
     fn count(&mut self, run: &UnitRun<'_>) -> Result<()> {
         let rows = run.rows.len() as u64;
-        let (column, closed_at, units) = (self.column, &self.closed_at, &self.units);
-        let Some(open) = &mut self.open else { return Err(Error::bug("no open lake file")) };
-        let here = (run.store, run.number);
+        let column = self.column;
         let misplaced = |rule: &str| match column.unit(run.number) {
             Ok(found) => Error::reject(format!("rows: unit: {rule}, got {found} of {}", quoted(run.store))),
             Err(error) => error,
         };
-        let place = |(store, number): &Key| here.cmp(&(store.as_str(), *number));
-        match open.counted.last_mut() {
-            Some((last, counted)) if place(last).is_eq() => {
-                *counted += rows;
-                return Ok(());
+        let place = |(store, number): &Key| (run.store, run.number).cmp(&(store.as_str(), *number));
+        match (self.last.as_ref().map(place), self.counted.last_mut()) {
+            // A unit that was settled has no more rows to come.
+            (Some(Ordering::Equal), Some((last, counted))) if place(last).is_eq() => *counted += rows,
+            (Some(Ordering::Equal | Ordering::Less), _) => return Err(misplaced("must be in order")),
+            _ => {
+                let key = run.store.parse().ok().map(|store: StoreId| (store, run.number));
+                let Some(key) = key.filter(|key| self.units.contains_key(key)) else {
+                    return Err(misplaced("must be one of the batch"));
+                };
+                self.counted.push((key.clone(), rows));
+                self.last = Some(key);
             }
-            Some((last, _)) if place(last).is_lt() => return Err(misplaced("must be in order")),
-            _ if closed_at.as_ref().is_some_and(|last| place(last).is_le()) => {
-                return Err(misplaced("must be in order"));
-            }
-            _ => {}
         }
-        let key = run.store.parse().ok().map(|store: StoreId| (store, run.number));
-        match key.filter(|key| units.contains_key(key)) {
-            Some(key) => open.counted.push((key, rows)),
-            None => return Err(misplaced("must be one of the batch")),
+        let Some(open) = &mut self.open else { return Err(Error::bug("no open lake file")) };
+        open.rows += rows;
+        Ok(())
+    }
+
+    /// Takes the units before `end` (all, if `None`) to the open or next file, if each has its rows.
+    fn settle(&mut self, end: Option<&Key>) -> Result<()> {
+        let later = end.map(|end| self.units.split_off(end)).unwrap_or_default();
+        let counted = self.counted.partition_point(|(key, _)| end.is_none_or(|end| key < end));
+        let mut counted = self.counted.drain(..counted).peekable();
+        for (key, tag) in std::mem::replace(&mut self.units, later) {
+            let rows = counted.next_if(|(found, _)| *found == key).map_or(0, |(_, rows)| rows);
+            if rows != tag.facts.rows {
+                return Err(Error::reject(format!("unit {}: must have {} rows, got {rows}", tag.unit, tag.facts.rows)));
+            }
+            self.settled.push(tag)?;
         }
         Ok(())
     }
@@ -254,57 +311,42 @@ impl LakeWriter {
     /// `first`: the first rows it is to hold.
     fn open_file(&mut self, first: Option<&RecordBatch>) -> Result<()> {
         if self.open.is_none() {
-            let rows: u64 = self.units.values().map(|tag| tag.facts.rows).sum();
-            let writer = encoder(&self.schema, &self.options, rows, first)?;
-            self.open = Some(OpenFile { writer, counted: Vec::new() });
+            // Grown step by step it would be in memory twice.
+            let bytes = self.bytes_expected.min(self.options.file_bytes_max);
+            let buffer = Vec::with_capacity(bytes + bytes / 16);
+            let writer = encoder(&self.schema, &self.options, self.rows_left, first, buffer)?;
+            self.open = Some(OpenFile { writer, rows: 0 });
         }
         Ok(())
     }
 
     /// Ends the open file after the last unit it has rows of.
     fn close_file(&mut self) -> Result<()> {
-        let Some(open) = self.open.take() else { return Ok(()) };
-        let Some(((store, number), _)) = open.counted.last().cloned() else {
-            return Err(Error::bug("a file without rows"));
-        };
-        let later = self.units.split_off(&(store.clone(), number.saturating_add(1)));
-        let units = std::mem::replace(&mut self.units, later);
-        let file = self.encoded(open, units)?;
-        self.closed_at = Some((store, number));
-        self.done.push(file);
-        Ok(())
+        let Some((store, number)) = self.last.clone() else { return Err(Error::bug("a file without rows")) };
+        self.settle(Some(&(store, number.saturating_add(1))))?;
+        self.close_open_file()
     }
 
-    /// Ends the open file, which takes all units that are left.
-    fn close_last_file(&mut self) -> Result<()> {
-        let Some(open) = self.open.take() else { return Ok(()) };
-        let units = std::mem::take(&mut self.units);
-        let file = self.encoded(open, units)?;
-        self.done.push(file);
-        Ok(())
-    }
-
-    fn encoded(&self, mut open: OpenFile, units: BTreeMap<Key, UnitTag>) -> Result<LakeFile> {
-        let counted: BTreeMap<Key, u64> = open.counted.into_iter().collect();
-        for (key, tag) in &units {
-            let rows = counted.get(key).copied().unwrap_or(0);
-            if rows != tag.facts.rows {
-                return Err(Error::reject(format!("unit {}: must have {} rows, got {rows}", tag.unit, tag.facts.rows)));
-            }
-        }
-        let metadata = open.writer.finish().map_err(encoding)?;
+    /// Ends the open file, which takes the units that are settled.
+    fn close_open_file(&mut self) -> Result<()> {
+        let Some(OpenFile { mut writer, rows }) = self.open.take() else { return Ok(()) };
+        let metadata = writer.finish().map_err(encoding)?;
         let stats = stats::of_file(&self.schema, &metadata)?;
-        let bytes = std::mem::take(open.writer.inner_mut()).into();
-        Ok(LakeFile { bytes, rows: counted.values().sum(), stats, units: units.into_values().collect() })
+        let bytes: Bytes = std::mem::take(writer.inner_mut()).into();
+        self.rows_left = self.rows_left.saturating_sub(rows);
+        self.bytes_expected = self.bytes_expected.saturating_sub(bytes.len());
+        self.done.push(LakeFile { bytes, rows, stats, units: std::mem::take(&mut self.settled) });
+        Ok(())
     }
 }
 
-/// An encoder of `rows` rows that begin with `first`.
+/// An encoder of `rows` rows that begin with `first`, into `buffer`.
 pub(super) fn encoder(
     schema: &SchemaRef,
     options: &LakeWriterOptions,
     rows: u64,
     first: Option<&RecordBatch>,
+    buffer: Vec<u8>,
 ) -> Result<ArrowWriter<Vec<u8>>> {
     let mut properties = properties(options, rows)?;
     if let Some(first) = first {
@@ -315,7 +357,7 @@ pub(super) fn encoder(
         .with_properties(properties.build())
         // The Parquet types say it all; the Arrow schema would add a kilobyte to each file.
         .with_skip_arrow_metadata(true);
-    ArrowWriter::try_new_with_options(Vec::new(), schema.clone(), options).map_err(encoding)
+    ArrowWriter::try_new_with_options(buffer, schema.clone(), options).map_err(encoding)
 }
 
 pub(super) fn properties(options: &LakeWriterOptions, rows: u64) -> Result<WriterPropertiesBuilder> {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dataset::{DatasetDefinition, evolution};
 use crate::delta::log::path;
+use crate::delta::units::cursor::UnitCursor;
 use crate::delta::units::facts::{FACTS_TAG, FactsTag, LoadedFacts};
 use crate::delta::units::tags::{self, UNITS_TAG, UnitProof, UnitTag};
 use crate::error::{Error, Result};
@@ -312,6 +313,11 @@ impl AddFile {
     /// `Data` when they cannot be read.
     pub fn units(&self) -> Result<Vec<UnitTag>> {
         self.of_all(tags::decode)
+    }
+
+    /// The same one after the other: those of a large file are too many to hold.
+    pub(in crate::delta) fn unit_cursor(&self) -> Result<UnitCursor<'_>> {
+        self.texts().map(UnitCursor::new).map_err(|error| error.context(&self.path))
     }
 
     /// The same of one store.

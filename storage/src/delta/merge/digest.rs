@@ -1,50 +1,51 @@
-//! What the rows of each unit are, in a few bytes: the same whatever their order and however they are
-//! divided into files and batches.
+//! What rows are, in a few bytes: the same whatever their order and however they are divided into files and
+//! batches.
 
-use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hasher as _};
 
 use arrow_array::RecordBatch;
-use arrow_row::{RowConverter, SortField};
+use arrow_row::{RowConverter, Rows, SortField};
 use arrow_schema::SchemaRef;
 
-use crate::dataset::DatasetDefinition;
-use crate::delta::units::column::UnitColumn;
 use crate::error::{Error, Result};
 
-/// Rows and the sum of their hashes, over every column, by store and number of the unit.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Digests(BTreeMap<(String, i64), (u64, u64)>);
+/// Rows and the sum of their hashes over every column. Store and unit of a row are columns of every lake file
+/// (of a whole table the store alone is), so one sum says as much as one for each unit: a row that came into
+/// another unit has another hash.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Digest {
+    rows: u64,
+    hashes: u64,
+}
 
-/// Computes [`Digests`] from batches of the dataset's lake schema.
+/// Computes a [`Digest`] from batches of the dataset's lake schema.
 pub(super) struct Digester {
-    column: UnitColumn,
     converter: RowConverter,
-    digests: Digests,
+    rows: Rows,
+    digest: Digest,
 }
 
 impl Digester {
-    pub(super) fn new(dataset: &DatasetDefinition, schema: &SchemaRef) -> Result<Self> {
+    pub(super) fn new(schema: &SchemaRef) -> Result<Self> {
         let fields = schema.fields().iter().map(|field| SortField::new(field.data_type().clone())).collect();
         let converter = RowConverter::new(fields).map_err(unconverted)?;
-        Ok(Self { column: UnitColumn::of(dataset, schema)?, converter, digests: Digests::default() })
+        Ok(Self { rows: converter.empty_rows(0, 0), converter, digest: Digest::default() })
     }
 
     pub(super) fn add(&mut self, batch: &RecordBatch) -> Result<()> {
-        let rows = self.converter.convert_columns(batch.columns()).map_err(unconverted)?;
-        for run in self.column.runs(batch)? {
-            let digest = self.digests.0.entry((run.store.to_owned(), run.number)).or_default();
-            for row in run.rows {
-                let mut hasher = DefaultHasher::new();
-                hasher.write(rows.row(row).as_ref());
-                *digest = (digest.0 + 1, digest.1.wrapping_add(hasher.finish()));
-            }
+        self.rows.clear();
+        self.converter.append(&mut self.rows, batch.columns()).map_err(unconverted)?;
+        for row in &self.rows {
+            let mut hasher = DefaultHasher::new();
+            hasher.write(row.as_ref());
+            self.digest.rows += 1;
+            self.digest.hashes = self.digest.hashes.wrapping_add(hasher.finish());
         }
         Ok(())
     }
 
-    pub(super) fn finish(self) -> Digests {
-        self.digests
+    pub(super) fn digest(&self) -> Digest {
+        self.digest
     }
 }
 

@@ -37,7 +37,7 @@ impl Default for MergeOptions {
             tier_bytes: 256 << 10,
             grown_bytes: 32 << 20,
             group_bytes_max: 96 << 20,
-            group_units_max: 100_000,
+            group_units_max: 400_000,
             table_quiet_days: 7,
         }
     }

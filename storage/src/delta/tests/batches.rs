@@ -206,8 +206,10 @@ fn a_full_file_ends_at_a_border_between_units_and_the_statistics_are_true() {
         writer.write(&rows.slice(start, 70.min(rows.num_rows() - start))).unwrap();
     }
     let files = writer.finish().unwrap();
-    let units: Vec<Vec<String>> =
-        files.iter().map(|file| file.units.iter().map(|tag| tag.unit.to_string()[8..].to_owned()).collect()).collect();
+    let units: Vec<Vec<String>> = files
+        .iter()
+        .map(|file| file.units.to_vec().unwrap().iter().map(|tag| tag.unit.to_string()[8..].to_owned()).collect())
+        .collect();
     assert_eq!(units, [vec!["01"], vec!["02"], vec!["03"], vec!["04", "05"], vec!["06"]]);
     let stats: serde_json::Value = serde_json::from_str(&files[0].stats).unwrap();
     assert_eq!(stats["numRecords"], 100);

@@ -1,10 +1,13 @@
 //! Merging across stores, and what happens to merged files.
 
+use std::borrow::Cow;
+
 use futures::executor::block_on;
 
 use super::keeping::World;
 use super::*;
 use crate::ErrorKind;
+use crate::delta::merge::{Input, Inputs};
 
 const IN_MONTH: jiff::civil::Date = jiff::civil::date(2026, 1, 31);
 const AFTER: jiff::civil::Date = jiff::civil::date(2026, 3, 1);
@@ -15,6 +18,11 @@ fn plan(snapshot: &Snapshot, today: jiff::civil::Date) -> Vec<MergeGroup> {
 
 async fn merge(world: &World, group: &MergeGroup) -> Merged {
     world.table().merge(world.host.ports(&world.objects), &world.dataset, group).await.unwrap()
+}
+
+fn inputs(group: &MergeGroup) -> Inputs<'_> {
+    let files = group.files.iter().map(|file| Input::new(Cow::Borrowed(file)).unwrap());
+    Inputs::new(&group.partition, files.collect())
 }
 
 /// Three stores with three batches each.
@@ -135,9 +143,7 @@ fn a_merge_that_a_batch_overtakes_is_dropped_and_one_that_lies_is_refused() {
     block_on(async {
         let world = nine_files().await;
         let group = plan(&world.snapshot().await, IN_MONTH).remove(0);
-        let units = group.files.iter().flat_map(|file| file.units().unwrap()).collect();
-        let (partition, files) = (group.partition.clone(), group.files.clone());
-        let inputs = crate::delta::merge::Inputs { partition, files, units };
+        let inputs = inputs(&group);
         let error = world.table().commit_merge(world.host.ports(&world.objects), &inputs, vec![]).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Data);
         world.offer_of(1, 9, &[9]).await;

@@ -185,30 +185,113 @@ fn unread() -> Error {
     Error::data("the file's facts were not read from their object")
 }
 
-/// The object of `units`, its tag, and the same as if it had been read.
-pub(in crate::delta) fn encode(units: &[UnitTag]) -> Result<(Bytes, FactsTag, LoadedFacts)> {
-    let mut sorted: Vec<&UnitTag> = units.iter().collect();
-    sorted.sort_by(|left, right| (&left.store, left.unit).cmp(&(&right.store, right.unit)));
-    let (mut bytes, mut index, mut blocks, mut loaded) =
-        (Vec::new(), String::new(), Vec::new(), LoadedFacts::default());
-    let mut rest = sorted.as_slice();
-    while let Some(first) = rest.first() {
-        let mut end = rest.len().min(BLOCK_UNITS);
-        while end < rest.len() && rest[end].store == rest[end - 1].store {
+/// The units of a file that is being written, in order of store and unit. Of many, those of whole stores are packed as
+/// the object will have them: a unit takes some twenty bytes then, and more than a kilobyte otherwise.
+#[derive(Debug, Clone, Default)]
+pub struct FileUnits {
+    packed: Vec<(Block, Bytes)>,
+    /// Behind the packed ones.
+    rest: Vec<UnitTag>,
+    count: usize,
+}
+
+impl From<Vec<UnitTag>> for FileUnits {
+    fn from(mut units: Vec<UnitTag>) -> Self {
+        units.sort_by(|left, right| (&left.store, left.unit).cmp(&(&right.store, right.unit)));
+        Self { packed: Vec::new(), count: units.len(), rest: units }
+    }
+}
+
+impl FileUnits {
+    /// Adds a unit that is behind all others.
+    ///
+    /// # Errors
+    ///
+    /// `Reject` when units cannot be written as a text that gives them back.
+    pub fn push(&mut self, unit: UnitTag) -> Result<()> {
+        if self.rest.len() >= BLOCK_UNITS && self.rest.last().is_some_and(|last| last.store != unit.store) {
+            let block = std::mem::take(&mut self.rest);
+            self.packed.push(pack(&block.iter().collect::<Vec<_>>())?);
+        }
+        self.rest.push(unit);
+        self.count += 1;
+        Ok(())
+    }
+
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The first and the last store.
+    pub fn stores(&self) -> Option<(&StoreId, &StoreId)> {
+        let first = self.packed.first().map(|(block, _)| &block.first).or(self.rest.first().map(|unit| &unit.store));
+        let last = self.rest.last().map(|unit| &unit.store).or(self.packed.last().map(|(block, _)| &block.last));
+        first.zip(last)
+    }
+
+    /// All units, if they are so few that none were packed.
+    pub fn few(&self) -> Option<&[UnitTag]> {
+        self.packed.is_empty().then_some(&self.rest)
+    }
+
+    /// Every unit, decoded.
+    ///
+    /// # Errors
+    ///
+    /// `Data` when a block is damaged.
+    pub fn to_vec(&self) -> Result<Vec<UnitTag>> {
+        let mut all = Vec::with_capacity(self.count);
+        for (block, bytes) in &self.packed {
+            all.extend(tags::decode(&block.decode(bytes)?)?);
+        }
+        all.extend_from_slice(&self.rest);
+        Ok(all)
+    }
+}
+
+/// A block of units in order, its place to be found yet.
+fn pack(units: &[&UnitTag]) -> Result<(Block, Bytes)> {
+    let (Some(first), Some(last)) = (units.first(), units.last()) else {
+        return Err(Error::bug("a block of facts must have units"));
+    };
+    let text = tags::encode_block(units)?;
+    let packed = zstd::bulk::compress(text.as_bytes(), 3)
+        .map_err(|error| Error::bug("facts cannot be compressed").with_source(error))?;
+    let range = 0..packed.len() as u64;
+    let block = Block { first: first.store.clone(), last: last.store.clone(), range, sha256: sha256_hex(&packed) };
+    Ok((block, packed.into()))
+}
+
+/// Blocks of whole stores.
+fn packed(mut units: &[UnitTag]) -> Result<Vec<(Block, Bytes)>> {
+    let mut blocks = Vec::new();
+    while !units.is_empty() {
+        let mut end = units.len().min(BLOCK_UNITS);
+        while end < units.len() && units[end].store == units[end - 1].store {
             end += 1;
         }
-        let (block, after) = rest.split_at(end);
-        rest = after;
-        let text = tags::encode_block(block)?;
-        let packed = zstd::bulk::compress(text.as_bytes(), 3)
-            .map_err(|error| Error::bug("facts cannot be compressed").with_source(error))?;
+        let (block, after) = units.split_at(end);
+        blocks.push(pack(&block.iter().collect::<Vec<_>>())?);
+        units = after;
+    }
+    Ok(blocks)
+}
+
+/// The object of `units`, its tag, and the same as if it had been read.
+pub(in crate::delta) fn encode(units: &FileUnits) -> Result<(Bytes, FactsTag, LoadedFacts)> {
+    let rest = packed(&units.rest)?;
+    let (mut bytes, mut index, mut blocks, mut loaded) =
+        (Vec::new(), String::new(), Vec::new(), LoadedFacts::default());
+    for (block, packed) in units.packed.iter().chain(&rest) {
         let offset = bytes.len() as u64;
-        let last = block.last().unwrap_or(first);
-        let range = offset..offset + packed.len() as u64;
-        let entry = Block { first: first.store.clone(), last: last.store.clone(), range, sha256: sha256_hex(&packed) };
+        let entry = Block { range: offset..offset + packed.len() as u64, ..block.clone() };
         index.push_str(&format!("{};{};{offset};{};{}\n", entry.first, entry.last, packed.len(), entry.sha256));
-        bytes.extend(packed);
-        loaded.add(blocks.len(), text);
+        loaded.add(blocks.len(), block.decode(packed)?);
+        bytes.extend_from_slice(packed);
         blocks.push(entry);
     }
     loaded.set_index(blocks);
@@ -217,7 +300,7 @@ pub(in crate::delta) fn encode(units: &[UnitTag]) -> Result<(Bytes, FactsTag, Lo
         bytes: bytes.len() as u64,
         index_bytes: index.len() as u64,
         index_sha256: sha256_hex(index.as_bytes()),
-        units: units.len() as u64,
+        units: units.count as u64,
     };
     Ok((bytes.into(), tag, loaded))
 }
@@ -283,7 +366,7 @@ mod tests {
     #[test]
     fn an_object_of_many_stores_gives_every_unit_back_and_one_store_needs_one_block() {
         let units = units(300, 31);
-        let (object, tag, _) = encode(&units).unwrap();
+        let (object, tag, _) = encode(&units.clone().into()).unwrap();
         assert_eq!(decode(&tag.to_string(), &object).unwrap(), units);
         let index = decode_index(&tag, &object[tag.index().start as usize..]).unwrap();
         assert!(index.len() > 8, "{}", index.len());
@@ -305,8 +388,23 @@ mod tests {
     }
 
     #[test]
+    fn units_that_come_one_by_one_are_packed_as_those_that_come_at_once() {
+        for count in [1, 29, 30, 300] {
+            let units = units(count, 31);
+            let mut one_by_one = FileUnits::default();
+            units.iter().cloned().try_for_each(|unit| one_by_one.push(unit)).unwrap();
+            let at_once = FileUnits::from(units.clone());
+            assert_eq!(
+                (encode(&one_by_one).unwrap().0, one_by_one.stores()),
+                (encode(&at_once).unwrap().0, at_once.stores())
+            );
+            assert!(one_by_one.to_vec().unwrap() == units && one_by_one.few().is_some() == (count <= 30), "{count} stores");
+        }
+    }
+
+    #[test]
     fn whatever_byte_is_damaged_is_noticed() {
-        let (object, tag, _) = encode(&units(60, 20)).unwrap();
+        let (object, tag, _) = encode(&units(60, 20).into()).unwrap();
         for place in (0..object.len()).step_by(37).chain([object.len() - 1]) {
             let mut damaged = object.to_vec();
             damaged[place] ^= 1;

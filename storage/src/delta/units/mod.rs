@@ -1,5 +1,6 @@
 //! Units in a file: the tag with their facts, and the column that names the unit of each row.
 
 pub(in crate::delta) mod column;
+pub(in crate::delta) mod cursor;
 pub mod facts;
 pub mod tags;

@@ -183,6 +183,17 @@ pub fn decode_of(text: &str, store: &StoreId) -> Result<Vec<UnitTag>> {
     decode_with(text, section(text, store), decode_unit)
 }
 
+/// The units of each section of a text: one store after the other, decoded once its turn comes. (What stands
+/// before the first section, [`each_proof`] looks at.)
+pub(super) fn decode_sections(text: &str) -> impl Iterator<Item = Result<Vec<UnitTag>>> {
+    let mut at = next_section(text, 0);
+    std::iter::from_fn(move || {
+        let first = at?;
+        at = next_section(text, first + 2);
+        Some(decode_with(text, text.get(first..at.unwrap_or(text.len())).unwrap_or_default(), decode_unit))
+    })
+}
+
 /// Units and positions only: what commits compare.
 ///
 /// # Errors
