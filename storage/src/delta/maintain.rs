@@ -13,6 +13,7 @@ use crate::delta::log::checkpoint::Parts;
 use crate::delta::log::entry::{CommitDescription, EntryOutcome};
 use crate::delta::log::path;
 use crate::delta::log::snapshot::Snapshot;
+use crate::delta::units::staying::Keep;
 use crate::delta::{CONCURRENCY, Table};
 use crate::error::{Error, Result};
 use crate::object::{ObjectMeta, ObjectStore, list_all};
@@ -183,7 +184,7 @@ impl<S: ObjectStore> Table<'_, S> {
         for file in snapshot.files() {
             if !rewritten.contains_key(&file.path) {
                 let whole = self.with_facts(file).await?;
-                let files = self.rewrite(ports, dataset, &whole, whole.units()?).await?;
+                let files = self.rewrite(ports, dataset, &whole, &Keep::AllBut(BTreeSet::new())).await?;
                 rewritten.insert(file.path.clone(), files);
             }
         }

@@ -17,6 +17,7 @@ use super::log::snapshot::{Partition, Snapshot};
 use super::log::{LogFile, checkpoints_of};
 use super::{CONCURRENCY, Table};
 use crate::dataset::DatasetDefinition;
+use crate::delta::units::staying::Keep;
 use crate::error::{Error, Result};
 use crate::ids::StoreUnit;
 use crate::object::{ObjectStore, list_all};
@@ -110,9 +111,8 @@ impl<S: ObjectStore> Table<'_, S> {
             for (file, kept) in ours.iter().zip(&kept.active) {
                 // What comes back may win a unit of an active file: only by a higher position.
                 if let Retention::Only(units) = kept {
-                    let mut tags = file.units()?;
-                    tags.retain(|tag| units.contains(&tag.key()));
-                    let adds = if dry_run { Vec::new() } else { self.rewrite(ports, dataset, file, tags).await? };
+                    let keep = Keep::Only(units.clone());
+                    let adds = if dry_run { Vec::new() } else { self.rewrite(ports, dataset, file, &keep).await? };
                     actions.extend(adds.into_iter().map(add));
                 }
                 if *kept != Retention::All {
@@ -174,9 +174,8 @@ impl<S: ObjectStore> Table<'_, S> {
             Retention::All => vec![add(AddFile { data_change: true, ..file.clone() })],
             Retention::Only(_) if dry_run => Vec::new(),
             Retention::Only(units) => {
-                let mut tags = file.units()?;
-                tags.retain(|tag| units.contains(&tag.key()));
-                self.rewrite(ports, dataset, file, tags).await?.into_iter().map(add).collect()
+                let keep = Keep::Only(units.clone());
+                self.rewrite(ports, dataset, file, &keep).await?.into_iter().map(add).collect()
             }
         })
     }

@@ -11,7 +11,7 @@ from . import measure, place
 # Some times as many as there are versions from one checkpoint to the next: each costs the next one a request more.
 BATCHES = 32
 GETS_MAX, BYTES_MAX, WASM_MIB_MAX = 20, 4 << 20, 128
-# Stores and months; `merged`: one file for each closed month and 3,225 stores, as `maintain` leaves them.
+# Stores and months; `merged`: one file for each closed month and 12,900 stores, as `maintain` leaves them.
 MERGED = ((10, 10), (1_000, 10), (10_000, 100))
 NOT_MERGED = ((10, 10), (1_000, 10), (10_000, 10))
 STORES, DAYS = 10_000, 400

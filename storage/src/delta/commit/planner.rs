@@ -11,6 +11,7 @@ use crate::dataset::DatasetDefinition;
 use crate::delta::commit::plan::{FileUnits, Retention, retentions};
 use crate::delta::commit::ready::ReadyRecord;
 use crate::delta::log::action::{AddFile, CommittedBatch, RemoveFile};
+use crate::delta::units::staying::Keep;
 use crate::delta::{CONCURRENCY, PartialSnapshot, StoreFiles, Table};
 use crate::error::{Error, Result};
 use crate::ids::{BatchId, StoreId, StoreUnit, Unit};
@@ -44,11 +45,11 @@ impl CommitPlan {
     }
 }
 
-/// A file, and the units of it that stay.
-type Rewriting<'a> = (&'a AddFile, BTreeSet<StoreUnit>);
+/// A file with all of its facts, and the units of it that stay.
+type Rewriting<'a> = (&'a AddFile, Keep);
 
-/// The same of a file of the table, with all of its facts.
-type Staying = (AddFile, BTreeSet<StoreUnit>);
+/// The same of a file of the table. Nothing stays, if `None`.
+type Staying = (AddFile, Option<Keep>);
 
 /// Makes the plans of one call.
 pub(in crate::delta) struct Planner<'a, S> {
@@ -57,7 +58,7 @@ pub(in crate::delta) struct Planner<'a, S> {
     dataset: &'a DatasetDefinition,
     schema_hash: String,
     /// By path and the units that stay: what was written again.
-    rewritten: BTreeMap<(String, BTreeSet<StoreUnit>), Vec<AddFile>>,
+    rewritten: BTreeMap<(String, Keep), Vec<AddFile>>,
 }
 
 /// Batches that cannot enter together with the others.
@@ -71,7 +72,7 @@ enum Entering {
     Nothing,
     AsItIs,
     /// These units, written again.
-    Rewritten(BTreeSet<StoreUnit>),
+    Rewritten(Keep),
 }
 
 /// Who wins, before any file is touched.
@@ -165,7 +166,7 @@ impl<'a, S: ObjectStore> Planner<'a, S> {
         plan: &mut CommitPlan,
     ) -> Result<(), Failure<'r>> {
         let staying = self.staying(decision).await?;
-        let tasks = staying.iter().filter(|(_, keep)| !keep.is_empty()).map(|(file, keep)| (file, keep.clone()));
+        let tasks = staying.iter().filter_map(|(file, keep)| Some((file, keep.clone()?)));
         let entering =
             decision.entering.iter().flat_map(|(_, files)| files).filter_map(|(file, entering)| match entering {
                 Entering::Rewritten(keep) => Some((*file, keep.clone())),
@@ -185,7 +186,7 @@ impl<'a, S: ObjectStore> Planner<'a, S> {
 
     /// What is to be written once every file that must be was written again.
     fn written(&self, snapshot: &PartialSnapshot, decision: &Decision<'_>, staying: &[Staying]) -> Result<CommitPlan> {
-        let rewritten = |file: &AddFile, keep: &BTreeSet<StoreUnit>| {
+        let rewritten = |file: &AddFile, keep: &Keep| {
             let found = self.rewritten.get(&(file.path.clone(), keep.clone())).cloned();
             found.ok_or_else(|| Error::bug(format!("{}: was not written again", file.path)))
         };
@@ -193,7 +194,7 @@ impl<'a, S: ObjectStore> Planner<'a, S> {
         let removed_at = snapshot.removal_time(self.ports.clock.now());
         for (file, keep) in staying {
             plan.removes.push(file.removed(removed_at, true));
-            if !keep.is_empty() {
+            if let Some(keep) = keep {
                 plan.adds.extend(rewritten(file, keep)?);
             }
         }
@@ -219,8 +220,10 @@ impl<'a, S: ObjectStore> Planner<'a, S> {
         for (file, lost) in decision.losing.values() {
             let failed = |error| Failure { records: concerned(decision, &file.path), error };
             let file = self.table.with_facts(file).await.map_err(failed)?;
-            let units = file.unit_positions().map_err(failed)?;
-            let keep = units.into_iter().map(|(key, _)| key).filter(|key| !lost.contains(key)).collect();
+            let mut units = 0;
+            file.each_proof(|_, _| units += 1).map_err(failed)?;
+            // All that is lost is of the file.
+            let keep = (lost.len() < units).then(|| Keep::AllBut(lost.clone()));
             all.push((file, keep));
         }
         Ok(all)
@@ -233,7 +236,7 @@ impl<'a, S: ObjectStore> Planner<'a, S> {
         for wave in in_waves(tasks) {
             let mut written = stream::iter(wave)
                 .map(async |(file, keep)| {
-                    let files = self.rewrite(file, &keep).await;
+                    let files = self.table.rewrite(self.ports, self.dataset, file, &keep).await;
                     (file.path.clone(), keep, files)
                 })
                 .buffer_unordered(CONCURRENCY)
@@ -249,12 +252,6 @@ impl<'a, S: ObjectStore> Planner<'a, S> {
             }
         }
         None
-    }
-
-    async fn rewrite(&self, file: &AddFile, keep: &BTreeSet<StoreUnit>) -> Result<Vec<AddFile>> {
-        let mut tags = file.units()?;
-        tags.retain(|tag| keep.contains(&tag.key()));
-        self.table.rewrite(self.ports, self.dataset, file, tags).await
     }
 }
 
@@ -291,8 +288,8 @@ fn decide_store<'a>(
         let entering = units.iter().zip(kept).map(|(units, kept)| match kept {
             Retention::None => Entering::Nothing,
             Retention::All if same_schema => Entering::AsItIs,
-            Retention::All => Entering::Rewritten(units.iter().map(|(unit, _)| keyed(unit)).collect()),
-            Retention::Only(units) => Entering::Rewritten(units.iter().map(keyed).collect()),
+            Retention::All => Entering::Rewritten(Keep::Only(units.iter().map(|(unit, _)| keyed(unit)).collect())),
+            Retention::Only(units) => Entering::Rewritten(Keep::Only(units.iter().map(keyed).collect())),
         });
         decision.entering.push((record, record.files.iter().zip(entering).collect()));
     }

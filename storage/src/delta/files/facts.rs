@@ -7,11 +7,14 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::delta::log::action::AddFile;
 use crate::delta::log::snapshot::Snapshot;
-use crate::delta::units::facts::{self, FactsTag, LoadedFacts};
+use crate::delta::units::facts::{self, Block, FactsTag, LoadedFacts};
 use crate::delta::{CONCURRENCY, Table};
 use crate::error::{Error, Result};
 use crate::ids::StoreId;
 use crate::object::{ObjectPath, ObjectStore};
+
+/// Blocks that lie side by side are read together as long as they are no more than this.
+const BLOCKS_BYTES_MAX: u64 = 1 << 20;
 
 impl<S: ObjectStore> Table<'_, S> {
     /// Reads what files of `snapshot` keep of `stores` (of all, if `None`) in objects of their own: of those in the
@@ -64,14 +67,28 @@ impl<S: ObjectStore> Table<'_, S> {
         if !loaded.has_index() {
             loaded.set_index(self.read_index(&path, &tag).await?);
         }
-        let blocks = loaded.missing(stores);
-        let texts: Vec<(usize, String)> = stream::iter(blocks)
-            .map(async |(place, block)| Ok::<_, Error>((place, block.decode(&self.part(&path, block.range()).await?)?)))
+        let texts: Vec<Vec<(usize, String)>> = stream::iter(neighbours(loaded.missing(stores)))
+            .map(|blocks| self.read_blocks(&path, blocks))
             .buffered(CONCURRENCY)
             .try_collect()
             .await?;
-        texts.into_iter().for_each(|(place, text)| loaded.add(place, text));
+        texts.into_iter().flatten().for_each(|(place, text)| loaded.add(place, text));
         Ok(loaded)
+    }
+
+    /// Blocks that lie side by side, in one request.
+    async fn read_blocks(&self, path: &ObjectPath, blocks: Vec<(usize, Block)>) -> Result<Vec<(usize, String)>> {
+        let range = blocks.first().zip(blocks.last()).map(|(first, last)| first.1.range().start..last.1.range().end);
+        let Some(range) = range else { return Ok(Vec::new()) };
+        let bytes = self.part(path, range.clone()).await?;
+        let text = |(place, block): (usize, Block)| {
+            let at = |place: u64| usize::try_from(place - range.start).ok();
+            let part =
+                at(block.range().start).zip(at(block.range().end)).and_then(|(start, end)| bytes.get(start..end));
+            let part = part.ok_or_else(|| Error::data(format!("{path}: is shorter than its index says")))?;
+            Ok((place, block.decode(part)?))
+        };
+        blocks.into_iter().map(text).collect()
     }
 
     async fn read_index(&self, path: &ObjectPath, tag: &FactsTag) -> Result<Vec<facts::Block>> {
@@ -82,4 +99,21 @@ impl<S: ObjectStore> Table<'_, S> {
         let part = self.objects.get_range(path, range).await?;
         part.map(|part| part.bytes).ok_or_else(|| Error::data(format!("{path}: is named by the log but absent")))
     }
+}
+
+/// Divides blocks into what is read together.
+fn neighbours(blocks: Vec<(usize, Block)>) -> Vec<Vec<(usize, Block)>> {
+    let mut all: Vec<Vec<(usize, Block)>> = Vec::new();
+    for (place, block) in blocks {
+        let range = block.range();
+        let joins = |run: &[(usize, Block)]| {
+            let (first, last) = (run.first()?.1.range(), run.last()?.1.range());
+            Some(last.end == range.start && range.end - first.start <= BLOCKS_BYTES_MAX)
+        };
+        match all.last_mut() {
+            Some(run) if joins(run) == Some(true) => run.push((place, block)),
+            _ => all.push(vec![(place, block)]),
+        }
+    }
+    all
 }

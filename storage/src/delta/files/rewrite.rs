@@ -1,39 +1,47 @@
 //! Writing a file again without some of its units. Row groups that lose nothing are copied as bytes: of
 //! them only the columns that name the unit are decoded, to prove whose rows they are.
 
-use arrow_array::RecordBatch;
+use std::collections::{BTreeMap, VecDeque};
+
+use arrow_array::{BooleanArray, RecordBatch};
+use arrow_buffer::BooleanBufferBuilder;
 use arrow_schema::SchemaRef;
+use arrow_select::filter::filter_record_batch;
 use bytes::Bytes;
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaDataReader};
 
 use super::ranged::{FilePart, RangedFile, metadata_options};
-use super::rows::{adapted, keep_units, read, unreadable};
+use super::rows::{adapted, read, unreadable};
 use super::splice::{Splicer, parquet_schema};
 use super::writer::{encoder, encoding};
 use crate::dataset::{DatasetDefinition, STORE_COLUMN};
 use crate::delta::log::action::AddFile;
-use crate::delta::units::column::{UnitColumn, number_of};
-use crate::delta::units::tags::UnitTag;
+use crate::delta::units::column::{UnitColumn, UnitRun};
+use crate::delta::units::facts::FileUnits;
+use crate::delta::units::staying::{Keep, StayingUnits};
 use crate::delta::{LakeFile, LakeWriter, LakeWriterOptions, Table};
 use crate::error::{Error, Result};
 use crate::object::ObjectStore;
 use crate::ports::Ports;
-use crate::text::quoted;
 
 impl<S: ObjectStore> Table<'_, S> {
-    /// Writes the rows of the units `keep` of a file as a fresh file in the dataset's schema. That
-    /// each unit has as many rows as its tag says is proven on the way.
+    /// Writes the rows of the units that `keep` names of a file (with all of its facts) as a fresh file in the
+    /// dataset's schema. That each unit has as many rows as its tag says is proven on the way.
     pub(in crate::delta) async fn rewrite(
         &self,
         ports: Ports<'_, S>,
         dataset: &DatasetDefinition,
         file: &AddFile,
-        keep: Vec<UnitTag>,
+        keep: &Keep,
     ) -> Result<Vec<AddFile>> {
-        let staying = Staying::new(keep)?;
-        let files = match self.in_row_groups(dataset, file, &staying).await? {
-            Some(ranged) => vec![self.without_lost(dataset, file, &ranged, staying).await?],
-            None => self.decoded_whole(dataset, file, staying).await?,
+        let named = |error: Error| error.context(format!("table {}: {}", self.name, file.path));
+        let rows = keep.rows_by_store(file)?;
+        let staying = StayingUnits::new(file, keep)?;
+        let files = match self.in_row_groups(dataset, file, &rows).await.map_err(named)? {
+            Some(ranged) => {
+                vec![self.without_lost(dataset, &ranged, rows.values().sum(), staying).await.map_err(named)?]
+            }
+            None => self.decoded_whole(dataset, file, rows, staying).await?,
         };
         self.put_files(ports, &self.partition_of(dataset, file)?, &files).await
     }
@@ -44,14 +52,13 @@ impl<S: ObjectStore> Table<'_, S> {
         &self,
         dataset: &DatasetDefinition,
         file: &AddFile,
-        staying: &Staying,
+        rows: &BTreeMap<String, u64>,
     ) -> Result<Option<RangedFile<'_, S>>> {
-        if file.size <= self.bounds.reads.whole_bytes_max || staying.rows() == 0 {
+        if file.size <= self.bounds.reads.whole_bytes_max || rows.values().all(|rows| *rows == 0) {
             return Ok(None);
         }
         let path = file.object_path(&self.name)?;
-        let named = |error: Error| error.context(format!("table {}: {}", self.name, file.path));
-        let ranged = RangedFile::open(self.objects, path, file.size, self.bounds.reads).await.map_err(named)?;
+        let ranged = RangedFile::open(self.objects, path, file.size, self.bounds.reads).await?;
         let declared = ranged.metadata().file_metadata().schema_descr();
         let same = declared.root_schema() == parquet_schema(&dataset.lake_schema())?.root_schema();
         Ok((same && ranged.metadata().num_row_groups() > 1).then_some(ranged))
@@ -61,17 +68,16 @@ impl<S: ObjectStore> Table<'_, S> {
     async fn without_lost(
         &self,
         dataset: &DatasetDefinition,
-        file: &AddFile,
         ranged: &RangedFile<'_, S>,
-        staying: Staying,
+        rows: u64,
+        staying: StayingUnits<'_>,
     ) -> Result<LakeFile> {
-        let named = |error: Error| error.context(format!("table {}: {}", self.name, file.path));
-        let mut rewriting = Rewriting::new(dataset, ranged, staying, &self.bounds.writer)?;
-        for (groups, bytes) in ranged.parts().map_err(named)? {
-            let part = ranged.read(bytes).await.map_err(named)?;
-            groups.into_iter().try_for_each(|group| rewriting.add(&part, group)).map_err(named)?;
+        let mut rewriting = Rewriting::new(dataset, ranged, rows, staying, &self.bounds.writer)?;
+        for (groups, bytes) in ranged.parts()? {
+            let part = ranged.read(bytes).await?;
+            groups.into_iter().try_for_each(|group| rewriting.add(&part, group))?;
         }
-        rewriting.finish().map_err(|error| self.not_as_tagged(file, error))
+        rewriting.finish()
     }
 
     /// Every row decoded and encoded again.
@@ -79,86 +85,62 @@ impl<S: ObjectStore> Table<'_, S> {
         &self,
         dataset: &DatasetDefinition,
         file: &AddFile,
-        staying: Staying,
+        rows: BTreeMap<String, u64>,
+        mut staying: StayingUnits<'_>,
     ) -> Result<Vec<LakeFile>> {
-        let mut writer = LakeWriter::new(dataset, staying.tags.clone(), self.bounds.writer)?;
-        if staying.rows() > 0 {
+        let named = |error: Error| error.context(format!("table {}: {}", self.name, file.path));
+        let some = rows.values().any(|rows| *rows > 0);
+        let mut writer = LakeWriter::of_stores(dataset, rows, file.size, self.bounds.writer)?;
+        if some {
             let schema = dataset.lake_schema();
             let column = UnitColumn::of(dataset, &schema)?;
-            for batch in read(self.read_file(file).await?, &schema)? {
-                let batch = batch.map_err(|error| error.context(&file.path))?;
-                writer.write(&keep_units(&batch, column, |store, number| staying.has(store, number))?)?;
+            for batch in read(self.read_file(file).await?, &schema).map_err(named)? {
+                let batch = batch.map_err(named)?;
+                let runs = counted(&mut staying, &column.runs(&batch)?).map_err(named)?;
+                writer.announce(staying.take_begun());
+                writer.write(&kept(&batch, &runs)?)?;
+                writer.settle_announced()?;
             }
         }
-        writer.finish().map_err(|error| self.not_as_tagged(file, error))
-    }
-
-    fn not_as_tagged(&self, file: &AddFile, error: Error) -> Error {
-        Error::data(format!("table {}: {}: its rows are not what its tags say", self.name, file.path))
-            .with_source(error)
+        writer.announce(staying.finish().map_err(named)?);
+        writer.finish()
     }
 }
 
-/// The units that stay, and how many rows of each were written.
-struct Staying {
-    /// In order of store and number.
-    tags: Vec<UnitTag>,
-    written: Vec<u64>,
-    /// The place of the last unit that rows were written of.
-    last: usize,
+/// Whether rows that follow each other stay, and how many they are.
+type Run = (bool, usize);
+
+fn counted(staying: &mut StayingUnits<'_>, runs: &[UnitRun<'_>]) -> Result<Vec<Run>> {
+    let count = |run: &UnitRun<'_>| {
+        let rows = run.rows.len();
+        Ok((staying.count(run.store, run.number, rows as u64)?, rows))
+    };
+    runs.iter().map(count).collect()
 }
 
-fn place(tag: &UnitTag) -> (&str, i64) {
-    (tag.store.as_str(), number_of(tag.unit))
+/// The rows of a batch that stay.
+fn kept(batch: &RecordBatch, runs: &[Run]) -> Result<RecordBatch> {
+    let mut mask = BooleanBufferBuilder::new(batch.num_rows());
+    runs.iter().for_each(|(stays, rows)| mask.append_n(*rows, *stays));
+    let mask = BooleanArray::new(mask.finish(), None);
+    filter_record_batch(batch, &mask).map_err(|error| Error::bug("rows cannot be filtered").with_source(error))
 }
 
-impl Staying {
-    fn new(mut tags: Vec<UnitTag>) -> Result<Self> {
-        tags.sort_by(|left, right| place(left).cmp(&place(right)));
-        if tags.is_empty() || tags.windows(2).any(|pair| place(&pair[0]) == place(&pair[1])) {
-            return Err(Error::bug("units that stay must be some and without repeats"));
+/// Takes the next `rows` rows off `runs`.
+fn take(runs: &mut VecDeque<Run>, mut rows: usize) -> Vec<Run> {
+    let mut taken = Vec::new();
+    while rows > 0
+        && let Some((stays, of_run)) = runs.front_mut()
+    {
+        let part = rows.min(*of_run);
+        taken.push((*stays, part));
+        (rows, *of_run) = (rows - part, *of_run - part);
+        if *of_run == 0 {
+            runs.pop_front();
         }
-        Ok(Self { written: vec![0; tags.len()], tags, last: 0 })
     }
-
-    /// By their tags.
-    fn rows(&self) -> u64 {
-        self.tags.iter().map(|tag| tag.facts.rows).sum()
-    }
-
-    fn find(&self, store: &str, number: i64) -> Option<usize> {
-        self.tags.binary_search_by(|tag| place(tag).cmp(&(store, number))).ok()
-    }
-
-    fn has(&self, store: &str, number: i64) -> bool {
-        self.find(store, number).is_some()
-    }
-
-    /// Rows of the unit at `index` were written.
-    fn count(&mut self, index: usize, rows: u64) -> Result<()> {
-        let tag = &self.tags[index];
-        if index < self.last {
-            let got = format!("{} of {}", tag.unit, quoted(tag.store.as_str()));
-            return Err(Error::data(format!("rows: unit: must be in order, got {got}")));
-        }
-        self.written[index] += rows;
-        self.last = index;
-        Ok(())
-    }
-
-    /// The units, if each has its rows.
-    fn proven(self) -> Result<Vec<UnitTag>> {
-        for (tag, rows) in self.tags.iter().zip(self.written) {
-            if rows != tag.facts.rows {
-                return Err(Error::reject(format!("unit {}: must have {} rows, got {rows}", tag.unit, tag.facts.rows)));
-            }
-        }
-        Ok(self.tags)
-    }
+    taken
 }
-
-/// Rows that follow each other, of the unit at a place in [`Staying`]; of one that leaves, if `None`.
-type Run = (Option<usize>, u64);
 
 /// A file on its way to its next one.
 struct Rewriting<'a, S> {
@@ -169,8 +151,9 @@ struct Rewriting<'a, S> {
     key_columns: Vec<usize>,
     key_schema: SchemaRef,
     key: UnitColumn,
-    column: UnitColumn,
-    staying: Staying,
+    rows: u64,
+    staying: StayingUnits<'a>,
+    units: FileUnits,
     splicer: Splicer,
 }
 
@@ -178,7 +161,8 @@ impl<'a, S: ObjectStore> Rewriting<'a, S> {
     fn new(
         dataset: &DatasetDefinition,
         file: &'a RangedFile<'a, S>,
-        staying: Staying,
+        rows: u64,
+        staying: StayingUnits<'a>,
         options: &'a LakeWriterOptions,
     ) -> Result<Self> {
         let schema = dataset.lake_schema();
@@ -186,58 +170,52 @@ impl<'a, S: ObjectStore> Rewriting<'a, S> {
         let mut key_columns = names.map(|name| schema.index_of(name)).collect::<Result<Vec<_>, _>>().map_err(no_key)?;
         key_columns.sort_unstable();
         let key_schema = SchemaRef::new(schema.project(&key_columns).map_err(no_key)?);
-        let splicer = Splicer::new(&schema, options, staying.rows(), file.bytes())?;
-        let (key, column) = (UnitColumn::of(dataset, &key_schema)?, UnitColumn::of(dataset, &schema)?);
-        Ok(Self { file, options, schema, key_columns, key_schema, key, column, staying, splicer })
+        let splicer = Splicer::new(&schema, options, rows, file.bytes())?;
+        let key = UnitColumn::of(dataset, &key_schema)?;
+        let units = FileUnits::default();
+        Ok(Self { file, options, schema, key_columns, key_schema, key, rows, staying, units, splicer })
     }
 
     /// Takes over what stays of a row group. What its rows themselves say decides; statistics are bounds only.
     fn add(&mut self, part: &FilePart, group: usize) -> Result<()> {
         let runs = self.runs(part, group)?;
-        if runs.iter().all(|(unit, _)| unit.is_none()) {
-            return Ok(());
+        self.staying.take_begun().into_iter().try_for_each(|tag| self.units.push(tag))?;
+        match (runs.iter().any(|(stays, _)| *stays), runs.iter().all(|(stays, _)| *stays)) {
+            (_, true) if !runs.is_empty() => self.splicer.copy(part, self.file.metadata(), group),
+            (true, _) => self.encode(part, group, runs),
+            _ => Ok(()),
         }
-        if runs.iter().any(|(unit, _)| unit.is_none()) {
-            return self.encode(part, group);
-        }
-        for (unit, rows) in runs {
-            unit.map_or(Ok(()), |unit| self.staying.count(unit, rows))?;
-        }
-        self.splicer.copy(part, self.file.metadata(), group)
     }
 
-    /// Whose rows a row group holds, from the columns that name their units.
-    fn runs(&self, part: &FilePart, group: usize) -> Result<Vec<Run>> {
-        let mut runs: Vec<Run> = Vec::new();
+    /// Which rows of a row group stay, from the columns that name their units.
+    fn runs(&mut self, part: &FilePart, group: usize) -> Result<VecDeque<Run>> {
+        let mut runs: VecDeque<Run> = VecDeque::new();
+        let mut found = 0;
         for batch in self.decode(part, group, Some(&self.key_columns), &self.key_schema)? {
-            for run in self.key.runs(&batch?)? {
-                let (unit, rows) = (self.staying.find(run.store, run.number), run.rows.len() as u64);
-                match runs.last_mut() {
-                    Some(last) if last.0 == unit => last.1 += rows,
-                    _ => runs.push((unit, rows)),
+            for (stays, rows) in counted(&mut self.staying, &self.key.runs(&batch?)?)? {
+                found += rows;
+                match runs.back_mut() {
+                    Some(last) if last.0 == stays => last.1 += rows,
+                    _ => runs.push_back((stays, rows)),
                 }
             }
         }
-        let (rows, wanted) =
-            (runs.iter().map(|run| run.1).sum::<u64>(), self.file.metadata().row_group(group).num_rows());
-        match u64::try_from(wanted) {
-            Ok(wanted) if wanted == rows => Ok(runs),
-            _ => Err(Error::data(format!("row group {group}: must have {wanted} rows, got {rows}"))),
+        let wanted = self.file.metadata().row_group(group).num_rows();
+        match usize::try_from(wanted) {
+            Ok(wanted) if wanted == found => Ok(runs),
+            _ => Err(Error::data(format!("row group {group}: must have {wanted} rows, got {found}"))),
         }
     }
 
     /// Decodes a row group, and adds what stays of it.
-    fn encode(&mut self, part: &FilePart, group: usize) -> Result<()> {
+    fn encode(&mut self, part: &FilePart, group: usize, mut runs: VecDeque<Run>) -> Result<()> {
         let mut writer = None;
         let rows = self.file.metadata().row_group(group).num_rows();
         for batch in self.decode(part, group, None, &self.schema)? {
-            let batch = keep_units(&batch?, self.column, |store, number| self.staying.has(store, number))?;
+            let batch = batch?;
+            let batch = kept(&batch, &take(&mut runs, batch.num_rows()))?;
             if batch.num_rows() == 0 {
                 continue;
-            }
-            for run in self.column.runs(&batch)? {
-                let unit = self.staying.find(run.store, run.number);
-                unit.map_or(Ok(()), |unit| self.staying.count(unit, run.rows.len() as u64))?;
             }
             let writer = match &mut writer {
                 Some(writer) => writer,
@@ -275,10 +253,10 @@ impl<'a, S: ObjectStore> Rewriting<'a, S> {
     }
 
     fn finish(self) -> Result<LakeFile> {
-        let rows = self.staying.rows();
-        let units = self.staying.proven()?;
-        let (bytes, stats) = self.splicer.finish()?;
-        Ok(LakeFile { bytes, rows, stats, units: units.into() })
+        let Self { rows, staying, mut units, splicer, .. } = self;
+        staying.finish()?.into_iter().try_for_each(|tag| units.push(tag))?;
+        let (bytes, stats) = splicer.finish()?;
+        Ok(LakeFile { bytes, rows, stats, units })
     }
 }
 

@@ -5,11 +5,9 @@ use std::ops::Range;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Decimal128Type, Int16Type, Int32Type, Int64Type};
-use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, new_null_array};
-use arrow_buffer::BooleanBufferBuilder;
+use arrow_array::{Array, ArrayRef, RecordBatch, new_null_array};
 use arrow_cast::{CastOptions, cast_with_options};
 use arrow_schema::{DataType, SchemaRef};
-use arrow_select::filter::filter_record_batch;
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
@@ -167,20 +165,6 @@ pub(super) fn adapted(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordB
     }
     RecordBatch::try_new(schema.clone(), columns)
         .map_err(|error| Error::data("lake file: is not of the table's schema").with_source(error))
-}
-
-/// The rows whose unit (store and number) `stays`.
-pub(super) fn keep_units(
-    batch: &RecordBatch,
-    column: UnitColumn,
-    stays: impl Fn(&str, i64) -> bool,
-) -> Result<RecordBatch> {
-    let mut mask = BooleanBufferBuilder::new(batch.num_rows());
-    for run in column.runs(batch)? {
-        mask.append_n(run.rows.len(), stays(run.store, run.number));
-    }
-    let mask = BooleanArray::new(mask.finish(), None);
-    filter_record_batch(batch, &mask).map_err(|error| Error::bug("rows cannot be filtered").with_source(error))
 }
 
 impl<S: ObjectStore> Table<'_, S> {

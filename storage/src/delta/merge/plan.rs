@@ -20,7 +20,7 @@ pub struct MergeOptions {
     pub tier_bytes: u64,
     /// A file of this size is left alone.
     pub grown_bytes: u64,
-    /// Bytes and units merged at once: what a merge reads and holds.
+    /// Bytes merged at once, and units, of which a merge holds the texts: some hundred bytes each.
     pub group_bytes_max: u64,
     pub group_units_max: u64,
     /// Days after which the whole table of a store counts as quiet.

@@ -17,7 +17,7 @@ use crate::delta::log::action::AddFile;
 use crate::delta::units::column::UnitColumn;
 use crate::delta::units::cursor::{Key, key_of};
 use crate::delta::units::tags::UnitTag;
-use crate::delta::{LakeFile, LakeWriter, LakeWriterOptions, Table};
+use crate::delta::{LakeFile, LakeWriter, Table};
 use crate::error::{Error, Result};
 use crate::object::ObjectStore;
 use crate::ports::Ports;
@@ -57,7 +57,8 @@ impl<S: ObjectStore> Table<'_, S> {
             counter: RunCounter::new(dataset)?,
             came_in: Digester::new(&schema)?,
         };
-        let mut merging = Merging::new(dataset, inputs, &schema, self.bounds.writer)?;
+        let writer = LakeWriter::of_stores(dataset, inputs.rows_by_store()?, inputs.bytes(), self.bounds.writer)?;
+        let mut merging = Merging::new(writer, &schema)?;
         let reads = self.bounds.reads.side_by_side();
         let opened = stream::iter(&inputs.files).map(|input| self.batches(&input.file, &schema, reads));
         let mut opened = pin!(opened.buffered(OPENED_AHEAD));
@@ -105,20 +106,9 @@ struct Merging<'a> {
 }
 
 impl<'a> Merging<'a> {
-    fn new(
-        dataset: &DatasetDefinition,
-        inputs: &Inputs<'_>,
-        schema: &'a SchemaRef,
-        options: LakeWriterOptions,
-    ) -> Result<Self> {
-        Ok(Self {
-            schema,
-            writer: LakeWriter::of_stores(dataset, inputs.rows_by_store()?, inputs.bytes(), options)?,
-            pending: (Vec::new(), 0),
-            units: Vec::new(),
-            last: None,
-            went_out: Digester::new(schema)?,
-        })
+    fn new(writer: LakeWriter, schema: &'a SchemaRef) -> Result<Self> {
+        let went_out = Digester::new(schema)?;
+        Ok(Self { schema, writer, pending: (Vec::new(), 0), units: Vec::new(), last: None, went_out })
     }
 
     fn add(&mut self, piece: Piece) -> Result<()> {
@@ -173,4 +163,117 @@ fn read_back(files: &[LakeFile], schema: &SchemaRef, went_out: &mut Digester) ->
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow_array::{ArrayRef, Date32Array, Int64Array, StringArray};
+
+    use super::*;
+    use crate::ErrorKind;
+    use crate::batch::Facts;
+    use crate::delta::LakeWriterOptions;
+    use crate::ids::{Position, Unit};
+
+    fn dataset() -> DatasetDefinition {
+        DatasetDefinition::from_toml(
+            r#"
+            name = "pruebas"
+            version = 1
+            kind = "daily"
+            business_date = "fecha"
+            key = ["id"]
+            audit_sums = ["piezas"]
+            titles = { es = "Pruebas", en = "Trials" }
+            column = [
+                { name = "fecha", type = "date", nullable = false },
+                { name = "id", type = "text", nullable = false },
+                { name = "piezas", type = "int64" },
+            ]
+            "#,
+        )
+        .unwrap()
+    }
+
+    /// Store, day since 1970, id, pieces.
+    type Row = (&'static str, i32, &'static str, Option<i64>);
+
+    const ROWS: [Row; 4] = [
+        ("s1", 20454, "a", Some(1)),
+        ("s1", 20455, "b", Some(2)),
+        ("s2", 20454, "c", None),
+        ("s2", 20455, "d", Some(0)),
+    ];
+
+    fn batch(schema: &SchemaRef, rows: &[Row]) -> RecordBatch {
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.0))),
+            Arc::new(Date32Array::from_iter_values(rows.iter().map(|row| row.1))),
+            Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.2))),
+            Arc::new(rows.iter().map(|row| row.3).collect::<Int64Array>()),
+        ];
+        RecordBatch::try_new(schema.clone(), columns).unwrap()
+    }
+
+    /// Writes `rows`, of which one is of each unit, after `came_in` was read.
+    fn merged(came_in: &[Row], rows: &[Row]) -> Result<Vec<LakeFile>> {
+        let dataset = dataset();
+        let schema = dataset.lake_schema();
+        let stores = [("s1".to_owned(), 2), ("s2".to_owned(), 2)].into();
+        let writer = LakeWriter::of_stores(&dataset, stores, 0, LakeWriterOptions::default())?;
+        let mut digester = Digester::new(&schema)?;
+        digester.add(&batch(&schema, came_in))?;
+        let mut merging = Merging::new(writer, &schema)?;
+        for row in rows {
+            let (store, number) = (row.0.parse().unwrap(), i64::from(row.1));
+            let tag = UnitTag {
+                store,
+                unit: Unit::Day(crate::delta::units::column::date_of_day(number).unwrap()),
+                position: Position { epoch: 0, sequence: 1 },
+                facts: Facts { rows: 1, ..Facts::default() },
+                audit: None,
+                closed: true,
+                extracted_at: jiff::Timestamp::UNIX_EPOCH,
+                received_at: jiff::Timestamp::UNIX_EPOCH,
+            };
+            let rows = Some(batch(&schema, &[*row]));
+            merging.add(Piece { key: key_of(&tag), tag: Some(tag), rows })?;
+        }
+        merging.finish(&digester)
+    }
+
+    #[test]
+    fn a_value_that_changes_between_in_and_out_is_found_in_whatever_column() {
+        let files = merged(&ROWS, &ROWS).unwrap();
+        assert_eq!((files.len(), files[0].rows, files[0].units.count()), (1, 4, 4));
+        let mut backwards = ROWS;
+        backwards.reverse();
+        assert!(merged(&backwards, &ROWS).is_ok(), "the order of reading says nothing");
+        let faults: [fn(&mut [Row; 4]); 7] = [
+            |rows| rows[1].0 = "s11",
+            |rows| rows[3].1 = 20456,
+            |rows| rows[0].2 = "A",
+            |rows| rows[2].3 = Some(0),
+            |rows| rows[3].3 = None,
+            // Rows change places between two units: rows and sums of both stay.
+            |rows| (rows[0].2, rows[1].2) = (rows[1].2, rows[0].2),
+            |rows| (rows[1].2, rows[1].3, rows[2].2, rows[2].3) = (rows[2].2, rows[2].3, rows[1].2, rows[1].3),
+        ];
+        for (index, fault) in faults.iter().enumerate() {
+            let mut rows = ROWS;
+            fault(&mut rows);
+            let error = merged(&ROWS, &rows).map(|_| ()).unwrap_err();
+            assert!(error.line().contains("do not hold the rows that were read"), "{index}: {error}");
+        }
+        assert!(merged(&ROWS, &ROWS[..3]).is_err(), "a row is lost");
+    }
+
+    #[test]
+    fn a_unit_that_comes_again_is_refused() {
+        let error = merged(&ROWS, &[ROWS[0], ROWS[0]]).map(|_| ()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Data);
+        assert!(error.line().contains("must lie in one file"), "{error}");
+    }
 }

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use futures::executor::block_on;
 
 use super::keeping::World;
+use super::rewriting::{BY_GROUPS, Counting, WHOLE, table};
 use super::*;
 use crate::ErrorKind;
 use crate::delta::merge::{Input, Inputs};
@@ -146,6 +147,25 @@ fn a_merge_that_a_batch_overtakes_is_dropped_and_one_that_lies_is_refused() {
         let inputs = inputs(&group);
         let error = world.table().commit_merge(world.host.ports(&world.objects), &inputs, vec![]).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Data);
+        // One file of each store, so that their units are in order, as if they were what was merged.
+        let of_store = |store: &str| group.files.iter().find(|file| file.stores() == Stores::One(store)).unwrap();
+        let honest: Vec<AddFile> = ["s1", "s2", "s3"].map(|store| of_store(store).clone()).to_vec();
+        let some = MergeGroup { files: honest.clone(), ..group.clone() };
+        let lies: [fn(&mut Vec<UnitTag>); 5] = [
+            |units| units[1].facts.sums.insert("total".into(), ExactDecimal::new(1, 2)).map(drop).unwrap(),
+            |units| units[0].received_at = Timestamp::UNIX_EPOCH,
+            |units| units[1].position.sequence += 1,
+            |units| units[0].audit = None,
+            |units| drop(units.pop()),
+        ];
+        for (index, lie) in lies.iter().enumerate() {
+            let (mut lying, mut units) = (honest.clone(), honest[1].units().unwrap());
+            lie(&mut units);
+            lying[1].set_units(&units).unwrap();
+            let merged =
+                world.table().commit_merge(world.host.ports(&world.objects), &self::inputs(&some), lying).await;
+            assert_eq!(merged.unwrap_err().kind(), ErrorKind::Data, "{index}");
+        }
         world.offer_of(1, 9, &[9]).await;
         let before = world.rows(&world.snapshot().await).await;
         assert!(!merge(&world, &group).await.committed);
@@ -291,7 +311,7 @@ fn row_groups_of_a_file_of_many_stores_end_between_two_stores() {
             TestBatch { store, position: Position { epoch: 0, sequence: 1 }, days: [(day, rows)].into() }
         };
         let batch = day(4);
-        units.extend(batch.manifest().units.iter().map(|facts| UnitTag::new(&batch.id(), facts, facts.extracted_at)));
+        units.extend(tags_of(&batch));
         let rows = record_batch(&dataset, &batch.rows());
         let mut columns = rows.columns().to_vec();
         let names = std::iter::repeat_n(format!("s{store}"), rows.num_rows());
@@ -309,4 +329,127 @@ fn row_groups_of_a_file_of_many_stores_end_between_two_stores() {
     let groups: Vec<i64> = metadata.row_groups().iter().map(|group| group.num_rows()).collect();
     // s1 and s2; s3 and s4 (s5 would not fit); s5, which alone exceeds a group; what is left of it with s6.
     assert_eq!(groups, [20, 13, 24, 7]);
+}
+
+/// Two merged files, of s1 with s2 and of s3, in row groups of a few rows, and a file of s2 besides.
+async fn two_merged_files_and_a_small_one() -> World {
+    let world = nine_files().await;
+    let all = plan(&world.snapshot().await, IN_MONTH).remove(0);
+    let table = table(&world.objects, WHOLE);
+    for is_s3 in [false, true] {
+        let files = all.files.iter().filter(|file| (file.stores() == Stores::One("s3")) == is_s3).cloned().collect();
+        let group = MergeGroup { files, ..all.clone() };
+        assert!(table.merge(world.host.ports(&world.objects), &world.dataset, &group).await.unwrap().committed);
+    }
+    world.offer_of(2, 5, &[14]).await;
+    world
+}
+
+#[test]
+fn a_merge_that_reads_files_in_parts_writes_the_bytes_of_one_that_reads_them_whole() {
+    block_on(async {
+        let mut written = Vec::new();
+        for bounds in [BY_GROUPS, WHOLE] {
+            let world = two_merged_files_and_a_small_one().await;
+            let objects = Counting::new(&world.objects);
+            let group = plan(&world.snapshot().await, AFTER).remove(0);
+            assert_eq!(group.files.len(), 3);
+            let merged =
+                table(&objects, bounds).merge(world.host.ports(&objects), &world.dataset, &group).await.unwrap();
+            assert!(merged.committed && merged.left_alone.is_empty(), "{merged:?}");
+            let reads = (objects.whole.get(), objects.ranges.get() > 8);
+            assert_eq!(reads, if bounds.whole_bytes_max == 0 { (0, true) } else { (3, false) });
+            let snapshot = world.snapshot().await;
+            assert_eq!(snapshot.file_count(), 1);
+            let file = snapshot.files().next().unwrap();
+            written.push((world.table().read_file(file).await.unwrap(), file.units().unwrap(), file.stats.clone()));
+        }
+        assert!(written[0] == written[1]);
+    });
+}
+
+#[test]
+fn a_damaged_unit_in_the_middle_of_a_large_file_is_named_and_its_file_alone_is_left_out() {
+    block_on(async {
+        let lies: [fn(&mut Vec<UnitTag>); 4] = [
+            |units| units[5].facts.sums.insert("total".into(), ExactDecimal::new(1, 2)).map(drop).unwrap(),
+            |units| units[5].facts.rows += 1,
+            |units| drop(units.remove(5)),
+            |units| units[5].facts = Facts::default(),
+        ];
+        for lie in lies {
+            let world = two_merged_files_and_a_small_one().await;
+            let before = world.rows(&world.snapshot().await).await;
+            let mut group = plan(&world.snapshot().await, AFTER).remove(0);
+            let lying = group.files.iter_mut().find(|file| file.stores() == Stores::Between("s1", "s2")).unwrap();
+            let (path, mut units) = (lying.path.clone(), lying.units().unwrap());
+            let damaged = units[5].unit.to_string();
+            lie(&mut units);
+            lying.set_units(&units).unwrap();
+            let table = table(&world.objects, BY_GROUPS);
+            let merged = table.merge(world.host.ports(&world.objects), &world.dataset, &group).await.unwrap();
+            assert!(merged.committed, "{merged:?}");
+            let error = merged.left_alone.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+            assert!(merged.left_alone.len() == 1 && error.contains(&path) && error.contains(&damaged), "{error}");
+            let after = world.snapshot().await;
+            assert!(after.file_count() == 2 && after.has(&path), "{merged:?}");
+            assert_eq!(world.rows(&after).await, before);
+        }
+    });
+}
+
+#[test]
+fn more_than_a_hundred_thousand_units_become_one_file() {
+    block_on(async {
+        let world = World::new();
+        let (table, ports) = (world.table(), world.host.ports(&world.objects));
+        world.offer_of(1, 1, &[1]).await;
+        // Store by store a row on the first; the other days without sales are facts too.
+        for half in [1000..2650, 2650..4300] {
+            let rows: Vec<TestRow> = half.clone().map(|store| TestRow { day: 1, id: store, cents: 5 }).collect();
+            let batch = |store: u32| TestBatch {
+                store: 0,
+                position: Position { epoch: 0, sequence: 1 },
+                days: (1..=31).map(|day| (day, rows_of(&rows, store, day))).collect(),
+            };
+            let named = |store: u32| move |tag: UnitTag| UnitTag { store: format!("t{store}").parse().unwrap(), ..tag };
+            let units: Vec<UnitTag> =
+                half.clone().flat_map(|store| tags_of(&batch(store)).into_iter().map(named(store))).collect();
+            let of_rows = record_batch(&world.dataset, &rows);
+            let mut columns = of_rows.columns().to_vec();
+            let names = half.map(|store| format!("t{store}"));
+            columns.insert(0, std::sync::Arc::new(arrow_array::StringArray::from_iter_values(names)));
+            let mut writer = LakeWriter::new(&world.dataset, units, LakeWriterOptions::default()).unwrap();
+            writer.write(&arrow_array::RecordBatch::try_new(world.dataset.lake_schema(), columns).unwrap()).unwrap();
+            let file = writer.finish().unwrap().remove(0);
+            let partition = vec![("month".to_owned(), "2026-01".to_owned())];
+            let add = table.put_file(ports, &partition, &file).await.unwrap();
+            let version = world.snapshot().await.version() + 1;
+            let entry = crate::paths::log_entry(table.name(), version).unwrap();
+            let action = action::Action { add: Some(add), ..action::Action::default() };
+            world.objects.put(&entry, action::to_lines(&[action]).unwrap().into()).await.unwrap();
+        }
+        let before = world.snapshot().await;
+        let groups = plan(&before, AFTER);
+        assert_eq!((groups.len(), groups[0].files.len(), groups[0].units), (1, 3, 3300 * 31 + 1));
+        let merged = merge(&world, &groups[0]).await;
+        assert!(merged.committed && merged.left_alone.is_empty(), "{:?}", merged.left_alone);
+        assert_eq!((merged.units, merged.rows), (102_301, 3303));
+        let mut after = world.snapshot().await;
+        assert_eq!(after.file_count(), 1);
+        // A commit reads of its facts what one store needs.
+        let store: crate::ids::StoreId = "t2650".parse().unwrap();
+        table.load_facts(&mut after, None, Some(&[store.clone()].into())).await.unwrap();
+        let winners = after.winners(&store).unwrap();
+        assert_eq!((winners.len(), winners[&unit(1)].facts.rows, winners[&unit(2)].facts.rows), (31, 1, 0));
+        assert!(after.winners(&"t1000".parse().unwrap()).is_err(), "what was not read is no answer");
+    });
+}
+
+fn rows_of(rows: &[TestRow], store: u32, day: i8) -> Vec<TestRow> {
+    rows.iter().filter(|row| row.id == store && row.day == day).cloned().collect()
+}
+
+fn tags_of(batch: &TestBatch) -> Vec<UnitTag> {
+    batch.manifest().units.iter().map(|facts| UnitTag::new(&batch.id(), facts, facts.extracted_at)).collect()
 }

@@ -10,6 +10,8 @@ use super::keeping::World;
 use super::*;
 use crate::ErrorKind;
 use crate::delta::files::ranged::ReadBounds;
+use crate::delta::units::staying::Keep;
+use crate::ids::StoreUnit;
 use crate::object::{MemoryStore, ObjectMeta, Part, PutBody};
 
 /// Row groups of two dozen rows, each read by itself.
@@ -17,10 +19,10 @@ fn options() -> LakeWriterOptions {
     LakeWriterOptions { row_group_rows_min: 20, row_group_rows_max: 24, ..LakeWriterOptions::default() }
 }
 
-const BY_GROUPS: ReadBounds = ReadBounds { whole_bytes_max: 0, tail_bytes: 8, part_bytes_max: 1 };
-const WHOLE: ReadBounds = ReadBounds { whole_bytes_max: u64::MAX, ..BY_GROUPS };
+pub(super) const BY_GROUPS: ReadBounds = ReadBounds { whole_bytes_max: 0, tail_bytes: 8, part_bytes_max: 1 };
+pub(super) const WHOLE: ReadBounds = ReadBounds { whole_bytes_max: u64::MAX, ..BY_GROUPS };
 
-fn table<S: ObjectStore>(objects: &S, bounds: ReadBounds) -> Table<'_, S> {
+pub(super) fn table<S: ObjectStore>(objects: &S, bounds: ReadBounds) -> Table<'_, S> {
     let mut table = Table::new(objects, "pruebas".parse().unwrap());
     (table.bounds.writer, table.bounds.reads) = (options(), bounds);
     table
@@ -61,13 +63,17 @@ async fn merged(world: &World, units: &Units) -> AddFile {
 
 /// The file without some units.
 async fn without(world: &World, bounds: ReadBounds, file: &AddFile, lost: &[(u8, i8)]) -> AddFile {
-    let mut tags = file.units().unwrap();
-    let lost: Vec<_> = lost.iter().map(|(store, day)| (name(*store), unit(*day))).collect();
-    tags.retain(|tag| !lost.contains(&(tag.store.clone(), tag.unit)));
-    let table = table(&world.objects, bounds);
-    let mut files = table.rewrite(world.host.ports(&world.objects), &world.dataset, file, tags).await.unwrap();
+    let lost = lost.iter().map(|(store, day)| StoreUnit { store: name(*store), unit: unit(*day) });
+    let (table, keep) = (table(&world.objects, bounds), Keep::AllBut(lost.collect()));
+    let mut files = table.rewrite(world.host.ports(&world.objects), &world.dataset, file, &keep).await.unwrap();
     assert_eq!(files.len(), 1);
     files.remove(0)
+}
+
+/// All units but those of a store.
+fn without_store(file: &AddFile, store: u8) -> Keep {
+    let units = file.units().unwrap().into_iter().map(|tag| tag.key());
+    Keep::AllBut(units.filter(|unit| unit.store == name(store)).collect())
 }
 
 async fn bytes_of(world: &World, file: &AddFile) -> Bytes {
@@ -236,10 +242,11 @@ fn rows_that_are_not_what_the_tags_say_are_refused_in_copied_row_groups_too() {
         let file = merged(&world, &units(1..=4, 1..=2, 12)).await;
         let ports = world.host.ports(&world.objects);
         for bounds in [BY_GROUPS, WHOLE] {
-            let mut tags = file.units().unwrap();
-            tags.retain(|tag| tag.store != name(3));
+            let (mut lying, mut tags) = (file.clone(), file.units().unwrap());
             tags[1].facts.rows += 1;
-            let error = table(&world.objects, bounds).rewrite(ports, &world.dataset, &file, tags).await.unwrap_err();
+            lying.set_units(&tags).unwrap();
+            let keep = without_store(&file, 3);
+            let error = table(&world.objects, bounds).rewrite(ports, &world.dataset, &lying, &keep).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Data);
             let line = error.line();
             assert!(line.contains("its rows are not what its tags say"), "{line}");
@@ -260,8 +267,7 @@ fn a_file_that_is_cut_off_damaged_or_gone_is_an_error_of_its_data() {
         let world = World::new();
         let file = merged(&world, &units(1..=4, 1..=2, 12)).await;
         let (bytes, path) = (bytes_of(&world, &file).await, file.object_path(world.table().name()).unwrap());
-        let mut tags = file.units().unwrap();
-        tags.retain(|tag| tag.store != name(3));
+        let keep = without_store(&file, 3);
         let mut holed = bytes.to_vec();
         let (start, _) = footer(&bytes).row_group(0).column(0).byte_range();
         holed[start as usize..start as usize + 12].fill(0xff);
@@ -278,7 +284,7 @@ fn a_file_that_is_cut_off_damaged_or_gone_is_an_error_of_its_data() {
             }
             let ports = world.host.ports(&world.objects);
             let table = table(&world.objects, BY_GROUPS);
-            let error = table.rewrite(ports, &world.dataset, &file, tags.clone()).await.unwrap_err();
+            let error = table.rewrite(ports, &world.dataset, &file, &keep).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Data, "{error:?}");
             assert!(error.to_string().contains(wanted) && error.to_string().contains(&file.path), "{error}");
         }
@@ -286,12 +292,19 @@ fn a_file_that_is_cut_off_damaged_or_gone_is_an_error_of_its_data() {
 }
 
 /// Counts what is read of data files.
-struct Counting {
+pub(super) struct Counting {
     inner: MemoryStore,
-    whole: Cell<u64>,
-    ranges: Cell<u64>,
+    pub(super) whole: Cell<u64>,
+    pub(super) ranges: Cell<u64>,
     bytes: Cell<u64>,
     longest: Cell<u64>,
+}
+
+impl Counting {
+    pub(super) fn new(inner: &MemoryStore) -> Self {
+        let zero = || Cell::new(0);
+        Self { inner: inner.clone(), whole: zero(), ranges: zero(), bytes: zero(), longest: zero() }
+    }
 }
 
 impl ObjectStore for Counting {
@@ -344,18 +357,11 @@ fn a_file_is_read_once_and_in_parts() {
         let tail_bytes = file.size - all;
         // One row group at a time; three; all of them.
         for (part_bytes_max, parts) in [(1, 9), (three, 3), (u64::MAX, 1)] {
-            let objects = Counting {
-                inner: world.objects.clone(),
-                whole: Cell::new(0),
-                ranges: Cell::new(0),
-                bytes: Cell::new(0),
-                longest: Cell::new(0),
-            };
+            let objects = Counting::new(&world.objects);
             let bounds = ReadBounds { whole_bytes_max: 0, tail_bytes, part_bytes_max };
-            let mut tags = file.units().unwrap();
-            tags.retain(|tag| tag.store != name(4));
+            let keep = without_store(&file, 4);
             let ports = world.host.ports(&objects);
-            table(&objects, bounds).rewrite(ports, &world.dataset, &file, tags).await.unwrap();
+            table(&objects, bounds).rewrite(ports, &world.dataset, &file, &keep).await.unwrap();
             assert_eq!((objects.whole.get(), objects.ranges.get()), (0, 1 + parts));
             assert_eq!(objects.bytes.get(), tail_bytes + all, "each row group once");
             assert!(objects.longest.get() <= part_bytes_max.max(three / 3).max(tail_bytes));

@@ -51,3 +51,28 @@ impl<'a> UnitCursor<'a> {
         Ok(Some(tag))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_come_in_order_or_not_at_all() {
+        let unit = |day: u8| format!("|2026-01-{day:02};0;1;c?;0;0;1");
+        let (first, second) = (format!("|@s1{}{}", unit(1), unit(2)), format!("|@s2{}", unit(1)));
+        let all = |texts: Vec<&str>| {
+            let (mut cursor, mut units) = (UnitCursor::new(texts), Vec::new());
+            while let Some(tag) = cursor.next()? {
+                units.push(tag.key().to_string());
+            }
+            Ok::<_, Error>(units)
+        };
+        let wanted = all(vec![&format!("{first}{second}")]).unwrap();
+        assert_eq!(wanted.len(), 3);
+        assert_eq!(all(vec![&first, &second]).unwrap(), wanted);
+        let twice = format!("|@s1{}{}", unit(2), unit(1));
+        for texts in [vec![second.as_str(), &first], vec![&first, &first], vec![&twice], vec!["|@s1|2026-01-01;x"]] {
+            assert_eq!(all(texts.clone()).unwrap_err().kind(), crate::ErrorKind::Data, "{texts:?}");
+        }
+    }
+}

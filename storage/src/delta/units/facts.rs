@@ -398,7 +398,10 @@ mod tests {
                 (encode(&one_by_one).unwrap().0, one_by_one.stores()),
                 (encode(&at_once).unwrap().0, at_once.stores())
             );
-            assert!(one_by_one.to_vec().unwrap() == units && one_by_one.few().is_some() == (count <= 30), "{count} stores");
+            assert!(
+                one_by_one.to_vec().unwrap() == units && one_by_one.few().is_some() == (count <= 30),
+                "{count} stores"
+            );
         }
     }
 

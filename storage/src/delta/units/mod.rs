@@ -3,4 +3,5 @@
 pub(in crate::delta) mod column;
 pub(in crate::delta) mod cursor;
 pub mod facts;
+pub(in crate::delta) mod staying;
 pub mod tags;
