@@ -14,11 +14,14 @@ use crate::delta::log::action::AddFile;
 use crate::error::Result;
 use crate::object::ObjectStore;
 
+/// Row groups that are read together, and where they lie.
+type Part = (Range<usize>, Range<u64>);
+
 /// Reads a file's rows in the columns of a schema.
 pub(in crate::delta) struct Batches<'a, S> {
     schema: SchemaRef,
     /// What of a large file was not read yet.
-    parts: Option<(RangedFile<'a, S>, VecDeque<(Range<usize>, Range<u64>)>)>,
+    parts: Option<(RangedFile<'a, S>, VecDeque<Part>)>,
     /// Of what was read.
     rows: Option<Box<dyn Iterator<Item = Result<RecordBatch>> + Send>>,
 }
