@@ -1,6 +1,7 @@
 //! Coverage of a large chain, and the pages that show it: the table's log as the lake has it, without
 //! data files.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use ribera_core::coverage::{self, Coverage, CoverageSettings};
@@ -9,8 +10,8 @@ use ribera_core::status::{self, Request};
 use ribera_storage::control;
 use ribera_storage::dataset::DatasetDefinition;
 use ribera_storage::ids::{Month, Position};
-use ribera_storage::object::MemoryStore;
-use ribera_storage::ports::Host;
+use ribera_storage::object::{FolderStore, MemoryStore};
+use ribera_storage::ports::{Host, Random};
 use ribera_storage::store::StoreDefinition;
 use ribera_storage::{Error, Result, paths};
 use serde_json::{Value, json};
@@ -64,6 +65,21 @@ pub fn measure(options: &Options) -> Result<Value> {
             "calendar_ms": times(&host, &format!("/api/v1/calendar?dataset={}&store={last}&month={month}", dataset.name)).await?,
         }))
     })
+}
+
+/// `--folder=F`: keeps the coverage of a lake, as the hosts do every few minutes.
+pub fn keep(options: &Options) -> Result<Value> {
+    let random = SplitMix::fresh();
+    let objects = FolderStore::open(PathBuf::from(options.required("folder")?), random.fresh_name())?.without_sync();
+    let host = Host::new(objects, WallClock, random);
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let kept = runtime
+        .map_err(|error| Error::bug("no runtime").with_source(error))?
+        .block_on(coverage::refresh(host.ports(), &CoverageSettings::default()))?;
+    match kept.failed.first() {
+        Some(failed) => Err(Error::data(format!("{}: {}", failed.dataset, failed.error))),
+        None => Ok(json!({"datasets": kept.summaries.len()})),
+    }
 }
 
 type Bench = tables::Bench<MemoryStore>;

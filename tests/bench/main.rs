@@ -23,8 +23,7 @@ use std::process::ExitCode;
 use options::Options;
 use ribera_storage::{Error, Result};
 
-const USAGE: &str =
-    "ribera-bench burst|hourly|generate|land|sweep|coverage|commit-cost|correction|merge [--name=value ...]";
+const USAGE: &str = "ribera-bench burst|hourly|generate|land|sweep|coverage|keep-coverage|commit-cost|correction|merge [--name=value ...]";
 
 fn main() -> ExitCode {
     match run() {
@@ -52,6 +51,7 @@ fn run() -> Result<serde_json::Value> {
         "correction" => correction::measure(&options),
         "merge" => merge::measure(&options),
         "coverage" => coverage::measure(&options),
+        "keep-coverage" => coverage::keep(&options),
         "sweep" => ingest::sweep_folder(&options),
         _ => Err(Error::config(format!("command: must be one of {USAGE}, got {command:?}"))),
     }
