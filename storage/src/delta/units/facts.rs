@@ -53,7 +53,7 @@ impl FromStr for FactsTag {
             || Error::data(format!("tag {FACTS_TAG}: expected BYTES;INDEX BYTES;SHA-256;UNITS, got {}", quoted(text)));
         let parts: Vec<&str> = text.split(';').collect();
         let [bytes, index_bytes, index_sha256, units] = parts.as_slice() else { return Err(bad()) };
-        let number = |text: &str| text.parse::<u64>().map_err(|_| bad());
+        let number = |text: &str| tags::number::<u64>(text).ok_or_else(bad);
         let tag = Self {
             bytes: number(bytes)?,
             index_bytes: number(index_bytes)?,
@@ -315,7 +315,7 @@ pub(in crate::delta) fn decode_index(tag: &FactsTag, bytes: &[u8]) -> Result<Vec
     let block = |line: &str| -> Option<Block> {
         let parts: Vec<&str> = line.split(';').collect();
         let [first, last, offset, length, sha256] = parts.as_slice() else { return None };
-        let (offset, length): (u64, u64) = (offset.parse().ok()?, length.parse().ok()?);
+        let (offset, length): (u64, u64) = (tags::number(offset)?, tags::number(length)?);
         let range = offset..offset.checked_add(length).filter(|end| *end <= tag.index().start)?;
         let (first, last): (StoreId, StoreId) = (first.parse().ok()?, last.parse().ok()?);
         (first <= last).then(|| Block { first, last, range, sha256: (*sha256).to_owned() })
@@ -415,7 +415,7 @@ mod tests {
             assert_eq!(error.kind(), crate::ErrorKind::Data, "{place}");
         }
         assert!(decode(&tag.to_string(), &object[..object.len() - 1]).is_err());
-        for text in ["", "1;2;x;3", "1;2;3", "9;1;x;-1"] {
+        for text in ["", "1;2;x;3", "1;2;3", "9;1;x;-1", "+9;1;x;1"] {
             assert!(text.parse::<FactsTag>().is_err(), "{text}");
         }
         assert_eq!(tag.to_string().parse::<FactsTag>().unwrap(), tag);

@@ -15,6 +15,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
+use std::str::FromStr;
 
 use jiff::Timestamp;
 
@@ -405,8 +406,8 @@ fn decode_unit(names: &[&str], store: &StoreId, fields: &mut std::str::Split<'_,
     let position = decode_position(fields)?;
     let [closed @ (b'c' | b'o'), audited] = fields.next()?.as_bytes() else { return None };
     let (closed, audited) = (*closed == b'c', *audited);
-    let extracted_at = Timestamp::from_millisecond(fields.next()?.parse().ok()?).ok()?;
-    let received_at = Timestamp::from_millisecond(fields.next()?.parse().ok()?).ok()?;
+    let extracted_at = Timestamp::from_millisecond(number(fields.next()?)?).ok()?;
+    let received_at = Timestamp::from_millisecond(number(fields.next()?)?).ok()?;
     let facts = decode_facts(names, fields)?;
     let audit = match audited {
         b'=' => Some(facts.clone()),
@@ -428,11 +429,16 @@ fn decode_unit(names: &[&str], store: &StoreId, fields: &mut std::str::Split<'_,
 }
 
 fn decode_position(fields: &mut std::str::Split<'_, char>) -> Option<Position> {
-    Some(Position { epoch: fields.next()?.parse().ok()?, sequence: fields.next()?.parse().ok()? })
+    Some(Position { epoch: number(fields.next()?)?, sequence: number(fields.next()?)? })
+}
+
+/// A whole number as [`Cursor`] reads it: no reader of a text must take what another refuses.
+pub(super) fn number<T: FromStr>(field: &str) -> Option<T> {
+    if field.starts_with('+') { None } else { field.parse().ok() }
 }
 
 fn decode_facts(names: &[&str], fields: &mut std::str::Split<'_, char>) -> Option<Facts> {
-    let mut facts = Facts { rows: fields.next()?.parse().ok()?, ..Facts::default() };
+    let mut facts = Facts { rows: number(fields.next()?)?, ..Facts::default() };
     for name in names {
         let sum = fields.next()?;
         if !sum.is_empty() {

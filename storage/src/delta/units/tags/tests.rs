@@ -135,6 +135,30 @@ fn a_damaged_section_harms_its_own_store_alone() {
     assert!(decode(text).is_err() && stores(text).eq(["s1", "s2", "s3"]));
 }
 
+/// Found by the fuzzer: a plus sign before a time was read by all but the reader of proofs.
+#[test]
+fn every_reader_takes_the_same_numbers() {
+    let good = "total|@s1|2026-01-10;0;12;c!;1769900400000;1769900460000;345;389.99;346;389.99";
+    let store = "s1".parse().unwrap();
+    let (head, unit) = good.rsplit_once('|').unwrap();
+    // The flags and the sums are no whole numbers.
+    for (field, sign) in [1, 2, 4, 5, 6, 8].into_iter().flat_map(|field| ["+", " ", "0x"].map(|sign| (field, sign))) {
+        let fields: Vec<String> = unit
+            .split(';')
+            .map(str::to_owned)
+            .enumerate()
+            .map(|(index, text)| if index == field { format!("{sign}{text}") } else { text })
+            .collect();
+        let text = format!("{head}|{}", fields.join(";"));
+        assert!(decode(&text).is_err() && decode_of(&text, &store).is_err(), "{text}");
+        assert_eq!(decode_positions(&text).is_err(), field <= 2, "{text}");
+        assert_eq!(decode_positions_of(&text, &store).is_err(), field <= 2, "{text}");
+        // The audit's rows are not asked for.
+        assert_eq!(decode_proofs(&text).is_err(), field <= 6, "{text}");
+    }
+    assert!(decode(good).is_ok() && decode_proofs(good).is_ok());
+}
+
 #[test]
 fn a_sum_whose_name_is_no_columns_is_refused() {
     let tag = |name: &str| one_tag([(name.to_owned(), ExactDecimal::ZERO)].into());
