@@ -104,16 +104,21 @@ pub async fn load_kept_of<S: ObjectStore>(
     let paths: BTreeSet<&str> =
         stores.iter().filter_map(|store| index.page_of(&store.id)).map(|page| page.path.as_str()).collect();
     let pages = index.pages.iter().filter(|page| paths.contains(page.path.as_str()));
-    let pages: Result<Vec<_>> =
-        stream::iter(pages).map(|page| load_page(objects, page)).buffered(CONCURRENCY).try_collect().await;
-    Some((index.table_version?, pages.ok()?.into_iter().flatten().collect()))
+    let pages = load_pages(objects, pages).await.ok()?;
+    Some((index.table_version?, pages.into_iter().flatten().collect()))
 }
 
 async fn read_kept<S: ObjectStore>(objects: &S, dataset: &DatasetName) -> Result<Option<Kept>> {
     let Some(index) = load_index(objects, dataset).await? else { return Ok(None) };
-    let pages = stream::iter(&index.pages).map(|page| load_page(objects, page)).buffered(CONCURRENCY);
-    let pages = pages.try_collect().await?;
+    let pages = load_pages(objects, &index.pages).await?;
     Ok(Some(Kept { index, pages }))
+}
+
+async fn load_pages<'a, S: ObjectStore>(
+    objects: &S,
+    pages: impl IntoIterator<Item = &'a PageRef>,
+) -> Result<Vec<Vec<PageStore>>> {
+    stream::iter(pages).map(|page| load_page(objects, page)).buffered(CONCURRENCY).try_collect().await
 }
 
 /// Keeps coverage. Pages that are as they were are not written again.
