@@ -26,8 +26,8 @@ const REQUESTS: usize = 50;
 const SEQUENCE: u64 = 1_000_000;
 const ROWS_PER_BATCH: u64 = 100;
 
-/// `--stores=10000 --days=400 --batches=0`: with batches, so many stores then send their current day, and coverage
-/// is computed and saved once more.
+/// `--stores=10000 --days=400 --batches=0 --apart=1`: with batches, so many stores then send their current day, and
+/// coverage is computed and saved once more. They are neighbours, or so many stores apart.
 pub fn measure(options: &Options) -> Result<Value> {
     let stores: usize = options.get("stores", 10_000)?;
     let days: i64 = options.get("days", 400)?;
@@ -44,21 +44,24 @@ pub fn measure(options: &Options) -> Result<Value> {
         let started = Instant::now();
         let computed: Coverage = coverage::compute(host.ports(), &dataset.name).await?;
         let compute_s = started.elapsed().as_secs_f64();
-        let started = Instant::now();
+        let (started, cpu_s) = (Instant::now(), cpu_seconds()?);
         let summaries = coverage::refresh(host.ports(), &CoverageSettings::default()).await?;
-        let refresh_s = started.elapsed().as_secs_f64();
+        let (refresh_s, refresh_cpu_s) = (started.elapsed().as_secs_f64(), cpu_seconds()? - cpu_s);
         let totals = summaries.summaries.first().map(|summary| summary.totals.clone()).unwrap_or_default();
-        let batches = options.get("batches", 0)?.min(stores);
-        commit_today(&host, batches).await?;
-        let started = Instant::now();
+        let apart: usize = options.get("apart", 1)?;
+        let senders: Vec<usize> = (0..stores).step_by(apart.max(1)).take(options.get("batches", 0)?).collect();
+        commit_today(&host, &senders).await?;
+        let (started, cpu_s) = (Instant::now(), cpu_seconds()?);
         let again = coverage::refresh(host.ports(), &CoverageSettings::default()).await?;
-        let refresh_again_s = started.elapsed().as_secs_f64();
+        let (refresh_again_s, refresh_again_cpu_s) = (started.elapsed().as_secs_f64(), cpu_seconds()? - cpu_s);
         let seen = again.summaries.first().map(|summary| summary.totals.days).unwrap_or_default();
         let last = store_id(stores.saturating_sub(1))?;
         let month = Month::of(jiff::Zoned::now().date());
         Ok(json!({
             "stores": computed.stores.len(), "days": days, "compute_s": compute_s, "refresh_s": refresh_s,
-            "batches": batches, "refresh_again_s": refresh_again_s, "days_complete_again": seen.complete,
+            "refresh_cpu_s": refresh_cpu_s, "batches": senders.len(), "apart": apart,
+            "refresh_again_s": refresh_again_s, "refresh_again_cpu_s": refresh_again_cpu_s,
+            "days_complete_again": seen.complete,
             "days_complete": totals.days.complete, "days_due": totals.days.due(),
             "page_ms": times(&host, "/").await?,
             "summary_ms": times(&host, &format!("/api/v1/summary?dataset={}", dataset.name)).await?,
@@ -102,11 +105,11 @@ async fn build(host: &Bench, dataset: &DatasetDefinition, stores: usize, days: i
     Ok(())
 }
 
-/// The current day of the first `count` stores, each committed by a call of its own.
-async fn commit_today(host: &Bench, count: usize) -> Result<()> {
-    for index in 0..count {
+/// The current day of some stores, each committed by a call of its own.
+async fn commit_today(host: &Bench, senders: &[usize]) -> Result<()> {
+    for index in senders {
         let plan = Plan {
-            store: store_id(index)?.to_string(),
+            store: store_id(*index)?.to_string(),
             position: Position { epoch: 0, sequence: SEQUENCE },
             days: vec![jiff::Zoned::now().date()],
             rows: ROWS_PER_BATCH,
@@ -123,6 +126,13 @@ async fn commit_today(host: &Bench, count: usize) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Of this thread, the only one that works here, to the nanosecond.
+fn cpu_seconds() -> Result<f64> {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat")?;
+    let nanoseconds: Option<u64> = text.split_whitespace().next().and_then(|field| field.parse().ok());
+    nanoseconds.map(|count| count as f64 / 1e9).ok_or_else(|| Error::bug("no processor time of this thread"))
 }
 
 /// The median and the longest of several answers.

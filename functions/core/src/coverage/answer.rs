@@ -1,11 +1,12 @@
 //! Coverage behind an answer: of the version that was read, by what is known now.
 
 use ribera_storage::dataset::DatasetDefinition;
-use ribera_storage::delta::{Snapshot, Table};
+use ribera_storage::delta::{PartialSnapshot, Snapshot, Table};
 use ribera_storage::ports::Ports;
 use ribera_storage::{ObjectStore, Result};
 
-use super::{Coverage, Evidence, Versions, incremental, judge_all, persist};
+use super::pages::Line;
+use super::{Coverage, Evidence, Judged, Versions, judge_versions, persist};
 
 /// Coverage of the stores of `evidence` as the snapshot `read` has them (`None`: the table was never written),
 /// by what is known now: what newer versions have corrected since is doubted. Stores of which nothing has changed
@@ -31,11 +32,11 @@ pub async fn judge_answer<S: ObjectStore>(
         table.refresh(newest).await?;
     }
     let is_newer = |newest: &Snapshot| read.as_ref().is_some_and(|read| read.version() < newest.version());
-    let mut versions = Versions { newer: newest.filter(is_newer), judged: read };
+    let newer = newest.filter(is_newer).map(PartialSnapshot::from);
+    let versions = Versions { newer, judged: read.map(PartialSnapshot::from) };
     let now = ports.clock.now();
-    let bases = incremental::bases_of(&known, versions.newest(), now)?;
     let kept = persist::load_kept_of(ports.objects, &dataset.name, known.stores()).await;
     let kept = kept.as_ref().map(|(version, stores)| (*version, stores.iter()));
-    let standing = incremental::standing(&table, &versions, kept, &bases).await?;
-    judge_all(&table, &known, &mut versions, standing, now).await
+    let take = |line: &Line| Some(line.read().ok()?.coverage);
+    judge_versions(&table, &known, versions, kept, now, take).await.map(Judged::into_coverage)
 }

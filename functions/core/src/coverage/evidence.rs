@@ -20,7 +20,7 @@ use ribera_storage::batch::{
 };
 use ribera_storage::control;
 use ribera_storage::dataset::{DatasetDefinition, DatasetKind};
-use ribera_storage::delta::{AddFile, Snapshot, UnitTag};
+use ribera_storage::delta::{AddFile, PartialSnapshot, UnitTag};
 use ribera_storage::heartbeat::{GOOD, HEARTBEAT_BYTES_MAX, Heartbeat};
 use ribera_storage::ids::Position;
 use ribera_storage::object::{Bounded, ObjectMeta, ObjectPath, Part, get_at_most, list_by_owner, list_owner};
@@ -149,7 +149,16 @@ impl Known<'_> {
 
     /// Everything known of a store, with its units from the table's log. `newest` is the table as
     /// it is now, when `snapshot` is older: what has been corrected since is doubted.
-    pub fn of_store(&self, store: &StoreId, snapshot: Option<&Snapshot>, newest: Option<&Snapshot>) -> StoreEvidence {
+    ///
+    /// # Errors
+    ///
+    /// `Bug` when the store's files were not read.
+    pub fn of_store(
+        &self,
+        store: &StoreId,
+        snapshot: Option<&PartialSnapshot>,
+        newest: Option<&PartialSnapshot>,
+    ) -> Result<StoreEvidence> {
         let known = self.evidence.streams.get(&(store.clone(), self.dataset.name.clone()));
         let known = known.cloned().unwrap_or_default();
         let mut found = StoreEvidence {
@@ -160,11 +169,12 @@ impl Known<'_> {
         };
         let reasons = known.doubt.into_iter().chain(self.evidence.doubtful_stores.get(store).cloned());
         found.doubts.extend(reasons.map(|reason| Doubt { span: Span::All, reason }));
-        for file in snapshot.into_iter().flat_map(|snapshot| snapshot.store_files(store)) {
+        let files = snapshot.map_or(Ok(Vec::new()), |snapshot| snapshot.store_files(store))?;
+        for file in &files {
             take_file(&mut found, store, file, &known.waiting);
         }
         if let Some(newest) = newest {
-            take_newer(&mut found, store, snapshot, newest);
+            take_newer(&mut found, store, &files, &newest.store_files(store)?);
         }
         if let Some(latest) = known.quarantined_unread.iter().max() {
             let older = found.units.iter().filter(|unit| unit.position < *latest);
@@ -172,7 +182,7 @@ impl Known<'_> {
                 older.map(|unit| DifferingUnit { unit: unit.unit, awaits: *latest }).collect();
             found.differing.extend(doubted);
         }
-        found
+        Ok(found)
     }
 }
 
@@ -205,15 +215,10 @@ fn take_file(found: &mut StoreEvidence, store: &StoreId, file: &AddFile, waiting
 
 /// Doubts the units of an older version that the newest one has from a later batch with other rows
 /// or sums.
-fn take_newer(found: &mut StoreEvidence, store: &StoreId, snapshot: Option<&Snapshot>, newest: &Snapshot) {
-    let older: BTreeMap<Unit, UnitTag> = snapshot
-        .into_iter()
-        .flat_map(|snapshot| snapshot.store_files(store))
-        .filter_map(|file| file.units_of(store).ok())
-        .flatten()
-        .map(|tag| (tag.unit, tag))
-        .collect();
-    for file in newest.store_files(store) {
+fn take_newer(found: &mut StoreEvidence, store: &StoreId, files: &[&AddFile], newest: &[&AddFile]) {
+    let older = files.iter().filter_map(|file| file.units_of(store).ok()).flatten();
+    let older: BTreeMap<Unit, UnitTag> = older.map(|tag| (tag.unit, tag)).collect();
+    for file in newest {
         if file.is_foreign() {
             found.doubts.push(Doubt { span: span_of(file), reason: foreign(file) });
         }

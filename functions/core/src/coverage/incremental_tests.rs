@@ -10,7 +10,7 @@ use ribera_storage::object::{MemoryStore, ObjectPath};
 use ribera_storage::ports::Host;
 use ribera_storage::{ObjectStore, Unit};
 
-use super::persist::{self, PageStore};
+use super::persist::{self, Line, PageStore};
 use super::*;
 use crate::fixture::*;
 use crate::ingest::{self, IngestSettings, SweepBudget};
@@ -95,6 +95,24 @@ impl Chain {
         let stores: Vec<StoreDefinition> = (0..3).map(|store| definition(store, "")).collect();
         control::publish_stores(&world.objects, &stores).await.unwrap();
         Self { world, sequence: 0, lists: 0 }
+    }
+
+    /// Of several months, behind a checkpoint that is read in parts.
+    async fn with_months() -> Self {
+        ribera_storage::delta::testing::use_small_bounds();
+        let mut chain = Self::new().await;
+        for (store, months) in (0..3).cycle().zip(1..13) {
+            chain.take(&Step::Commit { store, day: -30 * months, rows: 1 }).await;
+        }
+        chain.take(&Step::Checkpoint).await;
+        chain
+    }
+
+    async fn check(mut self, steps: &[Step]) {
+        for step in steps {
+            self.take(step).await;
+            self.assert_kept_is_full(step, &CoverageSettings::default()).await;
+        }
     }
 
     /// Each store has a proven day.
@@ -188,10 +206,32 @@ impl Chain {
         self.put(entry.as_str(), add.to_string().into_bytes()).await;
     }
 
-    async fn refresh(&self) -> Vec<Vec<PageStore>> {
-        let refreshed = refresh(self.world.ports(), &CoverageSettings::default()).await.unwrap();
+    async fn refresh(&self) -> Vec<PageStore> {
+        self.refresh_with(&CoverageSettings::default()).await
+    }
+
+    async fn refresh_with(&self, settings: &CoverageSettings) -> Vec<PageStore> {
+        let refreshed = refresh(self.world.ports(), settings).await.unwrap();
         assert!(refreshed.failed.is_empty(), "{refreshed:?}");
-        persist::load_kept(&self.world.objects, &"ventas".parse().unwrap()).await.unwrap().pages
+        let lines = self.kept().await.pages.into_iter().flatten();
+        lines.map(|line| line.read().unwrap()).collect()
+    }
+
+    async fn kept(&self) -> Kept {
+        persist::load_kept(&self.world.objects, &"ventas".parse().unwrap()).await.unwrap()
+    }
+
+    /// What is kept is what a full computation says, to the last total.
+    async fn assert_kept_is_full(&self, what: &impl std::fmt::Debug, settings: &CoverageSettings) {
+        let kept = self.refresh_with(settings).await;
+        let full = compute(self.world.ports(), &"ventas".parse().unwrap()).await.unwrap();
+        let summary = full.summary(settings, None, false);
+        let (coverage, summaries): (Vec<_>, Vec<_>) =
+            kept.into_iter().map(|store| (store.coverage, store.summary)).unzip();
+        assert_eq!(coverage, full.stores, "after {what:?}");
+        assert_eq!(summaries.into_iter().flatten().collect::<Vec<_>>(), summary.stores, "after {what:?}");
+        let index = self.kept().await.index;
+        assert_eq!((index.period, index.totals), (summary.period, summary.totals), "after {what:?}");
     }
 }
 
@@ -208,16 +248,12 @@ proptest! {
 
     #[test]
     fn coverage_brought_up_to_date_is_coverage_computed_in_full(steps in prop::collection::vec(step(), 1..24)) {
-        block_on(async {
-            let mut chain = Chain::new().await;
-            for step in &steps {
-                chain.take(step).await;
-                let kept: Vec<StoreCoverage> =
-                    chain.refresh().await.into_iter().flatten().map(|store| store.coverage).collect();
-                let full = compute(chain.world.ports(), &"ventas".parse().unwrap()).await.unwrap();
-                assert_eq!(kept, full.stores, "after {step:?}");
-            }
-        });
+        block_on(async { Chain::new().await.check(&steps).await });
+    }
+
+    #[test]
+    fn the_same_of_a_table_of_which_only_what_is_needed_is_read(steps in prop::collection::vec(step(), 1..24)) {
+        block_on(async { Chain::with_months().await.check(&steps).await });
     }
 }
 
@@ -240,14 +276,16 @@ const MARK: u64 = 777_777;
 
 /// Marks what is kept of every store, then refreshes: the stores whose mark is gone were judged anew.
 async fn judged_anew(chain: &Chain) -> Vec<String> {
-    let dataset = "ventas".parse().unwrap();
-    let kept = persist::load_kept(&chain.world.objects, &dataset).await.unwrap();
-    for (page, stores) in kept.index.pages.iter().zip(kept.pages) {
-        let mut stores = stores;
-        stores.iter_mut().for_each(|store| store.coverage.rows_by_month = [(Month::of(DAY), MARK)].into());
-        chain.put(&page.path, serde_json::to_vec(&stores).unwrap()).await;
+    let Kept { index, pages } = chain.kept().await;
+    for (page, lines) in index.pages.iter().zip(pages) {
+        let marked = lines.into_iter().map(|line| {
+            let mut coverage = line.read().unwrap().coverage;
+            coverage.rows_by_month = [(Month::of(DAY), MARK)].into();
+            Line::new(coverage, line.basis, &index.settings, index.period).unwrap()
+        });
+        chain.put(&page.path, serde_json::to_vec(&marked.collect::<Vec<_>>()).unwrap()).await;
     }
-    let stores = chain.refresh().await.into_iter().flatten();
+    let stores = chain.refresh().await.into_iter();
     let anew = stores.filter(|store| store.coverage.rows_by_month.values().all(|rows| *rows != MARK));
     anew.map(|store| store.coverage.store.to_string()).collect()
 }
@@ -302,9 +340,64 @@ fn kept_coverage_that_cannot_be_read_is_computed_in_full() {
                 None => chain.world.objects.delete(&path).await.unwrap(),
                 Some(bytes) => chain.world.objects.put(&path, bytes.into()).await.unwrap(),
             }
-            let stores: Vec<PageStore> = chain.refresh().await.into_iter().flatten().collect();
+            let stores = chain.refresh().await;
             assert_eq!(stores.len(), 3);
             assert_eq!(stores[0].coverage.calendar.state(DAY), DayState::Complete);
         }
+    });
+}
+
+#[test]
+fn other_settings_and_another_period_change_what_is_kept_of_stores_that_stand() {
+    block_on(async {
+        let mut chain = Chain::with_a_day().await;
+        chain.take(&Step::Move { seconds: 3 * 86_400 }).await;
+        let mut settings = CoverageSettings::default();
+        chain.assert_kept_is_full(&"the first time", &settings).await;
+        settings.yellow_percent = 1;
+        chain.assert_kept_is_full(&"another bound", &settings).await;
+        assert!(
+            chain
+                .refresh_with(&settings)
+                .await
+                .iter()
+                .all(|store| store.summary.as_ref().unwrap().light == Light::Yellow)
+        );
+        // One store opened earlier: the days of the others that count are the same, and since when is not.
+        let earlier = definition(0, "").to_toml().unwrap().replace("2026-01-10", "2026-01-05");
+        let earlier = StoreDefinition::from_toml(&earlier).unwrap();
+        control::publish_stores(&chain.world.objects, &[earlier]).await.unwrap();
+        chain.assert_kept_is_full(&"another period", &settings).await;
+        let kept = chain.refresh_with(&settings).await;
+        assert!(kept[1].summary.as_ref().unwrap().since.is_some());
+    });
+}
+
+#[test]
+fn the_text_of_stores_that_stand_is_kept_as_it_is() {
+    block_on(async {
+        let mut chain = Chain::with_a_day().await;
+        chain.refresh().await;
+        let before = chain.kept().await;
+        chain.take(&Step::Commit { store: 1, day: 0, rows: 2 }).await;
+        chain.refresh().await;
+        let after = chain.kept().await;
+        assert_ne!(after.index.pages, before.index.pages);
+        let same: Vec<bool> = before.pages[0].iter().zip(&after.pages[0]).map(|(old, new)| old == new).collect();
+        assert_eq!(same, [true, false, true]);
+        chain.refresh().await;
+        assert_eq!(chain.kept().await.index.pages, after.index.pages, "a page without news is not written again");
+    });
+}
+
+#[test]
+fn pages_of_an_older_layout_count_as_nothing_kept() {
+    block_on(async {
+        let chain = Chain::with_a_day().await;
+        let stores = chain.refresh().await;
+        let index = chain.kept().await.index;
+        chain.put(&index.pages[0].path, serde_json::to_vec(&stores).unwrap()).await;
+        assert!(persist::load_kept(&chain.world.objects, &"ventas".parse().unwrap()).await.is_none());
+        chain.assert_kept_is_full(&"an older layout", &CoverageSettings::default()).await;
     });
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use ribera_storage::dataset::DatasetDefinition;
-use ribera_storage::delta::{Snapshot, Table};
+use ribera_storage::delta::{PartialSnapshot, StoreFiles, Table};
 use ribera_storage::ports::Ports;
 use ribera_storage::store::StoreDefinition;
 use ribera_storage::{DatasetName, Error, Month, ObjectStore, Result, StoreId, control, paths};
@@ -23,6 +23,7 @@ mod incremental_tests;
 mod judge;
 #[cfg(test)]
 mod model_tests;
+mod pages;
 pub(crate) mod persist;
 mod summary;
 mod types;
@@ -31,6 +32,7 @@ pub use answer::judge_answer;
 pub use evidence::Evidence;
 use evidence::Known;
 use incremental::Bases;
+use pages::Line;
 use persist::Kept;
 
 pub use judge::is_over;
@@ -134,6 +136,16 @@ pub struct Summary {
     pub totals: Totals,
 }
 
+/// What a refresh says of a dataset; what it says of each store is kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DatasetSummary {
+    pub dataset: DatasetName,
+    pub period: Option<Period>,
+    pub computed_at: Timestamp,
+    pub table_version: Option<u64>,
+    pub totals: Totals,
+}
+
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Totals {
     pub rows: u64,
@@ -205,13 +217,14 @@ async fn compute_one<S: ObjectStore>(
 ) -> Result<Coverage> {
     let definition = definition_of(ports.objects, dataset).await?;
     let evidence = Evidence::gather(ports.objects, std::slice::from_ref(&definition)).await?;
-    Ok(compute_from(ports, &evidence, definition, kept).await?.0)
+    let read = |line: &Line| Some(line.read().ok()?.coverage);
+    judge_from(ports, &evidence, &definition, kept, read).await.map(Judged::into_coverage)
 }
 
 /// What a refresh did.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Refreshed {
-    pub summaries: Vec<Summary>,
+    pub summaries: Vec<DatasetSummary>,
     /// Datasets whose coverage could not be computed: what is kept of them is old.
     pub failed: Vec<FailedDataset>,
 }
@@ -251,82 +264,130 @@ async fn refresh_one<S: ObjectStore>(
     settings: &CoverageSettings,
     evidence: &Evidence,
     definition: DatasetDefinition,
-) -> Result<Summary> {
+) -> Result<DatasetSummary> {
     let kept = persist::load_kept(ports.objects, &definition.name).await;
-    let (coverage, bases) = compute_from(ports, evidence, definition, kept.as_ref()).await?;
-    let summary = coverage.summary(settings, None, false);
-    persist::save(ports, settings, coverage, &summary, bases, kept).await?;
-    Ok(summary)
+    let judged = judge_from(ports, evidence, &definition, kept.as_ref(), Some).await?;
+    if let Some(summary) = persist::save(ports, settings, judged, kept.as_ref()).await? {
+        return Ok(summary);
+    }
+    let judged = judge_from(ports, evidence, &definition, None, Some).await?;
+    let saved = persist::save(ports, settings, judged, kept.as_ref()).await?;
+    saved.ok_or_else(|| Error::bug("coverage that was judged in full was not kept"))
 }
 
-/// With `kept`, stores of which nothing has changed since are taken from it.
-async fn compute_from<S: ObjectStore>(
+/// What was judged anew, and of the other stores what was taken of what is kept.
+pub(crate) struct Judged<T> {
+    dataset: DatasetName,
+    table_version: Option<u64>,
+    computed_at: Timestamp,
+    standing: BTreeMap<StoreId, T>,
+    anew: Vec<StoreCoverage>,
+    /// Of all stores.
+    bases: Bases,
+}
+
+impl Judged<StoreCoverage> {
+    fn into_coverage(self) -> Coverage {
+        let Self { dataset, table_version, computed_at, standing, anew, .. } = self;
+        let mut stores: Vec<StoreCoverage> = standing.into_values().chain(anew).collect();
+        stores.sort_by(|left, right| left.store.cmp(&right.store));
+        Coverage { dataset, table_version, computed_at, stores }
+    }
+}
+
+/// With `kept`, stores of which nothing has changed since are taken from it by `take`.
+async fn judge_from<'a, S: ObjectStore, T>(
     ports: Ports<'_, S>,
     evidence: &Evidence,
-    definition: DatasetDefinition,
-    kept: Option<&Kept>,
-) -> Result<(Coverage, Bases)> {
-    let known = evidence.of_dataset(definition);
+    definition: &DatasetDefinition,
+    kept: Option<&'a Kept>,
+    take: impl Fn(&'a Line) -> Option<T>,
+) -> Result<Judged<T>> {
+    let known = evidence.of_dataset(definition.clone());
     let table = Table::new(ports.objects, known.dataset.name.clone());
-    let mut versions = Versions { judged: table.load_without_statistics().await?, newer: None };
-    let computed_at = ports.clock.now();
-    let bases = incremental::bases_of(&known, versions.judged.as_ref(), computed_at)?;
-    let kept = kept.and_then(|kept| Some((kept.index.table_version?, kept.pages.iter().flatten())));
-    let standing = incremental::standing(&table, &versions, kept, &bases).await?;
-    let coverage = judge_all(&table, &known, &mut versions, standing, computed_at).await?;
-    let bases = incremental::kept_bases(bases, &coverage);
-    Ok((coverage, bases))
+    let kept = kept.and_then(Kept::stores).filter(|_| incremental::is_kept_of(&known));
+    let judged = match kept {
+        // Of most stores nothing is needed.
+        Some(_) => table.load_to_read_stores().await?,
+        None => table.load_without_statistics().await?.map(PartialSnapshot::from),
+    };
+    let versions = Versions { judged, newer: None };
+    judge_versions(&table, &known, versions, kept, ports.clock.now(), take).await
 }
 
 /// A table as it is judged.
 struct Versions {
     /// `None`: it was never written.
-    judged: Option<Snapshot>,
+    judged: Option<PartialSnapshot>,
     /// As it is now, where what is judged is older: what has been corrected since is doubted.
-    newer: Option<Snapshot>,
+    newer: Option<PartialSnapshot>,
 }
 
 impl Versions {
     /// As the table is now.
-    fn newest(&self) -> Option<&Snapshot> {
+    fn newest(&self) -> Option<&PartialSnapshot> {
         self.newer.as_ref().or(self.judged.as_ref())
     }
 
-    fn each(&mut self) -> impl Iterator<Item = &mut Snapshot> {
+    fn each(&mut self) -> impl Iterator<Item = &mut PartialSnapshot> {
         self.judged.iter_mut().chain(&mut self.newer)
     }
+
+    /// The number of what is judged.
+    fn judged_version(&self) -> Option<u64> {
+        self.judged.as_ref().map(PartialSnapshot::version)
+    }
+}
+
+async fn judge_versions<'a, S: ObjectStore, T>(
+    table: &Table<'_, S>,
+    known: &Known<'_>,
+    mut versions: Versions,
+    kept: Option<(u64, impl Iterator<Item = &'a Line>)>,
+    computed_at: Timestamp,
+    take: impl Fn(&'a Line) -> Option<T>,
+) -> Result<Judged<T>> {
+    let bases = incremental::bases_of(known, versions.newest(), computed_at)?;
+    let mut standing = incremental::standing(table, &versions, kept, &bases, take).await?;
+    let mut anew: Vec<&StoreDefinition> =
+        known.stores().iter().filter(|store| !standing.contains_key(&store.id)).collect();
+    let before = versions.judged_version();
+    if let Some(snapshot) = &mut versions.judged {
+        table.read_stores(snapshot, anew.iter().map(|store| store.id.clone()).collect()).await?;
+    }
+    // The checkpoint was no longer what it was, and the table was read again, whole.
+    if versions.judged_version() != before {
+        standing.clear();
+        anew = known.stores().iter().collect();
+    }
+    let anew = judge_all(table, known, &mut versions, &anew, computed_at).await?;
+    let (dataset, table_version) = (known.dataset.name.clone(), versions.judged_version());
+    Ok(Judged { dataset, table_version, computed_at, standing, anew, bases })
 }
 
 /// Stores whose facts are in memory at once.
 const STORES_AT_ONCE: usize = 200;
 
-/// Judges every store but those that stand as they are.
 async fn judge_all<S: ObjectStore>(
     table: &Table<'_, S>,
     known: &Known<'_>,
     versions: &mut Versions,
-    mut standing: BTreeMap<StoreId, StoreCoverage>,
+    stores: &[&StoreDefinition],
     computed_at: Timestamp,
-) -> Result<Coverage> {
-    let anew: Vec<&StoreDefinition> = known.stores().iter().filter(|store| !standing.contains_key(&store.id)).collect();
-    for some in anew.chunks(STORES_AT_ONCE) {
+) -> Result<Vec<StoreCoverage>> {
+    let mut judged = Vec::with_capacity(stores.len());
+    for some in stores.chunks(STORES_AT_ONCE) {
         let ids = some.iter().map(|store| store.id.clone()).collect();
         for snapshot in versions.each() {
-            table.load_facts(snapshot, None, Some(&ids)).await?;
+            table.load_facts_of(snapshot, &ids).await?;
         }
         for store in some {
-            let evidence = known.of_store(&store.id, versions.judged.as_ref(), versions.newer.as_ref());
-            let judged = judge::judge(store, &known.dataset, &evidence, computed_at)?;
-            standing.insert(store.id.clone(), judged);
+            let evidence = known.of_store(&store.id, versions.judged.as_ref(), versions.newer.as_ref())?;
+            judged.push(judge::judge(store, &known.dataset, &evidence, computed_at)?);
         }
-        versions.each().for_each(Snapshot::forget_facts);
+        versions.each().for_each(PartialSnapshot::forget_facts);
     }
-    Ok(Coverage {
-        dataset: known.dataset.name.clone(),
-        table_version: versions.judged.as_ref().map(Snapshot::version),
-        computed_at,
-        stores: standing.into_values().collect(),
-    })
+    Ok(judged)
 }
 
 async fn definition_of<S: ObjectStore>(objects: &S, name: &DatasetName) -> Result<DatasetDefinition> {

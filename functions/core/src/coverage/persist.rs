@@ -1,6 +1,7 @@
 //! Coverage as it is kept: pages of stores under a fresh name, then a numbered index that names
 //! them. A reader of one store reads the index and one page, however many stores there are.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, TryStreamExt, stream};
@@ -13,8 +14,8 @@ use ribera_storage::{DatasetName, Error, ObjectStore, Result, StoreId, paths};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::incremental::Bases;
-use super::{Coverage, CoverageSettings, Light, Period, StoreCoverage, StoreSummary, Summary, Totals};
+pub use super::pages::{Line, PageStore};
+use super::{Coverage, CoverageSettings, DatasetSummary, Judged, Light, Period, Totals, summary};
 use ribera_storage::object::put_json;
 
 /// Stores of a page.
@@ -38,13 +39,9 @@ pub struct Index {
     pub period: Option<Period>,
     pub totals: Totals,
     pub pages: Vec<PageRef>,
-    /// See [`super::CoverageSettings::old_after_seconds`].
-    #[serde(default = "default_old_after_seconds")]
-    pub old_after_seconds: u32,
-}
-
-fn default_old_after_seconds() -> u32 {
-    super::CoverageSettings::default().old_after_seconds
+    /// It was computed with.
+    #[serde(default)]
+    pub settings: CoverageSettings,
 }
 
 /// How far kept coverage can be relied on.
@@ -72,21 +69,11 @@ pub struct FailedRefresh {
     pub error: String,
 }
 
-/// A store of a page. Inactive stores have no summary: they stand outside.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct PageStore {
-    pub coverage: StoreCoverage,
-    pub summary: Option<StoreSummary>,
-    /// See [`super::incremental`]. Empty: judged anew every time.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub basis: String,
-}
-
 /// The coverage that was kept last.
 pub struct Kept {
     pub index: Index,
     /// Those of the index, in its order.
-    pub pages: Vec<Vec<PageStore>>,
+    pub pages: Vec<Vec<Line>>,
 }
 
 /// The coverage that was kept last; `None` before the first, and when it cannot be read: then all is judged anew.
@@ -99,7 +86,7 @@ pub async fn load_kept_of<S: ObjectStore>(
     objects: &S,
     dataset: &DatasetName,
     stores: &[StoreDefinition],
-) -> Option<(u64, Vec<PageStore>)> {
+) -> Option<(u64, Vec<Line>)> {
     let index = load_index(objects, dataset).await.ok().flatten()?;
     let paths: BTreeSet<&str> =
         stores.iter().filter_map(|store| index.page_of(&store.id)).map(|page| page.path.as_str()).collect();
@@ -117,57 +104,94 @@ async fn read_kept<S: ObjectStore>(objects: &S, dataset: &DatasetName) -> Result
 async fn load_pages<'a, S: ObjectStore>(
     objects: &S,
     pages: impl IntoIterator<Item = &'a PageRef>,
-) -> Result<Vec<Vec<PageStore>>> {
+) -> Result<Vec<Vec<Line>>> {
     stream::iter(pages).map(|page| load_page(objects, page)).buffered(CONCURRENCY).try_collect().await
 }
 
-/// Keeps coverage. Pages that are as they were are not written again.
+/// Keeps coverage. Pages that are as they were are not written again, and of the others the stores that stand are
+/// written as they were. `None`: nothing was kept, because the summaries of the stores that stand are of another
+/// period, or by other settings.
 pub async fn save<S: ObjectStore>(
     ports: Ports<'_, S>,
     settings: &CoverageSettings,
-    coverage: Coverage,
-    summary: &Summary,
-    mut bases: Bases,
-    kept: Option<Kept>,
-) -> Result<()> {
-    let prefix = paths::coverage(&coverage.dataset);
-    let folder = format!("{}/{}", pages_folder(&coverage.dataset), ports.random.fresh_name());
-    let mut index = Index {
-        dataset: coverage.dataset.clone(),
-        table_version: coverage.table_version,
-        computed_at: coverage.computed_at,
-        period: summary.period,
-        totals: summary.totals.clone(),
-        pages: Vec::new(),
-        old_after_seconds: settings.old_after_seconds,
-    };
-    let mut summaries = summary.stores.iter().peekable();
-    let stores: Vec<PageStore> = coverage
-        .stores
-        .into_iter()
-        .map(|coverage| {
-            let summary = summaries.next_if(|summary| summary.store == coverage.store).cloned();
-            let basis = bases.remove(&coverage.store).unwrap_or_default();
-            PageStore { coverage, summary, basis }
-        })
-        .collect();
-    let mut pages = Vec::new();
-    for (number, page) in stores.chunks(PAGE_STORES).enumerate() {
-        if let Some(same) = kept.as_ref().and_then(|kept| kept.page_like(number, page)) {
-            index.pages.push(same.clone());
+    judged: Judged<&Line>,
+    kept: Option<&Kept>,
+) -> Result<Option<DatasetSummary>> {
+    let period = period_of(&judged);
+    let is_as_kept = |kept: &Kept| kept.index.period == period && kept.index.settings == *settings;
+    if !judged.standing.is_empty() && !kept.is_some_and(is_as_kept) {
+        return Ok(None);
+    }
+    let (dataset, table_version, computed_at) = (judged.dataset.clone(), judged.table_version, judged.computed_at);
+    let lines = lines_of(judged, settings, period)?;
+    let mut totals = summary::totals(lines.iter().filter_map(|line| line.counted.as_ref()), period);
+    totals.stores_configured = lines.len() as u64;
+    totals.stores_active = lines.iter().filter(|line| line.is_counted()).count() as u64;
+    let summary = DatasetSummary { dataset, period, computed_at, table_version, totals };
+    let pages = put_pages(ports, &summary.dataset, &lines, kept).await?;
+    publish(ports, settings, &summary, pages).await?;
+    clean(ports, &summary.dataset).await?;
+    Ok(Some(summary))
+}
+
+/// From the first expected day of any store that counts to the last.
+fn period_of(judged: &Judged<&Line>) -> Option<Period> {
+    let standing = judged.standing.values().filter_map(|line| line.counted.as_ref()).map(|counted| counted.expected);
+    let anew = judged.anew.iter().filter(|store| store.active).map(|store| store.calendar.expected());
+    summary::whole_period(standing.chain(anew))
+}
+
+/// All stores, by id.
+fn lines_of<'a>(
+    judged: Judged<&'a Line>,
+    settings: &CoverageSettings,
+    period: Option<Period>,
+) -> Result<Vec<Cow<'a, Line>>> {
+    let Judged { standing, anew, mut bases, .. } = judged;
+    let mut lines: Vec<Cow<'_, Line>> = standing.into_values().map(Cow::Borrowed).collect();
+    for coverage in anew {
+        // The evidence of a store in doubt may become readable without a change that anybody sees.
+        let basis = bases.remove(&coverage.store).filter(|_| coverage.doubts.is_empty());
+        lines.push(Cow::Owned(Line::new(coverage, basis.unwrap_or_default(), settings, period)?));
+    }
+    lines.sort_by(|left, right| left.store.cmp(&right.store));
+    Ok(lines)
+}
+
+async fn put_pages<S: ObjectStore>(
+    ports: Ports<'_, S>,
+    dataset: &DatasetName,
+    lines: &[Cow<'_, Line>],
+    kept: Option<&Kept>,
+) -> Result<Vec<PageRef>> {
+    let folder = format!("{}/{}", pages_folder(dataset), ports.random.fresh_name());
+    let (mut pages, mut fresh) = (Vec::new(), Vec::new());
+    for (number, page) in lines.chunks(PAGE_STORES).enumerate() {
+        if let Some(same) = kept.and_then(|kept| kept.page_like(number, page)) {
+            pages.push(same.clone());
             continue;
         }
         let path = ObjectPath::new(format!("{folder}/{number:05}.json"))?;
-        index.pages.push(PageRef { first: page[0].coverage.store.clone(), path: path.to_string() });
-        pages.push((path, page));
+        pages.push(PageRef { first: page[0].store.clone(), path: path.to_string() });
+        fresh.push((path, page));
     }
-    let puts = stream::iter(&pages).map(async |(path, page)| put_json(ports.objects, path, page).await);
+    let puts = stream::iter(&fresh).map(async |(path, page)| put_json(ports.objects, path, page).await);
     puts.buffered(CONCURRENCY).try_collect::<Vec<()>>().await?;
+    Ok(pages)
+}
+
+async fn publish<S: ObjectStore>(
+    ports: Ports<'_, S>,
+    settings: &CoverageSettings,
+    summary: &DatasetSummary,
+    pages: Vec<PageRef>,
+) -> Result<()> {
+    let DatasetSummary { dataset, period, computed_at, table_version, totals } = summary.clone();
+    let index = Index { dataset, table_version, computed_at, period, totals, pages, settings: settings.clone() };
     let bytes =
         serde_json::to_vec(&index).map_err(|error| Error::bug("coverage does not serialise").with_source(error))?;
-    numbered::publish(ports.objects, &prefix, "json", bytes.into()).await?;
-    ports.objects.delete(&paths::coverage_failure(&index.dataset)?).await?;
-    clean(ports, &coverage.dataset).await
+    numbered::publish(ports.objects, &paths::coverage(&index.dataset), "json", bytes.into()).await?;
+    ports.objects.delete(&paths::coverage_failure(&index.dataset)?).await
 }
 
 /// Keeps that coverage could not be computed, and why.
@@ -181,7 +205,7 @@ pub async fn load_age<S: ObjectStore>(ports: Ports<'_, S>, index: &Index) -> Res
     let failed =
         load_failure(ports.objects, &index.dataset).await?.filter(|failed| failed.tried_at > index.computed_at);
     let seconds = ports.clock.now().duration_since(index.computed_at).as_secs();
-    let is_old = seconds > i64::from(index.old_after_seconds);
+    let is_old = seconds > i64::from(index.settings.old_after_seconds);
     Ok(Age { is_old, computed_at: index.computed_at, failed })
 }
 
@@ -202,7 +226,7 @@ pub async fn load_index<S: ObjectStore>(objects: &S, dataset: &DatasetName) -> R
 }
 
 /// A page of an index; an error of kind `Retry` when a newer index has taken its place.
-pub async fn load_page<S: ObjectStore>(objects: &S, page: &PageRef) -> Result<Vec<PageStore>> {
+pub async fn load_page<S: ObjectStore>(objects: &S, page: &PageRef) -> Result<Vec<Line>> {
     let path = ObjectPath::new(page.path.clone())?;
     match objects.get(&path).await? {
         Some(bytes) => parse(&page.path, &bytes),
@@ -212,18 +236,20 @@ pub async fn load_page<S: ObjectStore>(objects: &S, page: &PageRef) -> Result<Ve
 
 pub async fn load<S: ObjectStore>(objects: &S, dataset: &DatasetName) -> Result<Option<Coverage>> {
     let Some(Kept { index, pages }) = read_kept(objects, dataset).await? else { return Ok(None) };
-    Ok(Some(Coverage {
-        dataset: index.dataset,
-        table_version: index.table_version,
-        computed_at: index.computed_at,
-        stores: pages.into_iter().flatten().map(|store| store.coverage).collect(),
-    }))
+    let stores = pages.iter().flatten().map(|line| Ok(line.read()?.coverage)).collect::<Result<_>>()?;
+    let Index { dataset, table_version, computed_at, .. } = index;
+    Ok(Some(Coverage { dataset, table_version, computed_at, stores }))
 }
 
 impl Kept {
+    /// The version that was judged, and its stores.
+    pub fn stores(&self) -> Option<(u64, impl Iterator<Item = &Line>)> {
+        Some((self.index.table_version?, self.pages.iter().flatten()))
+    }
+
     /// The page of that number, if it holds exactly these stores: it need not be written again.
-    fn page_like(&self, number: usize, stores: &[PageStore]) -> Option<&PageRef> {
-        let same = self.pages.get(number).is_some_and(|page| page == stores);
+    fn page_like(&self, number: usize, stores: &[Cow<'_, Line>]) -> Option<&PageRef> {
+        let same = self.pages.get(number).is_some_and(|page| page.iter().eq(stores.iter().map(|line| &**line)));
         self.index.pages.get(number).filter(|_| same)
     }
 }

@@ -2,11 +2,90 @@
 
 use std::collections::BTreeMap;
 
+use jiff::civil::Date;
 use ribera_storage::Month;
+use serde::{Deserialize, Serialize};
 
 use super::{
     Coverage, CoverageSettings, DayState, Light, Period, StateCounts, StoreCoverage, StoreSummary, Summary, Totals,
 };
+
+/// What totals take of a store that counts, over a period. Thousands are read at once: written without names.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(from = "CountedForm", into = "CountedForm")]
+pub(super) struct Counted {
+    /// From the first expected day to the last, whatever the period.
+    pub expected: Option<Period>,
+    days: StateCounts,
+    light: Light,
+    rows: MonthRows,
+}
+
+type CountedForm = (Option<(Date, Date)>, [u64; 5], Light, Option<Month>, Vec<u64>);
+
+impl From<CountedForm> for Counted {
+    fn from((expected, days, light, first, rows): CountedForm) -> Self {
+        let expected = expected.map(|(from, to)| Period { from, to });
+        let [complete, partial, missing, pending, not_expected] = days;
+        let days = StateCounts { complete, partial, missing, pending, not_expected };
+        Self { expected, days, light, rows: MonthRows { first, rows } }
+    }
+}
+
+impl From<Counted> for CountedForm {
+    fn from(Counted { expected, days, light, rows: MonthRows { first, rows } }: Counted) -> Self {
+        let StateCounts { complete, partial, missing, pending, not_expected } = days;
+        let expected = expected.map(|Period { from, to }| (from, to));
+        (expected, [complete, partial, missing, pending, not_expected], light, first, rows)
+    }
+}
+
+/// Rows of consecutive months: of thousands of stores they are added up faster than single months.
+#[derive(Debug, Clone, PartialEq, Default)]
+struct MonthRows {
+    first: Option<Month>,
+    rows: Vec<u64>,
+}
+
+impl Counted {
+    pub fn of(store: &StoreCoverage, summary: &StoreSummary) -> Self {
+        Self {
+            expected: store.calendar.expected(),
+            days: summary.days,
+            light: summary.light,
+            rows: MonthRows::of(&store.rows_by_month),
+        }
+    }
+}
+
+impl MonthRows {
+    fn of(by_month: &BTreeMap<Month, u64>) -> Self {
+        let first = by_month.keys().next().copied();
+        let mut rows = Vec::with_capacity(by_month.len());
+        for (month, count) in by_month {
+            let place = first.map_or(0, |first| number(*month) - number(first));
+            rows.resize(usize::try_from(place).unwrap_or(0), 0);
+            rows.push(*count);
+        }
+        Self { first, rows }
+    }
+
+    fn months(&self) -> impl Iterator<Item = (Month, u64)> + '_ {
+        let months = (self.first.map_or(0, number)..).map_while(month_of);
+        months.zip(self.rows.iter().copied()).filter(|(_, rows)| *rows > 0)
+    }
+}
+
+/// Months since the year 0.
+fn number(month: Month) -> i32 {
+    let first = month.first_day();
+    i32::from(first.year()) * 12 + i32::from(first.month()) - 1
+}
+
+fn month_of(number: i32) -> Option<Month> {
+    let (year, month) = (number.div_euclid(12), number.rem_euclid(12) + 1);
+    Date::new(i16::try_from(year).ok()?, i8::try_from(month).ok()?, 1).ok().map(Month::of)
+}
 
 pub fn summarise(
     coverage: &Coverage,
@@ -15,9 +94,12 @@ pub fn summarise(
     with_inactive: bool,
 ) -> Summary {
     let counted = || coverage.stores.iter().filter(|store| with_inactive || store.active);
-    let period = period.or_else(|| whole_period(counted()));
+    let period = period.or_else(|| whole_period(counted().map(|store| store.calendar.expected())));
     let stores: Vec<StoreSummary> = counted().map(|store| of_store(store, settings, period)).collect();
-    let totals = totals(coverage, counted(), &stores, period);
+    let parts: Vec<Counted> = counted().zip(&stores).map(|(store, summary)| Counted::of(store, summary)).collect();
+    let mut totals = totals(&parts, period);
+    totals.stores_configured = coverage.stores.len() as u64;
+    totals.stores_active = coverage.stores.iter().filter(|store| store.active).count() as u64;
     Summary {
         dataset: coverage.dataset.clone(),
         period,
@@ -29,13 +111,11 @@ pub fn summarise(
 }
 
 /// From the first expected day of any store to the last.
-fn whole_period<'a>(stores: impl Iterator<Item = &'a StoreCoverage>) -> Option<Period> {
-    stores
-        .filter_map(|store| store.calendar.expected())
-        .reduce(|all, one| Period { from: all.from.min(one.from), to: all.to.max(one.to) })
+pub(super) fn whole_period(expected: impl Iterator<Item = Option<Period>>) -> Option<Period> {
+    expected.flatten().reduce(|all, one| Period { from: all.from.min(one.from), to: all.to.max(one.to) })
 }
 
-fn of_store(store: &StoreCoverage, settings: &CoverageSettings, period: Option<Period>) -> StoreSummary {
+pub(super) fn of_store(store: &StoreCoverage, settings: &CoverageSettings, period: Option<Period>) -> StoreSummary {
     let mut days = StateCounts::default();
     // In order: the last one is the month of the last due day.
     let mut months: Vec<(Month, StateCounts)> = Vec::new();
@@ -64,7 +144,7 @@ fn of_store(store: &StoreCoverage, settings: &CoverageSettings, period: Option<P
         store: store.store.clone(),
         name: store.name.clone(),
         active: store.active,
-        rows: rows_within(store, period).map(|(_, rows)| rows).sum(),
+        rows: store.rows_by_month.iter().filter(|(month, _)| touches(period, **month)).map(|(_, rows)| rows).sum(),
         day_percent,
         month_percent: percent(due_months - missing_months.len() as u64, due_months),
         missing_months,
@@ -77,11 +157,8 @@ fn of_store(store: &StoreCoverage, settings: &CoverageSettings, period: Option<P
     }
 }
 
-/// Rows of the months that the period touches.
-fn rows_within(store: &StoreCoverage, period: Option<Period>) -> impl Iterator<Item = (Month, u64)> + '_ {
-    let months = period.map(|period| (Month::of(period.from), Month::of(period.to)));
-    let within = move |month: Month| months.is_none_or(|(from, to)| from <= month && month <= to);
-    store.rows_by_month.iter().map(|(month, rows)| (*month, *rows)).filter(move |(month, _)| within(*month))
+fn touches(period: Option<Period>, month: Month) -> bool {
+    period.is_none_or(|period| (Month::of(period.from)..=Month::of(period.to)).contains(&month))
 }
 
 fn light(days: &StateCounts, settings: &CoverageSettings) -> Light {
@@ -102,27 +179,41 @@ fn percent(part: u64, of: u64) -> f64 {
     hundredths as f64 / 100.0
 }
 
-fn totals<'a>(
-    coverage: &Coverage,
-    counted: impl Iterator<Item = &'a StoreCoverage>,
-    stores: &[StoreSummary],
-    period: Option<Period>,
-) -> Totals {
-    let mut by_month: BTreeMap<Month, u64> = BTreeMap::new();
-    for (month, rows) in counted.flat_map(|store| rows_within(store, period)) {
-        *by_month.entry(month).or_default() += rows;
-    }
-    let rows: u64 = by_month.values().sum();
-    let mut totals = Totals {
-        rows,
-        stores_configured: coverage.stores.len() as u64,
-        stores_active: coverage.stores.iter().filter(|store| store.active).count() as u64,
-        rows_per_month_mean: (!by_month.is_empty()).then(|| rows as f64 / by_month.len() as f64),
-        ..Totals::default()
-    };
+/// Of stores that count; how many there are beside them says whoever knows all.
+pub(super) fn totals<'a>(stores: impl IntoIterator<Item = &'a Counted>, period: Option<Period>) -> Totals {
+    let mut totals = Totals::default();
+    let mut by_first: BTreeMap<Option<Month>, Vec<u64>> = BTreeMap::new();
     for store in stores {
         totals.days.merge(&store.days);
         *totals.lights.entry(store.light).or_default() += 1;
+        let sums = by_first.entry(store.rows.first).or_default();
+        sums.resize(sums.len().max(store.rows.rows.len()), 0);
+        sums.iter_mut().zip(&store.rows.rows).for_each(|(sum, rows)| *sum += rows);
     }
+    let mut by_month: BTreeMap<Month, u64> = BTreeMap::new();
+    for rows in by_first.into_iter().map(|(first, rows)| MonthRows { first, rows }) {
+        for (month, rows) in rows.months().filter(|(month, _)| touches(period, *month)) {
+            *by_month.entry(month).or_default() += rows;
+        }
+    }
+    totals.rows = by_month.values().sum();
+    totals.rows_per_month_mean = (!by_month.is_empty()).then(|| totals.rows as f64 / by_month.len() as f64);
     totals
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_consecutive_months_give_the_months_back() {
+        let month = |text: &str| text.parse::<Month>().unwrap();
+        for months in
+            [vec![], vec![("2025-12", 3)], vec![("2024-11", 1), ("2025-01", 2), ("2025-02", 9), ("2026-12", 4)]]
+        {
+            let by_month: BTreeMap<Month, u64> = months.iter().map(|(text, rows)| (month(text), *rows)).collect();
+            assert_eq!(MonthRows::of(&by_month).months().collect::<BTreeMap<_, _>>(), by_month);
+        }
+        assert_eq!(MonthRows::of(&[(month("2024-11"), 1), (month("2025-01"), 2)].into()).rows, [1, 0, 2]);
+    }
 }

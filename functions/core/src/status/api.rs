@@ -149,11 +149,13 @@ pub async fn stores_after<S: ObjectStore>(
     let first = after.map_or(0, |after| index.pages.partition_point(|page| page.first <= *after).saturating_sub(1));
     let mut found: Vec<StoreSummary> = Vec::new();
     for (number, page) in index.pages.iter().enumerate().skip(first) {
-        let stores = persist::load_page(objects, page).await?;
-        let wanted = stores.into_iter().filter(|store| after.is_none_or(|after| store.coverage.store > *after));
-        let mut summaries = wanted.filter_map(|store| store.summary).peekable();
-        found.extend(summaries.by_ref().take(limit - found.len()));
-        let more = summaries.peek().is_some() || number + 1 < index.pages.len();
+        let mut lines = persist::load_page(objects, page).await?;
+        lines.retain(|line| line.is_counted() && after.is_none_or(|after| line.store > *after));
+        let free = limit - found.len();
+        for line in lines.iter().take(free) {
+            found.extend(line.read()?.summary);
+        }
+        let more = lines.len() > free || number + 1 < index.pages.len();
         if found.len() == limit && more {
             let next = found.last().map(|store| store.store.clone());
             return Ok((found, next));
@@ -169,8 +171,9 @@ pub async fn store_of<S: ObjectStore>(
     store: &StoreId,
 ) -> Result<Option<PageStore>, Problem> {
     let Some(page) = index.page_of(store) else { return Ok(None) };
-    let stores = persist::load_page(objects, page).await?;
-    Ok(stores.into_iter().find(|found| found.coverage.store == *store))
+    let lines = persist::load_page(objects, page).await?;
+    let found = lines.iter().find(|line| line.store == *store);
+    Ok(found.map(|line| line.read()).transpose()?)
 }
 
 pub fn no_coverage_yet() -> Problem {

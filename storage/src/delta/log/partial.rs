@@ -60,9 +60,34 @@ impl StoreFiles for PartialSnapshot {
     }
 }
 
+/// Of which everything was read.
+impl From<Snapshot> for PartialSnapshot {
+    fn from(whole: Snapshot) -> Self {
+        Self(whole)
+    }
+}
+
 impl PartialSnapshot {
     pub fn metadata(&self) -> &Metadata {
         &self.0.metadata
+    }
+
+    /// The files that may hold rows of a store, over all partitions.
+    ///
+    /// # Errors
+    ///
+    /// `Bug` when they were not read.
+    pub fn store_files(&self, store: &StoreId) -> Result<Vec<&AddFile>> {
+        let wanted = || Wanted::of_stores([store.clone()].into());
+        if self.0.unread.as_ref().is_some_and(|unread| unread.may_hold(&wanted())) {
+            return Err(Error::bug(format!("table {}: files of {store} were not read", self.0.table)));
+        }
+        Ok(self.0.store_files(store).collect())
+    }
+
+    /// See [`Snapshot::forget_facts`].
+    pub fn forget_facts(&mut self) {
+        self.0.forget_facts();
     }
 
     /// Files of the table, more or less where not all were read.
@@ -116,6 +141,34 @@ impl<S: ObjectStore> Table<'_, S> {
         }
         self.read_partial(&mut snapshot, &wanted).await?;
         Ok(Some(snapshot))
+    }
+
+    /// The table as it stands, for whoever asks for the units of some stores: those must be named to
+    /// [`Self::read_stores`] before. Not for commits.
+    ///
+    /// # Errors
+    ///
+    /// As [`Table::load`].
+    pub async fn load_to_read_stores(&self) -> Result<Option<PartialSnapshot>> {
+        Ok(self.load_latest(Parts::FILES_ON_DEMAND).await?.map(PartialSnapshot))
+    }
+
+    /// Reads the files of some stores, where they were not read yet. The table may be newer afterwards.
+    ///
+    /// # Errors
+    ///
+    /// As [`Table::load`].
+    pub async fn read_stores(&self, snapshot: &mut PartialSnapshot, stores: BTreeSet<StoreId>) -> Result<()> {
+        self.read_files(&mut snapshot.0, &Wanted::of_stores(stores)).await
+    }
+
+    /// Reads the facts of some stores: see [`Table::load_facts`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Table::load_facts`].
+    pub async fn load_facts_of(&self, snapshot: &mut PartialSnapshot, stores: &BTreeSet<StoreId>) -> Result<()> {
+        self.load_facts(&mut snapshot.0, None, Some(stores)).await
     }
 
     /// Without the files of a large checkpoint: see [`Self::read_partial`].

@@ -136,6 +136,18 @@ impl Log {
         assert_eq!(found(&snapshot, month, store), self.expected(month, store), "month {month} of store {store}");
     }
 
+    /// The same of every month, for whoever asks for units alone.
+    async fn check_everywhere(&self, store: u8) {
+        let mut snapshot = self.table().load_to_read_stores().await.unwrap().unwrap();
+        self.table().read_stores(&mut snapshot, [store_id(store)].into()).await.unwrap();
+        let files = snapshot.store_files(&store_id(store)).unwrap();
+        let mut paths: Vec<&str> = files.into_iter().map(|file| file.path.as_str()).collect();
+        paths.sort_unstable();
+        let mut expected: Vec<String> = (1..13).flat_map(|month| self.expected(month, store)).collect();
+        expected.sort_unstable();
+        assert_eq!(paths, expected, "store {store}");
+    }
+
     async fn ask(&self, snapshot: &mut PartialSnapshot, month: i8, store: u8) {
         let mut wanted = Wanted::default();
         wanted.add_store(format!("month=2026-{month:02}"), &store_id(store));
@@ -174,6 +186,9 @@ proptest! {
                     assert_eq!(found(&old, month, store), log.expected(month, store));
                 }
             }
+            for store in 0..6 {
+                log.check_everywhere(store).await;
+            }
             let mut whole: Vec<AddFile> = log.table().load().await.unwrap().unwrap().files().cloned().collect();
             whole.sort_by(|left, right| left.path.cmp(&right.path));
             log.standing.sort_by(|left, right| left.path.cmp(&right.path));
@@ -206,6 +221,10 @@ fn files_that_were_not_asked_for_are_an_error_and_never_absent() {
         assert!(snapshot.files_of("month=2026-04", &store_id(3)).is_err(), "asked for nothing of April");
         assert_eq!(snapshot.files_of("month=2026-09", &store_id(3)).unwrap(), Vec::<&AddFile>::new());
         assert_eq!(snapshot.file_count(), 98);
+        let mut snapshot = log.table().load_to_read_stores().await.unwrap().unwrap();
+        assert!(snapshot.store_files(&store_id(3)).is_err());
+        log.table().read_stores(&mut snapshot, [store_id(3)].into()).await.unwrap();
+        assert_eq!(snapshot.store_files(&store_id(3)).unwrap().len(), 14);
     });
 }
 

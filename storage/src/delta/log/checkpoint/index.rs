@@ -77,29 +77,43 @@ impl FileBounds {
     /// Whether a file that is wanted may be among them.
     pub(super) fn may_hold(&self, wanted: &Wanted) -> bool {
         let (first, last) = &self.partitions;
-        let partitions = wanted.0.range(first.clone()..=last.clone());
-        partitions.into_iter().any(|(_, stores)| match (stores, &self.stores) {
-            (Some(stores), Some((low, high))) => {
-                stores.iter().any(|store| (low.as_str()..=high.as_str()).contains(&store.as_str()))
-            }
-            _ => true,
-        })
+        let mut partitions = wanted.partitions.range(first.clone()..=last.clone());
+        self.may_hold_any(&wanted.stores)
+            || partitions.any(|(_, stores)| stores.as_ref().is_none_or(|stores| self.may_hold_any(stores)))
+    }
+
+    fn may_hold_any(&self, stores: &BTreeSet<StoreId>) -> bool {
+        let within = |store: &StoreId| match &self.stores {
+            Some((low, high)) => (low.as_str()..=high.as_str()).contains(&store.as_str()),
+            None => true,
+        };
+        stores.iter().any(within)
     }
 }
 
-/// Files that a reader needs: by partition key those of some stores, or of all (`None`).
+/// Files that a reader needs.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(in crate::delta) struct Wanted(BTreeMap<String, Option<BTreeSet<StoreId>>>);
+pub(in crate::delta) struct Wanted {
+    /// By partition key those of some stores, or of all (`None`).
+    partitions: BTreeMap<String, Option<BTreeSet<StoreId>>>,
+    /// Those of these stores in every partition.
+    stores: BTreeSet<StoreId>,
+}
 
 impl Wanted {
+    /// All files of some stores.
+    pub(in crate::delta) fn of_stores(stores: BTreeSet<StoreId>) -> Self {
+        Self { stores, ..Self::default() }
+    }
+
     pub(in crate::delta) fn add_store(&mut self, partition: String, store: &StoreId) {
-        if let Some(stores) = self.0.entry(partition).or_insert_with(|| Some(BTreeSet::new())) {
+        if let Some(stores) = self.partitions.entry(partition).or_insert_with(|| Some(BTreeSet::new())) {
             stores.insert(store.clone());
         }
     }
 
     pub(in crate::delta) fn add_partition(&mut self, partition: String) {
-        self.0.insert(partition, None);
+        self.partitions.insert(partition, None);
     }
 }
 
@@ -145,6 +159,11 @@ mod tests {
         ] {
             assert_eq!(bounds.may_hold(&wanted(partition, store)), may, "{partition} {store:?}");
         }
+        for (store, may) in [("b", true), ("e", true), ("f", true), ("a", false), ("g", false)] {
+            let everywhere = Wanted::of_stores([store.parse().unwrap()].into());
+            assert_eq!(bounds.may_hold(&everywhere), may, "{store} in every partition");
+        }
+        assert!(!bounds.may_hold(&Wanted::default()));
         assert_eq!(serde_json::from_str::<FileBounds>(&serde_json::to_string(&bounds).unwrap()).unwrap(), bounds);
     }
 
@@ -155,6 +174,7 @@ mod tests {
             order.into_iter().for_each(|stores| bounds.take("m=1", stores));
             bounds.take("m=1", Stores::One("d"));
             assert!(bounds.may_hold(&wanted("m=1", Some("z"))));
+            assert!(bounds.may_hold(&Wanted::of_stores(["z".parse().unwrap()].into())));
         }
     }
 

@@ -75,6 +75,7 @@ impl Parts {
     pub(in crate::delta) const FILES: Self = Self { removals: false, ..Self::ALL };
     pub(in crate::delta) const FILES_WITHOUT_STATISTICS: Self = Self { statistics: false, ..Self::FILES };
     pub(in crate::delta) const ALL_ON_DEMAND: Self = Self { on_demand: true, ..Self::ALL };
+    pub(in crate::delta) const FILES_ON_DEMAND: Self = Self { on_demand: true, ..Self::FILES };
 }
 
 /// The order of files in a checkpoint: by partition, then those of one store by store, then the others.
