@@ -8,14 +8,17 @@ use ribera_storage::object::ObjectPath;
 use ribera_storage::{DatasetName, Error, ObjectStore, Result, StoreId, Unit, paths};
 
 use crate::agent::Agent;
-use crate::journal::{BatchRow, LakeState};
-use crate::plan::TRIES_MAX;
+use crate::journal::BatchRow;
+use crate::plan::{LakeState, TRIES_MAX, has_passed};
 use crate::ports::step;
 use crate::report::{Problem, Stage, UploadReport};
 
 /// Up to so many answers of a stream are asked for one by one; more are listed first.
 const ASKED_SINGLY_MAX: usize = 3;
 const LIST_PAGE: usize = 1000;
+/// Answers are asked for again after this part of the time that the newest batch has waited, at most so long.
+const ASK_AGAIN_AFTER: i64 = 4;
+const ASK_AGAIN_S_MAX: i64 = 900;
 
 impl<S: ObjectStore> Agent<S> {
     /// Asks for the answers that are awaited, acts on them and deletes what is done with.
@@ -27,7 +30,17 @@ impl<S: ObjectStore> Agent<S> {
             streams.entry((batch.store().clone(), batch.dataset().clone())).or_default().push(batch);
         }
         for ((store, dataset), batches) in streams {
-            let answered = self.answered(&batches).await?;
+            if !self.answers_are_due(&batches) {
+                continue;
+            }
+            let answered = match self.answered(&batches).await {
+                // What may not be read of one store says nothing of the others.
+                Err(error) if error.kind() == ribera_storage::ErrorKind::Config => {
+                    problems.push(Problem::new(Stage::Upload, &error).of(&store, Some(&dataset)));
+                    continue;
+                }
+                answered => answered?,
+            };
             for (batch, path) in batches.iter().zip(answered) {
                 let Some(path) = path else { continue };
                 self.ports.steps.at(step::ACK_READ)?;
@@ -55,6 +68,25 @@ impl<S: ObjectStore> Agent<S> {
         Ok(problems)
     }
 
+    /// Whether to ask for a stream's answers now: at first each time, then ever less often. A centre that is away for
+    /// days must not cost a request per stream and tick.
+    fn answers_are_due(&self, batches: &[BatchRow]) -> bool {
+        let (Some(first), Some(sent_at)) = (batches.first(), batches.iter().map(|batch| batch.updated_at).max()) else {
+            return false;
+        };
+        let now = self.ports.clock.now();
+        let stream = (first.store().clone(), first.dataset().clone());
+        let mut asked_at = self.answers_asked_at.borrow_mut();
+        let is_due = asked_at.get(&stream).is_none_or(|asked_at| {
+            let waited_s = now.duration_since(sent_at).as_secs();
+            has_passed((waited_s / ASK_AGAIN_AFTER).clamp(0, ASK_AGAIN_S_MAX), *asked_at, now)
+        });
+        if is_due {
+            asked_at.insert(stream, now);
+        }
+        is_due
+    }
+
     /// Per batch: the path of its answer if there may be one.
     async fn answered(&self, batches: &[BatchRow]) -> Result<Vec<Option<ObjectPath>>> {
         let paths = batches.iter().map(|batch| paths::ack(&batch.manifest.batch)).collect::<Result<Vec<_>>>()?;
@@ -80,7 +112,7 @@ impl<S: ObjectStore> Agent<S> {
 
     async fn accept(&self, batch: &BatchRow, ack: &Ack, report: &mut UploadReport) -> Result<Answer> {
         let now = self.ports.clock.now();
-        let ours = sha256_hex(&batch.manifest.to_json()?);
+        let ours = sha256_hex(batch.text.as_bytes());
         let (store, dataset) = (batch.store(), batch.dataset());
         let cloned = matches!(ack.outcome, AckOutcome::Quarantined { reason: QuarantineReason::ClonedJournal, .. });
         let latest = self.latest_units(batch)?;
@@ -107,7 +139,7 @@ impl<S: ObjectStore> Agent<S> {
             _ => true,
         };
         let again = self.to_repeat(batch, &units, &latest, repairable).await?;
-        self.journal.acknowledge(batch.id, &outcome, &units, &again, now)?;
+        self.journal.acknowledge(batch, &outcome, &units, &again, now)?;
         self.prune(&batch.file)?;
         if let Some(problem) = &problem {
             self.log(format!("store {store}, dataset {dataset}: {}", problem.message));

@@ -16,7 +16,9 @@ use crate::config::{Config, DatasetMapping, StoreConfig};
 use crate::heartbeat::ClockOffset;
 use crate::journal::Journal;
 use crate::ports::{SpoolDisk, Steps, Timer, step};
+use crate::report::UploadReport;
 use crate::source::Source;
+use crate::source_clock::SourceClocks;
 use crate::uplink::Uplink;
 use crate::zone::Zone;
 
@@ -37,6 +39,10 @@ pub trait Progress {
     fn batch_done(&self, _store: &StoreId, _dataset: &DatasetName, _rows: u64) {}
     /// So many days of one dataset were compared, and sent where they differed.
     fn days_done(&self, _days: u64) {}
+    /// Whether a person wants the backfill to end after the month that it is at.
+    fn stops(&self) -> bool {
+        false
+    }
 }
 
 pub struct NoProgress;
@@ -55,11 +61,21 @@ pub struct Agent<S> {
     pub journal: Journal,
     pub stores: Vec<ServedStore>,
     pub progress: Rc<dyn Progress>,
+    /// A backfill leaves room for daily work: between two months what waits is sent, and cycles that are due begin.
+    pub beside_daily_work: bool,
+    /// What was sent between the months of a backfill, until the report takes it.
+    pub(crate) sent_meanwhile: RefCell<UploadReport>,
     pub uplink: Arc<Uplink>,
     /// Once measured.
     pub clock_offset: Cell<Option<ClockOffset>>,
     /// Newest last, for the heartbeat.
     pub log_tail: RefCell<Vec<String>>,
+    /// When each store's heartbeat was put, and what it told.
+    pub(crate) beaten: RefCell<BTreeMap<StoreId, (jiff::Timestamp, String)>>,
+    /// When each stream's answers were last asked for.
+    pub(crate) answers_asked_at: RefCell<BTreeMap<(StoreId, DatasetName), jiff::Timestamp>>,
+    /// Of each store whose source was asked for its clock.
+    pub(crate) source_clocks: RefCell<SourceClocks>,
     /// Definitions that were parsed, with their text.
     parsed: RefCell<BTreeMap<DatasetName, (String, DatasetDefinition)>>,
 }
@@ -92,8 +108,13 @@ impl<S: ObjectStore> Agent<S> {
             journal,
             stores,
             progress: Rc::new(NoProgress),
+            beside_daily_work: false,
+            sent_meanwhile: RefCell::default(),
             clock_offset: Cell::new(None),
             log_tail: RefCell::new(Vec::new()),
+            beaten: RefCell::default(),
+            answers_asked_at: RefCell::default(),
+            source_clocks: RefCell::default(),
             parsed: RefCell::default(),
         };
         agent.delete_orphans()?;
@@ -121,11 +142,16 @@ impl<S: ObjectStore> Agent<S> {
             }
             Err(error) => {
                 self.log(format!("store {}: definition not read, the last known is used: {error}", store.id));
-                let cached = self.journal.cached_definition("store", store.id.as_str())?;
-                cached.map(|text| StoreDefinition::from_toml(&text)).transpose()?
+                return self.last_seen_place(store);
             }
         };
         place_of(store, definition)
+    }
+
+    /// A store's definition as last seen in the object store, else as configured.
+    pub(crate) fn last_seen_place(&self, store: &StoreConfig) -> Result<StorePlace> {
+        let cached = self.journal.cached_definition("store", store.id.as_str())?;
+        place_of(store, cached.map(|text| StoreDefinition::from_toml(&text)).transpose()?)
     }
 
     /// A dataset's definition: from the object store, else as last seen there, else as shipped.
@@ -185,6 +211,19 @@ impl<S: ObjectStore> Agent<S> {
             tail.remove(0);
         }
         tail.push(format!("{} {line}", self.ports.clock.now()));
+    }
+
+    /// The lines of a store's own. A line that names no store is of no one else where only one is served.
+    pub(crate) fn log_tail_of(&self, store: &StoreId) -> Vec<String> {
+        let only_one = self.stores.len() == 1;
+        let is_its_own = |line: &&String| {
+            let said = line.split_once(' ').map_or("", |(_, said)| said);
+            match said.strip_prefix("store ") {
+                Some(rest) => rest.strip_prefix(store.as_str()).is_some_and(|rest| rest.starts_with([',', ':'])),
+                None => only_one,
+            }
+        };
+        self.log_tail.borrow().iter().filter(is_its_own).cloned().collect()
     }
 
     /// Deletes a file that no batch needs.

@@ -34,7 +34,10 @@ impl<S: ObjectStore> Agent<S> {
         for one in &change.raised {
             let error = told(one);
             self.log_error(error.message());
-            report.problems.push(Problem::new(Stage::Lake, &error).of(&one.store, Some(&one.alarm.dataset)));
+            // The run that refused it has told why.
+            if one.alarm.trouble != Trouble::Refused {
+                report.problems.push(Problem::new(Stage::Lake, &error).of(&one.store, Some(&one.alarm.dataset)));
+            }
         }
         for StoreAlarm { store, alarm } in &change.ended {
             self.log(format!("store {store}, dataset {}: {} is in order again", alarm.dataset, alarm.unit));
@@ -47,7 +50,7 @@ impl<S: ObjectStore> Agent<S> {
 
 fn told(one: &StoreAlarm) -> Error {
     let StoreAlarm { store, alarm } = one;
-    let AuditAlarm { dataset, unit, trouble, tries, source, sent, .. } = alarm;
+    let AuditAlarm { dataset, unit, trouble, tries, source, sent, reason, .. } = alarm;
     let what = match trouble {
         Trouble::Unproven => format!(
             "the source's audit and the rows it gives never agree (audit {} rows, extracted {})",
@@ -55,6 +58,13 @@ fn told(one: &StoreAlarm) -> Error {
         ),
         Trouble::LakeDiffers => format!("the lake holds other rows or sums than the {} rows sent", sent.rows),
         Trouble::Quarantined => "the lake refused it".to_owned(),
+        Trouble::Refused => {
+            let reason = reason.as_deref().unwrap_or("a value does not fit");
+            return Error::data(format!(
+                "store {store}, dataset {dataset}: {unit} is refused: {reason}; it is tried again when its rows change"
+            ))
+            .with_hint(audit_command(store, dataset, *unit));
+        }
     };
     Error::data(format!(
         "store {store}, dataset {dataset}: {unit} is given up after {tries} tries: {what}; it is not extracted again until it changes or a person asks"

@@ -1,22 +1,18 @@
 //! A run over stores and datasets: what to look at, what differs, extraction of it.
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use futures::StreamExt;
 use jiff::Timestamp;
-use jiff::civil::Date;
 use ribera_storage::batch::Facts;
 use ribera_storage::dataset::{DatasetDefinition, DatasetKind};
-use ribera_storage::{DatasetName, ErrorKind, ObjectStore, Result, StoreId, Unit, heartbeat};
+use ribera_storage::{DatasetName, Error, ObjectStore, Result, StoreId, Unit, heartbeat};
 
-use crate::agent::{Agent, DatasetContext, ServedStore, StorePlace};
-use crate::extract::{Found, Job, Reading, day_before};
-use crate::journal::UnitRow;
-use crate::pace::Pace;
-use crate::plan::{Comparison, Days, TRIES_MAX, Why, daily_batches, month_batch, stretches, window};
-use crate::report::{DatasetReport, PlannedUnit, Problem, Stage};
-use crate::source::{Source, pieces};
+use crate::agent::{Agent, DatasetContext, ServedStore};
+use crate::extract::{Extracted, Job, Taken};
+use crate::plan::{Days, LeftOut, TRIES_MAX, Why, WhyLeftOut, has_passed, stretch_of};
+use crate::report::{DatasetReport, PlannedUnit, Problem, RefusedUnit, Stage};
+use crate::session::{Found, Reading};
 
 /// What a run is asked to look at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +40,7 @@ pub struct Request {
 /// after so long, if its schedule does not let it sooner: a database that was away for a minute
 /// must not cost the day of a dataset that is read once a day, nor one that is away all day be
 /// asked every minute.
-const AGAIN_AFTER_S: u64 = 900;
+const AGAIN_AFTER_S: u32 = 900;
 
 /// What extraction came to.
 #[derive(Debug, Default)]
@@ -67,6 +63,7 @@ impl<S: ObjectStore> Agent<S> {
             all.datasets.extend(datasets);
             all.problems.extend(problems);
         }
+        all.problems.extend(without_days(&all.datasets));
         all
     }
 
@@ -120,13 +117,21 @@ impl<S: ObjectStore> Agent<S> {
         let outcome = match &done {
             Ok(()) => heartbeat::GOOD.to_owned(),
             Err(error) => {
-                self.log(format!("store {id}, dataset {name}: {error}"));
-                collected.problems.push(Problem::new(Stage::Source, error).of(id, Some(name)));
+                let problem = Problem::new(Stage::Source, error).of(id, Some(name));
+                self.log(format!("store {id}, dataset {name}: {}", problem.message));
+                collected.problems.push(problem);
                 error.message().to_owned()
             }
         };
+        if let Some(RefusedUnit { unit, reason, hint }) = report.refused.first() {
+            let error =
+                Error::data(format!("{} day(s) are refused, the first is {unit}: {reason}", report.refused.len()))
+                    .with_hint(hint.clone().unwrap_or_else(|| audit_command(id, name, *unit)));
+            self.log(format!("store {id}, dataset {name}: {}", error.message()));
+            collected.problems.push(Problem::new(Stage::Source, &error).of(id, Some(name)));
+        }
         if !report.unproven.is_empty() {
-            let error = ribera_storage::Error::data(format!(
+            let error = Error::data(format!(
                 "{} unit(s) are not proven: the source's audit and the rows it gave differ, the first is {}",
                 report.unproven.len(),
                 report.unproven[0]
@@ -165,15 +170,36 @@ impl<S: ObjectStore> Agent<S> {
         let waits = definition.kind != DatasetKind::Snapshot
             && self.journal.has_stale(store, dataset, TRIES_MAX).unwrap_or(false);
         if outcome != heartbeat::GOOD || waits {
-            every_s = every_s.min(AGAIN_AFTER_S);
+            every_s = every_s.min(AGAIN_AFTER_S.into());
         }
-        let since = self.ports.clock.now().duration_since(begun_at).as_secs();
-        // A clock that was set back must not silence the agent.
-        since < 0 || since >= i64::try_from(every_s).unwrap_or(i64::MAX)
+        let every_s = i64::try_from(every_s).unwrap_or(i64::MAX);
+        let now = self.ports.clock.now();
+        has_passed(every_s, begun_at, now)
+            || has_passed(AGAIN_AFTER_S.into(), begun_at, now)
+                && self.lacks_snapshot(store, dataset, &definition, every_s).unwrap_or(false)
+    }
+
+    /// Whether a stretch of a snapshot's schedule has begun that has none yet: cycles that drift by seconds would
+    /// leave one out now and then.
+    fn lacks_snapshot(
+        &self,
+        store: &StoreId,
+        dataset: &DatasetName,
+        definition: &DatasetDefinition,
+        every_s: i64,
+    ) -> Result<bool> {
+        if definition.kind != DatasetKind::Snapshot {
+            return Ok(false);
+        }
+        let Some(Unit::Moment(last)) = self.journal.last_unit(store, dataset)? else { return Ok(false) };
+        let Some(config) = self.config.store(store) else { return Ok(false) };
+        let zone = self.last_seen_place(config)?.time_zone;
+        Ok(stretch_of(last, &zone, every_s) != stretch_of(self.ports.clock.now(), &zone, every_s))
     }
 
     async fn work(&self, context: &DatasetContext<'_>, ask: &Ask, report: &mut DatasetReport) -> Result<()> {
         let mut reading = self.begin_reading(context).await?;
+        report.source_clock_offset_s = self.source_clocks.borrow().get(&context.store.config.id).copied();
         let done = match (context.definition.kind, ask) {
             (DatasetKind::Daily, Ask::Cycle | Ask::Due) => self.work_window(&mut reading, report).await,
             (DatasetKind::Daily, Ask::Extract { days, force }) => {
@@ -189,162 +215,6 @@ impl<S: ObjectStore> Agent<S> {
         let _ = reading.session.end().await;
         report.longest_query_s = reading.longest_query.as_secs_f64();
         done
-    }
-
-    /// The lookback window, and older days that are due once more.
-    async fn work_window(&self, reading: &mut Reading<'_>, report: &mut DatasetReport) -> Result<()> {
-        let context = reading.context;
-        let (id, name, place) = (&context.store.config.id, context.name, context.place.clone());
-        let last_good =
-            self.journal.last_good_cycle(id, name)?.map(|at| day_before(at.to_zoned(place.time_zone.clone()).date()));
-        let window = window(&context.definition, reading.today, last_good, self.config.limits.facts_days);
-        let due = self.journal.units_due_before(id, name, window.from)?;
-        let due = due.values().filter_map(due_once_more).collect();
-        let parts = parts(context.store.source.as_ref(), window.within(place.opened, place.closed), due);
-        let several = parts.len() > 1;
-        let mut failed = Ok(());
-        for part in parts {
-            let done = self.work_part(reading, part, window.from, report).await;
-            failed = one_bad_part(failed, done, several)?;
-        }
-        failed?;
-        if self.config.dry_run { Ok(()) } else { self.advance_watermark(reading) }
-    }
-
-    /// The days of a cycle that lie in one database.
-    async fn work_part(
-        &self,
-        reading: &mut Reading<'_>,
-        part: Part,
-        window_from: Date,
-        report: &mut DatasetReport,
-    ) -> Result<()> {
-        let context = reading.context;
-        let (id, name, place) = (&context.store.config.id, context.name, context.place.clone());
-        self.turn_to(reading, part.day).await?;
-        let mut differing = BTreeMap::new();
-        let mut found = Found::new();
-        if let Some(days) = &part.window {
-            let known = self.journal.units_between(id, name, days.from, days.to)?;
-            let comparison = comparison(reading, &place, false, false);
-            let to_compare = self.days_to_compare(reading, days, &known, &comparison).await?;
-            report.compared += to_compare.len() as u64;
-            for days in stretches(to_compare) {
-                found.extend(self.ask(reading, &days).await?);
-                differing.extend(comparison.differing(&days, &found, &known));
-            }
-        }
-        differing.extend(part.due);
-        plan_report(report, &differing);
-        if self.config.dry_run {
-            return Ok(());
-        }
-        self.found_differing(id, name, &changed(&differing)).await?;
-        let mut failed = Ok(());
-        for batch in daily_batches(&differing, window_from) {
-            let known = (batch.from >= window_from).then_some(&found);
-            let taken = self.take_days(reading, &batch, known, report).await;
-            failed = self.one_bad_batch(reading, failed, taken).await?;
-        }
-        failed
-    }
-
-    /// Days a person asked for; a backfill's in the order and the hours of the settings.
-    async fn work_days(
-        &self,
-        reading: &mut Reading<'_>,
-        days: &Days,
-        force: bool,
-        by_month: bool,
-        report: &mut DatasetReport,
-    ) -> Result<()> {
-        let context = reading.context;
-        let place = context.place.clone();
-        let until_today = Days { from: days.from, to: days.to.min(reading.today) };
-        let Some(days) = until_today.within(place.opened, place.closed) else { return Ok(()) };
-        let several = pieces(context.store.source.as_ref(), &days).len() > 1;
-        let mut failed = Ok(());
-        if by_month {
-            reading.pace = Pace::careful();
-        }
-        let mut months = days.months();
-        if !(by_month && self.config.limits.oldest_first) {
-            months.reverse();
-        }
-        for month in months {
-            let done = self.work_month(reading, &month, force, by_month, report).await;
-            failed = one_bad_part(failed, done, several)?;
-            self.progress.days_done(month.iter().count() as u64);
-        }
-        failed
-    }
-
-    async fn work_month(
-        &self,
-        reading: &mut Reading<'_>,
-        month: &Days,
-        force: bool,
-        by_month: bool,
-        report: &mut DatasetReport,
-    ) -> Result<()> {
-        let context = reading.context;
-        let (id, name, place) = (&context.store.config.id, context.name, context.place.clone());
-        self.turn_to(reading, month.from).await?;
-        if by_month {
-            self.wait_for_hours(reading).await?;
-        }
-        let found = self.ask(reading, month).await?;
-        let known = self.journal.units_between(id, name, month.from, month.to)?;
-        let differing = comparison(reading, &place, force, true).differing(month, &found, &known);
-        report.compared += month.iter().count() as u64;
-        plan_report(report, &differing);
-        if self.config.dry_run {
-            return Ok(());
-        }
-        self.found_differing(id, name, &changed(&differing)).await?;
-        let batches = if by_month {
-            month_batch(&differing).into_iter().collect()
-        } else {
-            daily_batches(&differing, month.from)
-        };
-        let mut failed = Ok(());
-        for batch in batches {
-            let taken = self.take_days(reading, &batch, Some(&found), report).await;
-            failed = self.one_bad_batch(reading, failed, taken).await?;
-        }
-        failed
-    }
-
-    /// Extracts some days. `found` is what the source said of them, if it was asked already.
-    async fn take_days(
-        &self,
-        reading: &mut Reading<'_>,
-        days: &Days,
-        found: Option<&Found>,
-        report: &mut DatasetReport,
-    ) -> Result<()> {
-        let before = match found {
-            Some(found) if reading.snapshot => part(found, days),
-            _ => self.ask(reading, days).await?,
-        };
-        self.take(reading, &Job::days(days), before, report).await
-    }
-
-    /// A value that does not fit spoils its own batch only, and the session that was in the middle of
-    /// it; anything else ends the dataset's work.
-    async fn one_bad_batch(
-        &self,
-        reading: &mut Reading<'_>,
-        failed: Result<()>,
-        taken: Result<()>,
-    ) -> Result<Result<()>> {
-        match taken {
-            Err(error) if error.kind() == ErrorKind::Data => {
-                let failed = failed.and(Err(error));
-                if self.reconnect(reading).await.is_err() { failed.map(Ok) } else { Ok(failed) }
-            }
-            taken => taken.map(|()| failed),
-        }
     }
 
     /// The state now, if the schedule asks for one or a person insists.
@@ -365,10 +235,10 @@ impl<S: ObjectStore> Agent<S> {
         report
             .planned
             .push(PlannedUnit { unit: Unit::Moment(moment), why: if insists { Why::Forced } else { Why::New } });
-        if self.config.dry_run {
-            return Ok(());
-        }
         self.turn_to(reading, reading.today).await?;
+        if self.config.dry_run {
+            return self.try_one_row(reading.today, reading).await;
+        }
         let job = Job::whole(Unit::Moment(moment), reading.today);
         let before = self.ask(reading, &job.days).await?;
         self.take(reading, &job, before, report).await
@@ -381,22 +251,15 @@ impl<S: ObjectStore> Agent<S> {
         let Some(Unit::Moment(last)) = self.journal.last_unit(&context.store.config.id, context.name)? else {
             return Ok(true);
         };
-        let every_s = i64::try_from(context.definition.schedule_seconds()?).unwrap_or(i64::MAX).max(1);
-        let stretch = |at: jiff::Timestamp| {
-            let local = at.to_zoned(context.place.time_zone.clone());
-            let midnight_s =
-                local.date().to_zoned(jiff::tz::TimeZone::UTC).map_or(0, |day| day.timestamp().as_second());
-            let second = i64::from(local.hour()) * 3600 + i64::from(local.minute()) * 60 + i64::from(local.second());
-            (midnight_s + second).div_euclid(every_s)
-        };
+        let every_s = i64::try_from(context.definition.schedule_seconds()?).unwrap_or(i64::MAX);
+        let stretch = |at| stretch_of(at, &context.place.time_zone, every_s);
         Ok(stretch(last) != stretch(reading.source_now))
     }
 
     /// Whether a whole stretch of the schedule has passed since.
     fn is_over(&self, definition: &DatasetDefinition, since: jiff::Timestamp) -> Result<bool> {
         let every_s = i64::try_from(definition.schedule_seconds()?).unwrap_or(i64::MAX);
-        let passed_s = self.ports.clock.now().duration_since(since).as_secs();
-        Ok(passed_s < 0 || passed_s >= every_s)
+        Ok(has_passed(every_s, since, self.ports.clock.now()))
     }
 
     /// A whole table, if it differs from what was sent. Without a hash only the count tells, so
@@ -424,7 +287,7 @@ impl<S: ObjectStore> Agent<S> {
         let Some(why) = why else { return Ok(()) };
         report.planned.push(PlannedUnit { unit: Unit::Table, why });
         if self.config.dry_run {
-            return Ok(());
+            return self.try_one_row(reading.today, reading).await;
         }
         if why == Why::Changed {
             self.found_differing(&context.store.config.id, context.name, &job.units).await?;
@@ -432,6 +295,7 @@ impl<S: ObjectStore> Agent<S> {
         self.take(reading, &job, found, report).await
     }
 
+    /// Extracts a snapshot or a table, which is refused as a whole.
     async fn take(
         &self,
         reading: &mut Reading<'_>,
@@ -439,59 +303,43 @@ impl<S: ObjectStore> Agent<S> {
         before: Found,
         report: &mut DatasetReport,
     ) -> Result<()> {
-        let extracted = self.extract(reading, job, before).await?;
-        report.batches += 1;
-        report.bytes += extracted.bytes;
-        report.unproven.extend(extracted.unproven);
-        report.tries += u64::from(extracted.tries);
-        let mut all = Facts { rows: report.rows, sums: std::mem::take(&mut report.sums) };
-        all.add(&extracted.facts)?;
-        (report.rows, report.sums) = (all.rows, all.sums);
-        Ok(())
+        match self.extract(reading, job, before).await? {
+            Taken::Sent(extracted) => add_to(report, extracted),
+            Taken::Refused(error) => Err(error),
+        }
     }
 }
 
-fn comparison<'a>(reading: &Reading<'a>, place: &'a StorePlace, force: bool, asked: bool) -> Comparison<'a> {
-    Comparison {
-        definition: &reading.context.definition,
-        zone: &place.time_zone,
-        closing_now: reading.closing_now,
-        today: reading.today,
-        force,
-        asked,
-    }
+/// The problem of a command for days of which no store has one.
+fn without_days(datasets: &[DatasetReport]) -> Option<Problem> {
+    let asked = || datasets.iter().filter(|one| one.has_days.is_some());
+    let first = asked().next()?;
+    let nothing = asked().all(|one| one.has_days == Some(false));
+    nothing.then(|| no_day_left(first.left_out.first()))
 }
 
-/// The days of one database. The failure of one of several leaves the others alone.
-fn one_bad_part(failed: Result<()>, done: Result<()>, several: bool) -> Result<Result<()>> {
-    match done {
-        Err(error) if error.kind() != ErrorKind::Data && !several => Err(error),
-        done => Ok(failed.and(done)),
-    }
+/// Days were asked for, and none of them is a day to look at.
+pub(crate) fn no_day_left(left_out: Option<&LeftOut>) -> Problem {
+    let why = left_out.map_or("nothing", |left_out| match left_out.why {
+        WhyLeftOut::BeforeOpened => "days before `opened`",
+        WhyLeftOut::AfterClosed => "days after `closed`",
+        WhyLeftOut::NotBegun => "days that have not begun by the source's clock",
+    });
+    // Of kind data: to ask again by itself would not cure it.
+    let error = Error::data(format!("--from, --to: must have a day of the store's life, got {why} only"))
+        .with_hint("ribera-agent config check, then correct --from and --to, or the store's `opened` and `closed`");
+    Problem::new(Stage::Definition, &error)
 }
 
-/// What a cycle has to look at in one database.
-struct Part {
-    /// Any day of it.
-    day: Date,
-    /// Of the lookback window.
-    window: Option<Days>,
-    /// Older ones, and why.
-    due: BTreeMap<Date, Why>,
-}
-
-/// A part for each database concerned, the newest first.
-fn parts(source: &dyn Source, window: Option<Days>, due: BTreeMap<Date, Why>) -> Vec<Part> {
-    let mut parts: BTreeMap<Date, Part> = BTreeMap::new();
-    let part = |day: Date| Part { day, window: None, due: BTreeMap::new() };
-    for piece in window.iter().flat_map(|days| pieces(source, days)) {
-        let day = piece.from;
-        parts.entry(source.span(day).from).or_insert_with(|| part(day)).window = Some(piece);
-    }
-    for (day, why) in due {
-        parts.entry(source.span(day).from).or_insert_with(|| part(day)).due.insert(day, why);
-    }
-    parts.into_values().rev().collect()
+pub(crate) fn add_to(report: &mut DatasetReport, extracted: Extracted) -> Result<()> {
+    report.batches += 1;
+    report.bytes += extracted.bytes;
+    report.unproven.extend(extracted.unproven);
+    report.tries += u64::from(extracted.tries);
+    let mut all = Facts { rows: report.rows, sums: std::mem::take(&mut report.sums) };
+    all.add(&extracted.facts)?;
+    (report.rows, report.sums) = (all.rows, all.sums);
+    Ok(())
 }
 
 /// Shows what source, agent and lake say of a unit.
@@ -500,32 +348,4 @@ pub(crate) fn audit_command(store: &StoreId, dataset: &DatasetName, unit: Unit) 
         Some(day) => format!("ribera-agent audit --stores {store} --datasets {dataset} --from {day} --to {day}"),
         None => "ribera-agent spool".to_owned(),
     }
-}
-
-/// What was found of some days.
-fn part(found: &Found, days: &Days) -> Found {
-    let wanted = days.iter().map(Unit::Day);
-    wanted.filter_map(|unit| Some((unit, found.get(&unit)?.clone()))).collect()
-}
-
-/// A day outside the window that has to be extracted again, if it may.
-fn due_once_more(row: &UnitRow) -> Option<(Date, Why)> {
-    let Unit::Day(day) = row.unit else { return None };
-    if row.tries >= TRIES_MAX {
-        return None;
-    }
-    Some(match () {
-        () if row.stale => (day, Why::Stale),
-        () if !row.is_final => (day, Why::LeavesLookback),
-        () => (day, Why::Unproven),
-    })
-}
-
-/// The units of days whose rows at the source are not those that were extracted.
-fn changed(differing: &BTreeMap<Date, Why>) -> Vec<Unit> {
-    differing.iter().filter(|(_, why)| **why == Why::Changed).map(|(day, _)| Unit::Day(*day)).collect()
-}
-
-fn plan_report(report: &mut DatasetReport, differing: &BTreeMap<Date, Why>) {
-    report.planned.extend(differing.iter().map(|(day, why)| PlannedUnit { unit: Unit::Day(*day), why: *why }));
 }

@@ -14,18 +14,24 @@ impl<S: ObjectStore> Agent<S> {
     /// Notes the units that were found to differ and says so, if the object store can be reached:
     /// if not, it is said before the first batch of the stream is sent.
     pub(crate) async fn found_differing(&self, store: &StoreId, dataset: &DatasetName, units: &[Unit]) -> Result<()> {
-        if !self.journal.note_differing(store, dataset, units)? || self.config.local_only {
-            return Ok(());
-        }
-        if let Err(error) = self.publish_differing(store, dataset).await {
-            self.log(format!("store {store}, dataset {dataset}: differing days could not be published yet: {error}"));
+        if self.journal.note_differing(store, dataset, units, self.ports.clock.now())? {
+            self.publish_differing_soon(store, dataset).await;
         }
         Ok(())
     }
 
-    /// The same for every stream of these stores.
-    pub(crate) async fn publish_all_differing(&self, stores: &[StoreId]) -> Result<()> {
-        for store in self.served(stores) {
+    /// Publishes the doubted units of a stream now if the object store can be reached, else before its next batch.
+    pub(crate) async fn publish_differing_soon(&self, store: &StoreId, dataset: &DatasetName) {
+        if !self.config.local_only
+            && let Err(error) = self.publish_differing(store, dataset).await
+        {
+            self.log(format!("store {store}, dataset {dataset}: differing days could not be published yet: {error}"));
+        }
+    }
+
+    /// Publishes the doubted units of every stream of a store.
+    pub(crate) async fn publish_all_differing(&self, store: &StoreId) -> Result<()> {
+        for store in self.served(std::slice::from_ref(store)) {
             for (dataset, _) in self.config.datasets(&store.config) {
                 self.publish_differing(&store.config.id, dataset).await?;
             }

@@ -89,7 +89,7 @@ impl<S: ObjectStore> Agent<S> {
     async fn begin_next_epoch(&self, store: &StoreId, dataset: &DatasetName) -> Result<()> {
         let epoch = self.claim_epoch(store, dataset).await?;
         self.log(format!("store {store}, dataset {dataset}: another journal used this stream; epoch {epoch} begins"));
-        self.journal.begin_epoch(store, dataset, epoch)
+        self.journal.begin_epoch(store, dataset, epoch, self.ports.clock.now())
     }
 
     /// By the object store's clock, as far as it is known.

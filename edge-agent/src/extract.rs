@@ -4,28 +4,32 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::civil::Date;
-use jiff::{SignedDuration, Timestamp, ToSpan};
+use jiff::{Timestamp, ToSpan};
 use ribera_storage::batch::{AgentFacts, CONTRACT_VERSION, Facts, FileFacts, Manifest, UnitFacts};
 use ribera_storage::dataset::DatasetKind;
 use ribera_storage::ids::Position;
-use ribera_storage::{BatchId, Error, Month, ObjectStore, Result, Unit};
+use ribera_storage::{BatchId, Error, ErrorKind, Month, ObjectStore, Result, Unit};
 
-use crate::agent::{Agent, DatasetContext};
+use crate::agent::Agent;
 use crate::batch_file::{BatchFile, Spooled};
-use crate::config::Limits;
 use crate::journal::NewBatch;
-use crate::pace::Pace;
 use crate::plan::{Days, chunks, has_left, is_closed};
 use crate::ports::step;
+use crate::session::{Found, Reading, in_context};
 use crate::sink::{Sink, SinkContext};
-use crate::source::{Fingerprint, Outcome, Session, connect_around, fingerprints, timed_out};
-use crate::sql::Queries;
+use crate::source::{Fingerprint, Outcome, timed_out};
 
 /// Below so many bytes left no batch is begun.
 const SPOOL_BYTES_NEEDED: u64 = 64 << 10;
 
-/// What a source says of some units, and whether the transaction holds it still.
-pub type Found = BTreeMap<Unit, Fingerprint>;
+/// What came of the rows of a job.
+#[derive(Debug)]
+pub(crate) enum Taken {
+    /// They are a batch in the spool.
+    Sent(Extracted),
+    /// A value of theirs does not fit: no batch was made.
+    Refused(Error),
+}
 
 /// What one batch is to hold.
 #[derive(Debug, Clone)]
@@ -35,36 +39,6 @@ pub struct Job {
     pub days: Days,
     /// The business date of a snapshot.
     pub snapshot_date: Option<Date>,
-}
-
-/// Until the object store's clock is known, a day is closed only this long after its end: the source's clock
-/// may be ahead, and a day that was closed too early is sent again only while it is in the lookback window.
-const UNMEASURED_MARGIN: SignedDuration = SignedDuration::from_hours(1);
-
-/// A source's session in the middle of a dataset's work.
-pub struct Reading<'a> {
-    pub context: &'a DatasetContext<'a>,
-    pub queries: Queries,
-    pub session: Box<dyn Session>,
-    /// Everything read now is of one moment.
-    pub snapshot: bool,
-    pub source_now: Timestamp,
-    /// The earlier of the source's clock and the object store's, as far as known: days that are
-    /// over by it are closed. The lake does not believe that a day ended after it was received.
-    pub closing_now: Timestamp,
-    pub today: Date,
-    /// The agent's with the store's own.
-    pub limits: Limits,
-    /// Halved when the source is slow ...
-    pub chunk_rows: u64,
-    /// ... down to this.
-    chunk_rows_min: u64,
-    /// The days that the session's database holds.
-    held: Days,
-    /// How much an audit query asks.
-    pub(crate) pace: Pace,
-    /// What a query took at most, the reading of its rows included.
-    pub longest_query: Duration,
 }
 
 /// What came of a batch.
@@ -94,146 +68,41 @@ impl Attempt {
     }
 }
 
-impl Reading<'_> {
-    /// A new session with the same database.
-    async fn connect(&mut self) -> Result<()> {
-        // A day that it holds: the last one, or that before there was any end.
-        let day = self.held.to.min(self.today).max(self.held.from);
-        self.session = self.context.store.source.connect_for(day).await?;
-        self.begin().await
-    }
-
-    /// A new transaction, and whether it holds what is read still. Procedures get none: they commit
-    /// as they like, and what they gather in temporary tables is refused in a read-only one.
-    async fn begin(&mut self) -> Result<()> {
-        self.snapshot = !self.queries.call_procedures() && self.session.begin().await?;
-        Ok(())
-    }
-
-    /// For one query.
-    pub(crate) fn timeout(&self) -> Duration {
-        Duration::from_secs(self.limits.chunk_timeout_s)
-    }
-
-    /// What a query took.
-    pub(crate) fn note_query(&mut self, begun_at: Timestamp, ended_at: Timestamp) -> Duration {
-        let took = Duration::try_from(ended_at.duration_since(begun_at)).unwrap_or_default();
-        self.longest_query = self.longest_query.max(took);
-        took
-    }
-}
-
 impl<S: ObjectStore> Agent<S> {
-    /// Connects, asks the clock, begins a transaction.
-    pub(crate) async fn begin_reading<'a>(&self, context: &'a DatasetContext<'a>) -> Result<Reading<'a>> {
-        let queries = Queries::new(&context.definition, context.mapping, context.store.source.dialect())?;
-        self.ports.steps.at(step::SOURCE_QUERY)?;
-        let zone = &context.place.time_zone;
-        let day = self.ports.clock.now().to_zoned(zone.clone()).date();
-        let (mut session, held) = connect_around(context.store.source.as_ref(), day).await?;
-        let source_now = session.now(zone).await?;
-        let today = source_now.to_zoned(zone.clone()).date();
-        let limits = context.store.config.limits.over(&self.config.limits);
-        let (chunk_rows, chunk_rows_min) = limits.chunk_rows_of(context.mapping);
-        let closing_now = match self.object_store_now() {
-            Some(object_store_now) => object_store_now.min(source_now),
-            None => source_now.checked_sub(UNMEASURED_MARGIN).unwrap_or(source_now),
-        };
-        let mut reading = Reading {
-            context,
-            queries,
-            session,
-            snapshot: false,
-            source_now,
-            closing_now,
-            today,
-            limits,
-            chunk_rows,
-            chunk_rows_min,
-            held,
-            pace: Pace::whole(),
-            longest_query: Duration::ZERO,
-        };
-        reading.begin().await?;
-        Ok(reading)
-    }
-
-    /// Goes on with the database that holds `day`, if it is another one.
-    pub(crate) async fn turn_to(&self, reading: &mut Reading<'_>, day: Date) -> Result<()> {
-        if reading.held.from <= day && day <= reading.held.to {
-            return Ok(());
-        }
-        self.ports.steps.at(step::SOURCE_QUERY)?;
-        let source = reading.context.store.source.as_ref();
-        let session = source.connect_for(day).await.map_err(|error| in_context(error, reading.context))?;
-        // It only read: a transaction that cannot be ended changes nothing.
-        let _ = reading.session.end().await;
-        (reading.session, reading.held) = (session, source.span(day));
-        reading.begin().await
-    }
-
-    /// What the source says of the days now, asked in pieces: see [`Pace`]. A query that takes too
-    /// long is asked in halves, down to one day.
-    pub(crate) async fn ask(&self, reading: &mut Reading<'_>, days: &Days) -> Result<Found> {
-        let timeout = reading.timeout();
-        let context = reading.context;
-        let mut found = Found::new();
-        let mut left = Some(days.clone());
-        while let Some((piece, rest)) = left.map(|days| days.split_after(reading.pace.days())) {
-            let count = piece.iter().count() as u32;
-            self.ports.steps.at(step::SOURCE_QUERY)?;
-            let statement = reading.queries.audit.bind(piece.from, piece.to, &context.store.config.id);
-            let begun_at = self.ports.clock.now();
-            let asked =
-                fingerprints(reading.session.as_mut(), &statement, &context.definition, context.mapping, timeout).await;
-            let took = reading.note_query(begun_at, self.ports.clock.now());
-            left = match asked.map_err(|error| in_context(error, context))? {
-                Some(answer) => {
-                    reading.pace.answered(count, took);
-                    found.extend(answer);
-                    rest
-                }
-                None if count > 1 && context.definition.kind == DatasetKind::Daily => {
-                    reading.pace.timed_out(count);
-                    self.reconnect(reading).await?;
-                    Some(Days { from: piece.from, to: days.to })
-                }
-                None => return Err(timed_out(&format!("audit of {}", context.name), timeout)),
-            };
-        }
-        Ok(found)
-    }
-
     /// Extracts a batch into spool and journal. `before` is what the source said in the running
     /// transaction. A source that does not hold still is tried again; then the units concerned
     /// are sent as not proven.
-    pub(crate) async fn extract(&self, reading: &mut Reading<'_>, job: &Job, before: Found) -> Result<Extracted> {
+    pub(crate) async fn extract(&self, reading: &mut Reading<'_>, job: &Job, before: Found) -> Result<Taken> {
         let context = reading.context;
         let (store, name) = (&context.store.config.id, context.name);
         self.progress.batch_begins(store, name, expected_rows(job, &before));
         let mut before = before;
         let mut tries = 1;
         loop {
-            let (attempt, file) = self.attempt(reading, job, &before).await?;
+            let (attempt, file) = match self.attempt(reading, job, &before).await {
+                Err(error) if error.kind() == ErrorKind::Data => return Ok(Taken::Refused(error)),
+                attempted => attempted?,
+            };
             let proven = job.units.iter().all(|unit| attempt.is_proven(unit));
             if !proven && tries < reading.limits.audit_tries {
                 file.abandon();
+                let differs = job.units.iter().find(|unit| !attempt.is_proven(unit)).and_then(|unit| unit.date());
+                if let Some(day) = differs.filter(|_| job.snapshot_date.is_none()) {
+                    // A predicate that selects no whole days differs for ever, or agrees on too little.
+                    self.compare_day(reading, day, false).await.map_err(|error| in_context(error, context))?;
+                }
                 tries += 1;
                 self.log(format!("store {store}, dataset {name}: audit and file differ, try {tries}"));
-                before = self.begin_again(reading, &job.days).await?;
+                before = match self.begin_again(reading, &job.days).await {
+                    Err(error) if error.kind() == ErrorKind::Data => return Ok(Taken::Refused(error)),
+                    found => found?,
+                };
                 continue;
             }
             let extracted = Extracted { tries, ..self.keep(reading, job, attempt, file)? };
             self.progress.batch_done(store, name, extracted.rows);
-            return Ok(extracted);
+            return Ok(Taken::Sent(extracted));
         }
-    }
-
-    /// A new transaction, and what the source says in it.
-    async fn begin_again(&self, reading: &mut Reading<'_>, days: &Days) -> Result<Found> {
-        reading.session.end().await?;
-        reading.begin().await?;
-        self.ask(reading, days).await
     }
 
     /// Rows into a file, halving the queries while the source is too slow.
@@ -259,7 +128,7 @@ impl<S: ObjectStore> Agent<S> {
                 }
                 Err(error) => {
                     sink.abandon();
-                    return Err(in_context(error, reading.context));
+                    return Err(self.named(reading, &job.days, error).await);
                 }
             }
         };
@@ -280,6 +149,7 @@ impl<S: ObjectStore> Agent<S> {
         let pause = Duration::from_millis(reading.limits.chunk_pause_ms);
         let daily = reading.context.definition.kind == DatasetKind::Daily;
         let pieces = if daily { chunks(&job.days, before, reading.chunk_rows) } else { vec![job.days.clone()] };
+        let pieces = pieces.into_iter().flat_map(|days| reading.of_one_clock_each(days)).collect::<Vec<_>>();
         for (index, days) in pieces.iter().enumerate() {
             if index > 0 && !pause.is_zero() {
                 self.ports.timer.sleep(pause).await;
@@ -287,6 +157,8 @@ impl<S: ObjectStore> Agent<S> {
             self.ports.steps.at(step::SOURCE_QUERY)?;
             let statement = reading.queries.extract.bind(days.from, days.to, &reading.context.store.config.id);
             let begun_at = self.ports.clock.now();
+            let at = reading.clocks_of(days).first().copied().unwrap_or(reading.source_now);
+            reading.session.enter_zone(&reading.context.place.time_zone, at).await?;
             let outcome = reading.session.query(&statement, sink, timeout).await;
             reading.note_query(begun_at, self.ports.clock.now());
             if outcome? == Outcome::TimedOut {
@@ -294,31 +166,6 @@ impl<S: ObjectStore> Agent<S> {
             }
         }
         Ok(Outcome::Done)
-    }
-
-    /// Waits for the hours in which a backfill may read, and begins a new session then: none stays
-    /// open in the meantime.
-    pub(crate) async fn wait_for_hours(&self, reading: &mut Reading<'_>) -> Result<()> {
-        let Some(hours) = reading.limits.backfill_hours else { return Ok(()) };
-        let zone = &reading.context.place.time_zone;
-        let now = self.ports.clock.now().to_zoned(zone.clone());
-        let wait = hours.next(now.datetime()).duration_since(now.datetime());
-        let Ok(wait) = Duration::try_from(wait) else { return Ok(()) };
-        if wait.is_zero() {
-            return Ok(());
-        }
-        self.log(format!("dataset {}: the backfill goes on in {} min", reading.context.name, wait.as_secs() / 60));
-        let _ = reading.session.end().await;
-        self.ports.timer.sleep(wait).await;
-        reading.connect().await
-    }
-
-    /// A new session in place of one whose query was ended. What was asked before belongs to
-    /// another moment, so the audit has to be repeated after the extraction.
-    pub(crate) async fn reconnect(&self, reading: &mut Reading<'_>) -> Result<()> {
-        reading.connect().await?;
-        reading.snapshot = false;
-        Ok(())
     }
 
     fn halve(&self, reading: &mut Reading<'_>, days: &Days) -> Result<()> {
@@ -421,6 +268,15 @@ impl Job {
         Self { units: days.iter().map(Unit::Day).collect(), days: days.clone(), snapshot_date: None }
     }
 
+    /// What the dataset has of these days: the days, the moment that it is, or the table.
+    pub(crate) fn of(reading: &Reading<'_>, days: &Days) -> Self {
+        match reading.context.definition.kind {
+            DatasetKind::Daily => Self::days(days),
+            DatasetKind::Snapshot => Self::whole(Unit::Moment(reading.source_now), reading.today),
+            DatasetKind::Dimension => Self::whole(Unit::Table, reading.today),
+        }
+    }
+
     /// A snapshot's moment or a dimension's table.
     pub fn whole(unit: Unit, today: Date) -> Self {
         let snapshot_date = matches!(unit, Unit::Moment(_)).then_some(today);
@@ -428,7 +284,7 @@ impl Job {
     }
 }
 
-fn sink_context<'a, S>(reading: &Reading<'a>, job: &Job, agent: &Agent<S>) -> Result<SinkContext<'a>> {
+pub(crate) fn sink_context<'a, S>(reading: &Reading<'a>, job: &Job, agent: &Agent<S>) -> Result<SinkContext<'a>> {
     let context = reading.context;
     let salt = agent.config.hash_salt.as_ref().map(|salt| salt.expose()).unwrap_or_default();
     Ok(SinkContext {
@@ -440,12 +296,6 @@ fn sink_context<'a, S>(reading: &Reading<'a>, job: &Job, agent: &Agent<S>) -> Re
         units: job.units.clone(),
         snapshot_date: job.snapshot_date,
     })
-}
-
-/// Says whose rows an error is about, unless it does so itself.
-fn in_context(error: Error, context: &DatasetContext<'_>) -> Error {
-    let place = format!("store {}, dataset {}", context.store.config.id, context.name);
-    if error.message().starts_with(&place) { error } else { error.context(place) }
 }
 
 /// What the source said of a unit before, and the audit if it still said so after.

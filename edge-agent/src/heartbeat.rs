@@ -5,11 +5,13 @@ use ribera_storage::heartbeat::{ALARMS_MAX, AuditAlarm, Heartbeat, LastRun, Spoo
 use ribera_storage::{Error, ObjectStore, Result, StoreId, paths};
 
 use crate::agent::{Agent, ServedStore};
+use crate::plan::has_passed;
 use crate::ports::step;
+use crate::source_clock::is_off;
 
-/// After so long this clock is measured again before a cycle: it may have been set since. The
-/// heartbeat of each minute measures it too.
-const MEASURED_FOR_S: i64 = 120;
+/// Maximum age of a clock measurement before a cycle; the clock may have been changed since. Each heartbeat
+/// measures it too: a longer age than between two of them costs no request.
+const MEASURED_FOR_S: i64 = 720;
 
 /// This clock against the object store's.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +29,21 @@ impl<S: ObjectStore> Agent<S> {
         let mut first_failure = Ok(());
         for store in self.served(stores) {
             if let Err(error) = self.beat_store(store).await {
+                first_failure = first_failure.and(Err(error));
+            }
+        }
+        first_failure
+    }
+
+    /// Puts the heartbeats that are due: of a store whose state has changed, or that has put none for `heartbeat_s`.
+    pub async fn beat_if_due(&self, stores: &[StoreId]) -> Result<()> {
+        let every_s = i64::try_from(self.config.limits.heartbeat_s).unwrap_or(i64::MAX);
+        let mut first_failure = Ok(());
+        for store in self.served(stores) {
+            let known = self.beaten.borrow().get(&store.config.id).cloned();
+            let heartbeat = self.heartbeat(store)?;
+            let due = known.is_none_or(|(at, told)| has_passed(every_s, at, heartbeat.at) || told != state(&heartbeat));
+            if due && let Err(error) = self.put_heartbeat(heartbeat).await {
                 first_failure = first_failure.and(Err(error));
             }
         }
@@ -54,35 +71,44 @@ impl<S: ObjectStore> Agent<S> {
     }
 
     async fn beat_store(&self, store: &ServedStore) -> Result<()> {
+        self.put_heartbeat(self.heartbeat(store)?).await
+    }
+
+    async fn put_heartbeat(&self, heartbeat: Heartbeat) -> Result<()> {
+        let path = paths::heartbeat(&heartbeat.store)?;
+        let state = state(&heartbeat);
+        let body = serde_json::to_vec(&heartbeat)
+            .map_err(|error| Error::bug("a heartbeat does not serialise").with_source(error))?;
+        self.ports.steps.at(step::HEARTBEAT)?;
+        if let Some(then) = self.ports.objects.put_timed(&path, body.into()).await? {
+            let measured_at = self.ports.clock.now();
+            let seconds = measured_at.duration_since(then).as_secs();
+            self.clock_offset.set(Some(ClockOffset { seconds, measured_at }));
+        }
+        self.beaten.borrow_mut().insert(heartbeat.store, (heartbeat.at, state));
+        Ok(())
+    }
+
+    fn heartbeat(&self, store: &ServedStore) -> Result<Heartbeat> {
         let id = &store.config.id;
-        let path = paths::heartbeat(id)?;
         let mut alarms: Vec<AuditAlarm> =
             self.journal.alarms()?.into_iter().filter(|one| one.store == *id).map(|one| one.alarm).collect();
         alarms.sort_by(|one, other| (&one.dataset, other.unit).cmp(&(&other.dataset, one.unit)));
         let alarms_total = alarms.len() as u64;
         alarms.truncate(ALARMS_MAX);
-        let heartbeat = Heartbeat {
+        Ok(Heartbeat {
             store: id.clone(),
             at: self.ports.clock.now(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             journal_id: self.journal.id().to_owned(),
             clock_offset_s: self.clock_offset.get().map(|offset| offset.seconds),
+            source_clock_offset_s: self.source_clocks.borrow().get(id).copied(),
             spool: self.spool_depth(id)?,
             runs: self.last_runs(store)?,
             alarms,
             alarms_total,
-            log_tail: self.log_tail.borrow().clone(),
-        };
-        let body = serde_json::to_vec(&heartbeat)
-            .map_err(|error| Error::bug("a heartbeat does not serialise").with_source(error))?;
-        self.ports.steps.at(step::HEARTBEAT)?;
-        self.ports.objects.put(&path, body.into()).await?;
-        if let Some(meta) = self.ports.objects.head(&path).await? {
-            let measured_at = self.ports.clock.now();
-            let seconds = measured_at.duration_since(meta.modified).as_secs();
-            self.clock_offset.set(Some(ClockOffset { seconds, measured_at }));
-        }
-        Ok(())
+            log_tail: self.log_tail_of(id),
+        })
     }
 
     fn spool_depth(&self, store: &StoreId) -> Result<SpoolDepth> {
@@ -104,4 +130,15 @@ impl<S: ObjectStore> Agent<S> {
         }
         Ok(runs)
     }
+}
+
+/// What a person would want to know at once: how the last runs ended, what is abandoned or refused, whether anything
+/// waits.
+fn state(heartbeat: &Heartbeat) -> String {
+    let runs: Vec<String> = heartbeat.runs.iter().map(|run| format!("{} {}", run.dataset, run.outcome)).collect();
+    let alarms: Vec<String> =
+        heartbeat.alarms.iter().map(|one| format!("{} {} {:?}", one.dataset, one.unit, one.trouble)).collect();
+    let waits = heartbeat.spool.batches > 0;
+    let clock_is_off = heartbeat.source_clock_offset_s.is_some_and(is_off);
+    format!("{runs:?} {alarms:?} {} {waits} {clock_is_off} {}", heartbeat.alarms_total, heartbeat.journal_id)
 }

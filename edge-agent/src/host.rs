@@ -12,6 +12,7 @@ use ribera_storage::ports::{Clock, Random};
 use ribera_storage::{Error, Result};
 
 use crate::ports::{SpoolDisk, SpoolFile, Timer};
+use crate::system;
 
 /// The one place where the agent reads the time.
 #[derive(Debug, Clone, Copy, Default)]
@@ -160,10 +161,10 @@ pub fn disk_error(doing: &str, path: &Path, error: std::io::Error) -> Error {
     let place = path.display();
     match error.kind() {
         Io::StorageFull | Io::QuotaExceeded => Error::config(format!("spool: {doing} {place}: the disk is full"))
-            .with_hint(format!("df -h {}", path.parent().unwrap_or(path).display())),
+            .with_hint(system::free_space(path.parent().unwrap_or(path))),
         Io::ReadOnlyFilesystem | Io::PermissionDenied => {
             Error::config(format!("spool: {doing} {place}: the folder must be writable by this user"))
-                .with_hint(format!("ls -ld {}", path.parent().unwrap_or(path).display()))
+                .with_hint(system::folder_rights(path.parent().unwrap_or(path)))
         }
         _ => Error::retry(format!("spool: {doing} {place}")),
     }

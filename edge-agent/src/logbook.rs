@@ -113,9 +113,11 @@ fn line(report: &Report, dataset: Option<&DatasetReport>) -> String {
         _ => "nothing",
     };
     let of = |value: &dyn Fn(&DatasetReport) -> String| dataset.map(value).unwrap_or_default();
+    // In order of time: a backfill begins with the newest month.
     let planned = |one: &DatasetReport, last: bool| {
-        let unit = if last { one.planned.last() } else { one.planned.first() };
-        unit.map(|planned| planned.unit.to_string()).unwrap_or_default()
+        let units = one.planned.iter().map(|planned| planned.unit);
+        let unit = if last { units.max() } else { units.min() };
+        unit.map(|unit| unit.to_string()).unwrap_or_default()
     };
     let sums =
         |one: &DatasetReport| one.sums.iter().map(|(name, sum)| format!("{name}={sum}")).collect::<Vec<_>>().join("; ");

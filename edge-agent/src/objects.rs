@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use ribera_storage::object::s3::Pace;
 use ribera_storage::object::{FolderStore, ObjectMeta, ObjectPath, Part, PutBody, PutOutcome, S3Store};
 use ribera_storage::{Error, ErrorKind, ObjectStore, Result};
@@ -95,6 +96,10 @@ impl ObjectStore for Objects {
 
     async fn put(&self, path: &ObjectPath, body: PutBody) -> Result<()> {
         delegate!(self, put(path, body))
+    }
+
+    async fn put_timed(&self, path: &ObjectPath, body: PutBody) -> Result<Option<Timestamp>> {
+        delegate!(self, put_timed(path, body))
     }
 
     async fn put_if_absent(&self, path: &ObjectPath, body: PutBody) -> Result<PutOutcome> {

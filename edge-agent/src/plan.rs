@@ -9,8 +9,13 @@ use ribera_storage::dataset::DatasetDefinition;
 use ribera_storage::{Month, Unit};
 use serde::Serialize;
 
-use crate::journal::{LakeState, UnitRow};
 use crate::source::Fingerprint;
+
+mod life;
+mod unit;
+
+pub use life::{LeftOut, WhyLeftOut, days_of_life};
+pub use unit::{Event, LakeState, Refusal, UnitRow};
 
 /// Tries in a row after which a day that stays unproven or refused is left alone until its
 /// fingerprint changes or a person asks for it.
@@ -32,7 +37,9 @@ pub enum Why {
     Stale,
     /// It left the lookback window: once more, for the last time.
     LeavesLookback,
-    /// The definition has a new version.
+    /// Its rows could not be sent before, and have not changed.
+    Refused,
+    /// The definition has a new version, or the mapping that refused the rows is another one.
     Definition,
     /// A person asked.
     Forced,
@@ -66,6 +73,38 @@ impl Days {
         (Self { from: self.from, to }, rest)
     }
 
+    /// The first of the days that begin and end with one offset of `zone` from UTC, and the rest. A day in which
+    /// the clock changes is alone.
+    pub fn split_at_clock_change(self, zone: &TimeZone) -> (Self, Option<Self>) {
+        let Some(change) = self.clock_change(zone) else { return (self, None) };
+        let first = if change == self.from { change } else { change.yesterday().unwrap_or(change) };
+        let rest = first.tomorrow().ok().filter(|from| *from <= self.to).map(|from| Self { from, to: self.to });
+        (Self { from: self.from, to: first }, rest)
+    }
+
+    /// The first day that does not begin with the offset of the first moment, or in which the clock changes.
+    fn clock_change(&self, zone: &TimeZone) -> Option<Date> {
+        let begin = |day| begin_of(day, zone);
+        let (from, end) = (begin(self.from)?, begin(self.to.tomorrow().ok()?)?);
+        let offset = zone.to_offset(from);
+        let moved = |at: &Timestamp| *at >= end || zone.to_offset(*at) != offset;
+        let change = zone.following(from).map(|change| change.timestamp()).find(moved).filter(|at| *at < end)?;
+        let before = change.checked_sub(jiff::SignedDuration::from_nanos(1)).ok()?;
+        let day = zone.to_datetime(before).date();
+        // At midnight sharp the day before is untouched.
+        Some(if begin(day.tomorrow().ok()?) == Some(change) { day.tomorrow().ok()? } else { day })
+    }
+
+    /// The moments after which the clock of `zone` shows the day: its beginning, and its last change of the clock.
+    pub fn offsets_of_day(day: Date, zone: &TimeZone) -> Vec<Timestamp> {
+        let begin = |day| begin_of(day, zone);
+        let Some(from) = begin(day) else { return Vec::new() };
+        let end = day.tomorrow().ok().and_then(begin).unwrap_or(from);
+        let changes = zone.following(from).map(|change| change.timestamp()).take_while(|at| *at < end);
+        let moved = changes.filter(|at| zone.to_offset(*at) != zone.to_offset(from));
+        std::iter::once(from).chain(moved).collect()
+    }
+
     /// One piece per month, in order.
     pub fn months(&self) -> Vec<Self> {
         let mut pieces: Vec<Self> = Vec::new();
@@ -77,6 +116,11 @@ impl Days {
         }
         pieces
     }
+}
+
+/// The first moment of a day by the clock of `zone`.
+fn begin_of(day: Date, zone: &TimeZone) -> Option<Timestamp> {
+    zone.to_timestamp(day.to_datetime(jiff::civil::Time::midnight())).ok()
 }
 
 /// The lookback window that ends with `today`; it reaches back to the last good cycle if that is
@@ -110,6 +154,8 @@ pub struct Comparison<'a> {
     pub force: bool,
     /// A person named the days: troubles are tried again.
     pub asked: bool,
+    /// Of the mapping: see [`Refusal`].
+    pub mapping: &'a str,
 }
 
 impl Comparison<'_> {
@@ -138,11 +184,14 @@ impl Comparison<'_> {
             let silent = !closed && found.facts.rows == 0;
             return (!silent || self.force).then_some(if self.force { Why::Forced } else { Why::New });
         };
+        if let Some(refusal) = &known.refused {
+            return self.why_refused(day, found, known, refusal);
+        }
         let troubled = !known.proven || matches!(known.lake, LakeState::Differs | LakeState::Quarantined);
         let may_try = self.asked || known.tries < TRIES_MAX;
         Some(match () {
             () if self.force => Why::Forced,
-            () if !same(&known.fingerprint, found) => Why::Changed,
+            () if !self.same(day, &known.fingerprint, found) => Why::Changed,
             () if known.stale && may_try => Why::Stale,
             () if known.dataset_version != self.definition.version => Why::Definition,
             () if closed && !known.closed => Why::Closed,
@@ -153,13 +202,30 @@ impl Comparison<'_> {
     }
 }
 
-/// Equal as far as both sides know: a hash counts only where both have one.
-fn same(known: &Fingerprint, found: &Fingerprint) -> bool {
-    let hashes_differ = match (&known.hash, &found.hash) {
-        (Some(known), Some(found)) => known != found,
-        _ => false,
-    };
-    known.facts.agrees_with(&found.facts) && !hashes_differ
+impl Comparison<'_> {
+    /// Why rows that were refused are tried again. Those that the source cannot even count are no concern here.
+    fn why_refused(&self, day: Date, found: &Fingerprint, known: &UnitRow, refusal: &Refusal) -> Option<Why> {
+        Some(match () {
+            () if self.force => Why::Forced,
+            () if !refusal.is_audited || !self.same(day, &known.fingerprint, found) => Why::Changed,
+            () if known.dataset_version != self.definition.version || refusal.mapping != self.mapping => {
+                Why::Definition
+            }
+            () if self.asked || known.tries < TRIES_MAX => Why::Refused,
+            () => return None,
+        })
+    }
+
+    /// Equal as far as can be said: a hash that is asked for no more says nothing; one that is new has never been
+    /// compared with the rows that were sent. History is sent without one: count and sums are all there is.
+    fn same(&self, day: Date, known: &Fingerprint, found: &Fingerprint) -> bool {
+        let hashes_differ = match (&known.hash, &found.hash) {
+            (_, None) => false,
+            (None, Some(_)) => !has_left(self.definition, day, self.today),
+            (known, found) => known != found,
+        };
+        known.facts.agrees_with(&found.facts) && !hashes_differ
+    }
 }
 
 /// One batch per day, newest first; days before `window_from` in runs of one month.
@@ -172,6 +238,19 @@ pub fn daily_batches(days: &BTreeMap<Date, Why>, window_from: Date) -> Vec<Days>
 /// One batch from the first to the last of the days (which lie in one month), if there are any.
 pub fn month_batch(days: &BTreeMap<Date, Why>) -> Option<Days> {
     Some(Days { from: *days.keys().next()?, to: *days.keys().next_back()? })
+}
+
+/// Whether so many seconds have passed. A clock that was set back must not silence the agent.
+pub fn has_passed(seconds: i64, since: Timestamp, now: Timestamp) -> bool {
+    let passed_s = now.duration_since(since).as_secs();
+    passed_s < 0 || passed_s >= seconds
+}
+
+/// Which stretch of a schedule `at` lies in: stretches of `every_s` seconds by the store's own clock, counted from midnight.
+pub fn stretch_of(at: Timestamp, zone: &TimeZone, every_s: i64) -> i64 {
+    let local = at.to_zoned(zone.clone()).datetime();
+    let seconds = local.to_zoned(TimeZone::UTC).map_or(0, |local| local.timestamp().as_second());
+    seconds.div_euclid(every_s.max(1))
 }
 
 /// Consecutive days.
@@ -236,19 +315,16 @@ mod tests {
             facts: rows(count).facts,
             closed: true,
             proven: true,
-            is_final: false,
-            stale: false,
-            tries: 0,
             batch: 1,
             lake: LakeState::Agrees,
-            extracted_at: Timestamp::UNIX_EPOCH,
+            ..UnitRow::new(Unit::Day(day), Timestamp::UNIX_EPOCH)
         }
     }
 
     fn comparison<'a>(definition: &'a DatasetDefinition, zone: &'a TimeZone, now: &str) -> Comparison<'a> {
         let closing_now: Timestamp = now.parse().unwrap();
         let today = closing_now.to_zoned(zone.clone()).date();
-        Comparison { definition, zone, closing_now, today, force: false, asked: false }
+        Comparison { definition, zone, closing_now, today, force: false, asked: false, mapping: "m" }
     }
 
     #[test]
@@ -269,9 +345,48 @@ mod tests {
         assert_eq!(case(&|row| row.proven = false, 5), Some(Why::Unproven));
         assert_eq!(case(&|row| (row.proven, row.tries) = (false, TRIES_MAX), 5), None, "it stops after a while");
         assert_eq!(case(&|row| row.dataset_version = 0, 5), Some(Why::Definition));
-        assert_eq!(case(&|row| row.fingerprint.hash = Some("a".into()), 5), None, "a hash on one side says nothing");
+        assert_eq!(case(&|row| row.fingerprint.hash = Some("a".into()), 5), None, "a hash that is not asked for");
+        let hashed = Fingerprint { hash: Some("a".into()), ..rows(5) };
+        assert_eq!(comparison.why(day, &hashed, Some(&known(day, 5))), Some(Why::Changed), "never compared");
+        let old = date(2017, 3, 8);
+        assert_eq!(comparison.why(old, &hashed, Some(&known(old, 5))), None, "history is sent without a hash");
+        assert_eq!(comparison.why(old, &hashed, Some(&known(old, 4))), Some(Why::Changed));
         assert_eq!(comparison.why(day, &rows(0), None), Some(Why::New), "a closed empty day is a fact");
         assert_eq!(comparison.why(date(2017, 5, 10), &rows(0), None), None, "an open empty day is not");
+    }
+
+    #[test]
+    fn a_refused_day_is_tried_a_few_times_and_then_when_rows_or_mapping_change_or_a_person_asks() {
+        let definition = shipped("ventas").unwrap().unwrap();
+        let zone = TimeZone::get("America/New_York").unwrap();
+        let comparison = comparison(&definition, &zone, "2017-05-10T12:00:00Z");
+        let day = date(2017, 5, 8);
+        let refused = |fingerprint, mapping: &str| Event::Refused {
+            dataset_version: definition.version,
+            fingerprint,
+            closed: true,
+            reason: "column total".to_owned(),
+            mapping: mapping.to_owned(),
+        };
+        let mut row = known(day, 5);
+        for tries in 1..=TRIES_MAX {
+            row = row.after(refused(Some(rows(5)), "m"), Timestamp::UNIX_EPOCH);
+            assert_eq!(row.tries, tries);
+            assert_eq!(comparison.why(day, &rows(5), Some(&row)), (tries < TRIES_MAX).then_some(Why::Refused));
+        }
+        assert!(!row.doubted, "the lake has these rows, from before the mapping refused them");
+        assert_eq!(comparison.why(day, &rows(6), Some(&row)), Some(Why::Changed));
+        let asked = Comparison { asked: true, ..comparison };
+        assert_eq!(asked.why(day, &rows(5), Some(&row)), Some(Why::Refused));
+        let other = Comparison { asked: false, mapping: "another", ..asked };
+        assert_eq!(other.why(day, &rows(5), Some(&row)), Some(Why::Definition));
+        let moved = known(day, 5).after(refused(Some(rows(6)), "m"), Timestamp::UNIX_EPOCH);
+        assert!(moved.doubted && !moved.stale, "what the lake has is not what the source has");
+        let unread = known(day, 5).after(refused(None, "m"), Timestamp::UNIX_EPOCH);
+        assert!(unread.doubted);
+        assert_eq!(other.why(day, &rows(5), Some(&unread)), Some(Why::Changed), "it can be counted again");
+        let late = moved.after(Event::Acknowledged { lake: LakeState::Agrees, again: false }, Timestamp::UNIX_EPOCH);
+        assert!(late.doubted && late.tries == 1, "an answer to what was sent before says nothing of it");
     }
 
     #[test]
@@ -305,6 +420,37 @@ mod tests {
             shown,
             ["2017-05-09..2017-05-09", "2017-05-08..2017-05-08", "2017-05-01..2017-05-01", "2017-04-29..2017-04-30"]
         );
+    }
+
+    #[test]
+    fn days_are_split_where_the_clock_changes_and_such_a_day_is_alone() {
+        let pieces = |zone: &str, from: Date, to: Date| {
+            let zone = TimeZone::get(zone).unwrap();
+            let (mut pieces, mut left) = (Vec::new(), Some(Days { from, to }));
+            while let Some((piece, rest)) = left.map(|days| days.split_at_clock_change(&zone)) {
+                pieces.push(format!("{}..{}", piece.from, piece.to));
+                left = rest;
+            }
+            pieces
+        };
+        let (from, to) = (date(2017, 3, 10), date(2017, 3, 14));
+        assert_eq!(pieces("America/Bogota", from, to), ["2017-03-10..2017-03-14"]);
+        assert_eq!(
+            pieces("America/New_York", from, to),
+            ["2017-03-10..2017-03-11", "2017-03-12..2017-03-12", "2017-03-13..2017-03-14"]
+        );
+        assert_eq!(
+            pieces("America/New_York", date(2017, 3, 12), date(2017, 3, 13)),
+            ["2017-03-12..2017-03-12", "2017-03-13..2017-03-13"]
+        );
+        // At midnight: no day has two offsets.
+        assert_eq!(
+            pieces("America/Santiago", date(2017, 8, 11), date(2017, 8, 15)),
+            ["2017-08-11..2017-08-12", "2017-08-13..2017-08-15"]
+        );
+        let new_york = TimeZone::get("America/New_York").unwrap();
+        assert_eq!(Days::offsets_of_day(date(2017, 3, 12), &new_york).len(), 2);
+        assert_eq!(Days::offsets_of_day(date(2017, 3, 13), &new_york).len(), 1);
     }
 
     proptest! {

@@ -2,18 +2,37 @@
 
 pub use ribera_reach::{Cause, Obstacle, Reach, State, reach};
 
+use std::time::Duration;
+
+use ribera_storage::ErrorKind;
+
 use crate::config::{ServerConfig, SourceConfig};
 use crate::source::{FIREBIRD_PORT, MYSQL_PORT, POSTGRES_PORT, SQL_SERVER_PORT, port_of};
 
-/// Host and port of a source that is reached over the network. A named instance of SQL Server tells
-/// its port when asked; if it does not, the usual one is tried.
-pub async fn place(source: &SourceConfig) -> Option<(String, u16)> {
-    match source {
-        SourceConfig::SqlServer(server) if server.instance.is_some() => {
-            Some((server.host.clone(), port_of(server).await.unwrap_or(SQL_SERVER_PORT)))
-        }
-        _ => configured(source),
+/// Tries the server of a source, each step for `timeout` at most; `None` for a source that is a file of this machine. A
+/// named instance of SQL Server tells its port when its machine's Browser is asked.
+pub async fn reach_source(source: &SourceConfig, timeout: Duration) -> Option<Reach> {
+    let (host, port) = match source {
+        SourceConfig::SqlServer(server) if server.instance.is_some() => match port_of(server).await {
+            Ok(port) => (server.host.clone(), port),
+            Err(error) => return Some(without_port(&server.host, shown(source), error.kind(), timeout).await),
+        },
+        _ => configured(source)?,
+    };
+    Some(reach(&host, Some(port), timeout).await)
+}
+
+/// The machine of an instance whose port nobody tells.
+async fn without_port(host: &str, shown: Option<String>, kind: ErrorKind, timeout: Duration) -> Reach {
+    let mut found = reach(host, None, timeout).await;
+    if found.cause != Some(Cause::NameUnknown) {
+        // The Browser has answered where the instance is what lacks a port.
+        let has_answered = kind == ErrorKind::Config;
+        found.cause = Some(if has_answered { Cause::InstanceWithoutTcp } else { Cause::BrowserSilent });
+        found.state = if has_answered { State::Reachable } else { found.state };
     }
+    found.host = shown.unwrap_or(found.host);
+    found
 }
 
 /// The same as it is configured, for people; asks nobody.

@@ -4,17 +4,21 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use jiff::civil::DateTime;
+use ribera_storage::heartbeat::Trouble;
 use ribera_storage::{DatasetName, Error, ErrorKind, ExactDecimal, StoreId, Unit};
 use serde::Serialize;
 
 use crate::journal::StoreAlarm;
-use crate::plan::Why;
+use crate::plan::{LeftOut, Why};
+use crate::system;
 
-/// How a run ended, worst first. `docs/agent.md` documents the codes.
+/// How a run ended, the worst last, which of several wins. `docs/agent.md` documents the codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Exit {
     Done,
+    /// Stores that could not be reached were left out of a backfill; the rest was done. Hides nothing else.
+    Unreachable,
     Failed,
     Config,
     Source,
@@ -23,8 +27,6 @@ pub enum Exit {
     Unproven,
     Locked,
     Journal,
-    /// Stores that could not be reached were left out of a backfill; the rest was done.
-    Unreachable,
 }
 
 impl Exit {
@@ -52,7 +54,7 @@ impl Exit {
             Self::Config => "ribera-agent config check",
             Self::Source | Self::ObjectStore => "ribera-agent check",
             Self::Spool | Self::Unproven => "ribera-agent spool",
-            Self::Locked => "systemctl status ribera-agent",
+            Self::Locked => system::service_status(),
             Self::Journal => "ribera-agent once --new-journal",
             Self::Unreachable => "ribera-agent check --quick",
         }
@@ -117,10 +119,23 @@ impl Problem {
         self
     }
 
+    /// The same, told of a store or a dataset of it; what the message says of them in front is left out.
     #[must_use]
     pub fn of(mut self, store: &StoreId, dataset: Option<&DatasetName>) -> Self {
+        self.message = match dataset {
+            Some(dataset) => without_place(&self.message, &format!("store {store}, dataset {dataset}")),
+            None => without_place(&self.message, &format!("store {store}")),
+        }
+        .to_owned();
         if self.exit == Exit::Source && self.hint.as_deref() == Some(Exit::Source.next_step()) {
             self.hint = Some(format!("ribera-agent check --stores {store}"));
+        }
+        // What a source says of a mapping no look at the file alone shows.
+        let is_of_source = self.stage == Stage::Source && self.exit == Exit::Config;
+        if let Some(dataset) =
+            dataset.filter(|_| is_of_source && self.hint.as_deref() == Some(Exit::Config.next_step()))
+        {
+            self.hint = Some(format!("ribera-agent check --stores {store} --datasets {dataset}"));
         }
         self.store = Some(store.clone());
         self.dataset = dataset.cloned();
@@ -128,10 +143,32 @@ impl Problem {
     }
 }
 
+/// A message without the place that it begins with, where that is told beside it.
+fn without_place<'a>(message: &'a str, place: &str) -> &'a str {
+    let mut message = message;
+    while let Some(rest) = message.strip_prefix(place)
+        && let Some(rest) = rest.strip_prefix(": ").or_else(|| rest.strip_prefix(", "))
+    {
+        message = rest;
+    }
+    message
+}
+
 #[derive(Debug, Clone, Serialize)]
 pub struct PlannedUnit {
     pub unit: Unit,
     pub why: Why,
+}
+
+/// A day whose rows cannot be sent, and why.
+#[derive(Debug, Clone, Serialize)]
+pub struct RefusedUnit {
+    pub unit: Unit,
+    /// Column, row and value.
+    pub reason: String,
+    /// The command that helps, if the reason names one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
 }
 
 /// What one dataset of one store came to.
@@ -148,8 +185,25 @@ pub struct DatasetReport {
     pub bytes: u64,
     /// Units that were sent as not proven.
     pub unproven: Vec<Unit>,
+    /// Units that were refused in this run: nothing of them was sent.
+    pub refused: Vec<RefusedUnit>,
     /// Extractions, those included that were done again because the source did not hold still.
     pub tries: u64,
+    /// A person ended the backfill before its last month.
+    pub stopped: bool,
+    /// Rows of the table without a business date: they are in no day. As counted when the question was proven.
+    pub undated_rows: u64,
+    /// Rows of days that have not begun, likewise.
+    pub future_rows: u64,
+    /// Days that were asked for and lie outside the store's life, or have not begun.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<LeftOut>,
+    /// Whether days were asked for of which some are looked at; `None` where none was asked for.
+    #[serde(skip)]
+    pub has_days: Option<bool>,
+    /// The source's clock minus the object store's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_clock_offset_s: Option<i64>,
     /// Of the rows extracted, by audit column.
     pub sums: BTreeMap<String, ExactDecimal>,
     pub seconds: f64,
@@ -168,7 +222,14 @@ impl DatasetReport {
             rows: 0,
             bytes: 0,
             unproven: Vec::new(),
+            refused: Vec::new(),
             tries: 0,
+            stopped: false,
+            undated_rows: 0,
+            future_rows: 0,
+            left_out: Vec::new(),
+            has_days: None,
+            source_clock_offset_s: None,
             sums: BTreeMap::new(),
             seconds: 0.0,
             longest_query_s: 0.0,
@@ -190,6 +251,16 @@ pub struct UploadReport {
     /// Local time at which `upload_schedule` lets waiting batches go.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held_until: Option<DateTime>,
+}
+
+impl UploadReport {
+    /// Adds what came of an earlier part of the same run.
+    pub fn add(&mut self, other: &Self) {
+        self.batches += other.batches;
+        self.bytes += other.bytes;
+        self.acknowledged += other.acknowledged;
+        self.new_epochs += other.new_epochs;
+    }
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -226,8 +297,12 @@ impl Report {
     /// The worst that occurred.
     pub fn exit(&self) -> Exit {
         // Success is never said while a day is known to be wrong.
-        let given_up = (!self.alarms.is_empty()).then_some(Exit::Unproven);
-        self.problems.iter().map(|problem| problem.exit).chain(given_up).max().unwrap_or(Exit::Done)
+        let of_alarm = |alarm: &StoreAlarm| match alarm.alarm.trouble {
+            Trouble::Refused => Exit::Source,
+            Trouble::Unproven | Trouble::LakeDiffers | Trouble::Quarantined => Exit::Unproven,
+        };
+        let alarms = self.alarms.iter().map(of_alarm);
+        self.problems.iter().map(|problem| problem.exit).chain(alarms).max().unwrap_or(Exit::Done)
     }
 
     pub fn finish(&mut self, now: Timestamp) {

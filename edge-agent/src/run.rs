@@ -45,17 +45,25 @@ impl<S: ObjectStore> Agent<S> {
         let Collected { datasets, problems } = self.collect(request).await;
         report.datasets.extend(datasets);
         report.problems.extend(problems);
+        report.upload.add(&self.sent_meanwhile.take());
         if !self.config.dry_run && !self.config.local_only {
             self.send_and_wait(request, ack_wait, report).await;
         }
     }
 
     async fn send_and_wait(&self, request: &Request, ack_wait: Duration, report: &mut Report) {
-        if let Err(error) = self.upload(&request.stores, &mut report.upload).await {
-            self.log(format!("upload: {error}"));
-            let stage = if error.kind() == ErrorKind::Data { Stage::Journal } else { Stage::Upload };
-            report.problems.push(Problem::new(stage, &error));
-            return;
+        let refused = match self.upload(&request.stores, &mut report.upload).await {
+            Ok(refused) => refused,
+            Err(error) => {
+                self.log(format!("upload: {error}"));
+                let stage = if error.kind() == ErrorKind::Data { Stage::Journal } else { Stage::Upload };
+                report.problems.push(Problem::new(stage, &error));
+                return;
+            }
+        };
+        for (store, error) in &refused {
+            self.log(format!("store {store}: upload: {error}"));
+            report.problems.push(Problem::new(Stage::Upload, error).of(store, None));
         }
         let mut waited = Duration::ZERO;
         let mut pause = Duration::from_millis(ACK_PAUSE_FIRST_MS);

@@ -12,7 +12,8 @@ use ribera_storage::dataset::{DatasetDefinition, DatasetKind};
 use ribera_storage::{Error, ExactDecimal, Result, StoreId, Unit};
 
 use crate::batch_file::BatchFile;
-use crate::columns::ColumnBuilder;
+use crate::charset::Charset;
+use crate::columns::{ColumnBuilder, Refusal};
 use crate::config::DatasetMapping;
 use crate::value::{Rows, Value, date_of, date_text, days_of};
 use crate::zone::Zone;
@@ -21,6 +22,9 @@ use crate::zone::Zone;
 const ROWS_BUFFERED: usize = 8192;
 /// Or so many bytes of text and binaries.
 const TEXT_BYTES_BUFFERED: usize = 1 << 20;
+/// A value of so many bytes is looked at when it comes. What is encoded at once becomes one page of the file, and the
+/// centre takes none of more than 32 MiB.
+const LONG_BYTES: usize = 8 << 10;
 
 /// What a sink is told about its batch.
 #[derive(Debug, Clone)]
@@ -62,6 +66,8 @@ pub struct Sink<'c, 'f> {
     rows_buffered: usize,
     rows: u64,
     refused: Option<(usize, String)>,
+    /// A value was appended that makes the buffer grow far beyond what is looked at now and then.
+    has_long_value: bool,
 }
 
 /// Rows and sums of the current unit.
@@ -99,7 +105,15 @@ impl<'c, 'f> Sink<'c, 'f> {
             rows_buffered: 0,
             rows: 0,
             refused: None,
+            has_long_value: false,
         })
+    }
+
+    /// A sink without a file for rows that the source has not rounded.
+    pub fn unrounded(context: SinkContext<'c>) -> Result<Self> {
+        let mut sink = Self::new(context, None)?;
+        sink.columns = sink.columns.into_iter().map(ColumnBuilder::unrounded).collect();
+        Ok(sink)
     }
 
     /// Rows taken so far.
@@ -230,6 +244,15 @@ impl<'c, 'f> Sink<'c, 'f> {
         }
     }
 
+    /// Remembers the row's first value that does not fit.
+    #[cold]
+    fn refuse(&mut self, at: usize, refusal: &Refusal, value: Value<'_>) {
+        let column = &mut self.columns[at];
+        column.push_filler();
+        let shown = column.shown(value);
+        self.refused.get_or_insert_with(|| (at, format!("{}, got {shown}", refusal.0)));
+    }
+
     fn place(&self) -> String {
         let table = self.context.mapping.from.as_deref().unwrap_or("the extract query");
         format!("store {}, dataset {}, {table}", self.context.store, self.context.definition.name)
@@ -273,9 +296,21 @@ impl Rows for Sink<'_, '_> {
     #[inline]
     fn value(&mut self, index: usize, value: Value<'_>) {
         let Some(at) = self.bound[index] else { return };
+        if let Value::Text(text) = value {
+            self.has_long_value |= text.len() > LONG_BYTES;
+        } else if let Value::Bytes(bytes) = value {
+            self.has_long_value |= bytes.len() > LONG_BYTES;
+        }
         if let Err(refusal) = self.columns[at].push(value) {
-            self.columns[at].push_filler();
-            self.refused.get_or_insert((at, format!("{}, got {value}", refusal.0)));
+            self.refuse(at, &refusal, value);
+        }
+    }
+
+    fn raw_text(&mut self, index: usize, bytes: &[u8], charset: Option<Charset>) {
+        let Some(at) = self.bound[index] else { return };
+        self.has_long_value |= bytes.len() > LONG_BYTES;
+        if let Err(refusal) = self.columns[at].push_raw(bytes, charset) {
+            self.refuse(at, &refusal, std::str::from_utf8(bytes).map_or(Value::Bytes(bytes), Value::Text));
         }
     }
 
@@ -288,9 +323,9 @@ impl Rows for Sink<'_, '_> {
                 Fill::Moment(micros) => Value::Instant(*micros),
                 Fill::Date(days) => Value::Date(*days),
             };
-            if let Err(refusal) = column.push(value) {
+            if let Err(Refusal(rule)) = column.push(value) {
                 column.push_filler();
-                self.refused.get_or_insert((*at, format!("{}, got {value}", refusal.0)));
+                self.refused.get_or_insert((*at, format!("{rule}, got {}", column.shown(value))));
             }
         }
         if let Some((at, why)) = self.refused.take() {
@@ -312,7 +347,8 @@ impl Rows for Sink<'_, '_> {
         self.add_sums()?;
         self.rows_buffered += 1;
         let text_is_full = || self.columns.iter().map(ColumnBuilder::text_bytes).sum::<usize>() >= TEXT_BYTES_BUFFERED;
-        if self.rows_buffered >= ROWS_BUFFERED || (self.rows_buffered.is_multiple_of(128) && text_is_full()) {
+        let looks_at_text = self.rows_buffered.is_multiple_of(128) || std::mem::take(&mut self.has_long_value);
+        if self.rows_buffered >= ROWS_BUFFERED || (looks_at_text && text_is_full()) {
             self.flush()?;
         }
         Ok(())

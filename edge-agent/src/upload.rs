@@ -22,6 +22,11 @@ const PAUSE_FIRST_MS: u64 = 250;
 const PAUSE_LAST_MS: u64 = 30_000;
 const BUFFER_BYTES: usize = 1 << 16;
 
+/// A full or read-only disk is every store's.
+fn is_of_this_machine(error: &Error) -> bool {
+    ["journal: ", "spool: "].iter().any(|part| error.message().contains(part))
+}
+
 /// What became of a manifest that was put.
 enum Sent {
     /// It is in the store, put now or before.
@@ -31,11 +36,18 @@ enum Sent {
 }
 
 impl<S: ObjectStore> Agent<S> {
-    /// Sends what waits: batches under way first, then newest days before the backlog. Ends at
-    /// the first object that cannot be put.
-    pub async fn upload(&self, stores: &[StoreId], report: &mut UploadReport) -> Result<()> {
-        let stores = self.served_ids(stores);
-        self.publish_all_differing(&stores).await?;
+    /// Sends what waits: batches under way first, then newest days before the backlog. Gives the stores of which
+    /// the object store takes nothing, and why: the others go on.
+    ///
+    /// # Errors
+    /// Retry: the object store cannot be reached. Others are of the journal or the spool.
+    pub async fn upload(&self, stores: &[StoreId], report: &mut UploadReport) -> Result<Vec<(StoreId, Error)>> {
+        let mut stores = self.served_ids(stores);
+        let mut refused = Vec::new();
+        for store in stores.clone() {
+            let published = self.publish_all_differing(&store).await;
+            self.keep_going(published, &store, &mut stores, &mut refused)?;
+        }
         loop {
             // Time passes with every batch.
             let (open, held) = self.open_now(&stores);
@@ -43,9 +55,29 @@ impl<S: ObjectStore> Agent<S> {
                 if self.journal.next_to_send(&stores)?.is_some() {
                     report.held_until = held;
                 }
-                return Ok(());
+                return Ok(refused);
             };
-            self.send(batch, report).await?;
+            let store = batch.store().clone();
+            let sent = self.send(batch, report).await;
+            self.keep_going(sent, &store, &mut stores, &mut refused)?;
+        }
+    }
+
+    /// Leaves a store out that may not be written: no other is the worse for it.
+    fn keep_going(
+        &self,
+        done: Result<()>,
+        store: &StoreId,
+        stores: &mut Vec<StoreId>,
+        refused: &mut Vec<(StoreId, Error)>,
+    ) -> Result<()> {
+        match done {
+            Err(error) if error.kind() == ErrorKind::Config && !is_of_this_machine(&error) => {
+                stores.retain(|one| one != store);
+                refused.push((store.clone(), error));
+                Ok(())
+            }
+            done => done,
         }
     }
 
@@ -108,7 +140,7 @@ impl<S: ObjectStore> Agent<S> {
             self.ports.objects.put_if_absent(&path, self.ports.disk.body(&batch.file)?).await.map(drop)
         })
         .await?;
-        match self.put_manifest(&batch.manifest).await? {
+        match self.put_manifest(&batch).await? {
             Sent::Ours => {
                 self.journal.set_state(batch.id, BatchState::Uploaded, None, self.ports.clock.now())?;
                 report.batches += 1;
@@ -125,7 +157,7 @@ impl<S: ObjectStore> Agent<S> {
         let (store, dataset) = (batch.store(), batch.dataset());
         if self.journal.stream(store, dataset)?.is_none() {
             let epoch = self.claim_epoch(store, dataset).await?;
-            self.journal.begin_epoch(store, dataset, epoch)?;
+            self.journal.begin_epoch(store, dataset, epoch, self.ports.clock.now())?;
         }
         self.journal.number(batch, self.ports.clock.now(), |manifest| {
             let Manifest { batch, month, file, .. } = manifest;
@@ -135,9 +167,10 @@ impl<S: ObjectStore> Agent<S> {
     }
 
     /// Puts a manifest, and finds out whose it is when its name is taken.
-    async fn put_manifest(&self, manifest: &Manifest) -> Result<Sent> {
+    async fn put_manifest(&self, batch: &BatchRow) -> Result<Sent> {
+        let manifest = &batch.manifest;
         let path = paths::inbox(&manifest.batch)?;
-        let body: Bytes = manifest.to_json()?.into();
+        let body = Bytes::from(batch.text.clone());
         self.with_retries(async || {
             self.ports.steps.at(step::UPLOAD_MANIFEST)?;
             match self.ports.objects.put_if_absent(&path, PutBody::Bytes(body.clone())).await? {
@@ -164,17 +197,16 @@ impl<S: ObjectStore> Agent<S> {
     async fn give_up_file(&self, batch: &BatchRow) -> Result<()> {
         let now = self.ports.clock.now();
         if batch.state == BatchState::Spooled {
-            self.journal.forget_unsent(batch.id)?;
+            self.journal.forget_unsent(batch, self.ports.clock.now())?;
             return self.prune(&batch.file);
         }
         // The manifest may have arrived before the file was lost: then all is well.
-        let body = batch.manifest.to_json()?;
         let sent = self.with_retries(async || self.sent_manifest(&batch.manifest).await).await?;
-        if sent.is_some_and(|found| found == body) {
+        if sent.is_some_and(|found| found == batch.text.as_bytes()) {
             return self.journal.set_state(batch.id, BatchState::Uploaded, None, now);
         }
         // Nobody waits for the number: a later batch of the same units wins by its higher one.
-        self.journal.forget_unsent(batch.id)?;
+        self.journal.forget_unsent(batch, self.ports.clock.now())?;
         self.prune(&batch.file)
     }
 

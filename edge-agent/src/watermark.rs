@@ -7,53 +7,72 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
-use jiff::{SignedDuration, Timestamp};
+use jiff::{SignedDuration, Timestamp, ToSpan};
 use ribera_storage::{DatasetName, Error, ObjectStore, Result, StoreId, Unit};
 
 use crate::agent::Agent;
 use crate::config::{EpochUnit, Watermark};
-use crate::extract::Reading;
-use crate::journal::UnitRow;
-use crate::plan::{Comparison, Days};
+use crate::plan::{Comparison, Days, UnitRow};
 use crate::ports::step;
+use crate::session::Reading;
 use crate::source::{Outcome, day_of};
 use crate::sql::Dialect;
 use crate::value::{Rows, Value};
 
+/// The days that a cycle looks at.
+pub(crate) struct ToCompare {
+    pub(crate) days: BTreeSet<Date>,
+    /// Of these, the days of rows that the watermark shows as written since the last cycle.
+    pub(crate) written: BTreeSet<Date>,
+}
+
 impl<S: ObjectStore> Agent<S> {
-    /// The days of `window` that have to be looked at: all of them, unless the mapping has a
-    /// watermark and the last cycle's is known.
+    /// The days that have to be looked at: all of `window`, unless the mapping has a watermark and the last
+    /// cycle's is known. Then those of rows written since, of any age that the journal remembers.
     pub(crate) async fn days_to_compare(
         &self,
         reading: &mut Reading<'_>,
         window: &Days,
         known: &BTreeMap<Unit, UnitRow>,
         comparison: &Comparison<'_>,
-    ) -> Result<BTreeSet<Date>> {
+    ) -> Result<ToCompare> {
         let context = reading.context;
-        let Some(watermark) = &context.mapping.watermark else { return Ok(window.iter().collect()) };
+        let whole = || ToCompare { days: window.iter().collect(), written: BTreeSet::new() };
+        let Some(watermark) = &context.mapping.watermark else { return Ok(whole()) };
         let seen = self.journal.noted(&key(&context.store.config.id, context.name))?;
         let seen: Option<Timestamp> = seen.and_then(|text| text.parse().ok());
         // A source's clock that was set back says nothing of what was written since.
-        let Some(seen) = seen.filter(|seen| *seen <= reading.source_now) else { return Ok(window.iter().collect()) };
+        let Some(seen) = seen.filter(|seen| *seen <= reading.source_now) else { return Ok(whole()) };
         let dialect = context.store.source.dialect();
         let since = since(watermark, dialect, &context.place.time_zone, seen, reading.source_now)?;
-        let Some(mut days) = self.days_written(reading, &since).await? else {
+        let Some(mut written) = self.days_written(reading, &since).await? else {
             // After a long time away it is more than the source can tell at once; fingerprints it can.
             self.log(format!(
                 "dataset {}: the watermark's rows take too long, the whole window is compared",
                 context.name
             ));
             self.reconnect(reading).await?;
-            return Ok(window.iter().collect());
+            return Ok(whole());
         };
         let unsettled = |day: &Date| match known.get(&Unit::Day(*day)) {
             None => true,
             Some(row) => comparison.why(*day, &row.fingerprint, Some(row)).is_some(),
         };
-        days.extend(window.iter().filter(unsettled));
-        days.retain(|day| (window.from..=window.to).contains(day));
-        Ok(days)
+        let older = self.known_days_before(reading, window.from)?;
+        written.retain(|day| (window.from..=window.to).contains(day) || older.contains(day));
+        let days = written.iter().copied().chain(window.iter().filter(unsettled)).collect();
+        Ok(ToCompare { days, written })
+    }
+
+    /// Days before the window that were sent from this database. Of others a change says nothing: they are a
+    /// backfill's business.
+    fn known_days_before(&self, reading: &Reading<'_>, before: Date) -> Result<BTreeSet<Date>> {
+        let reach = i64::from(self.config.limits.facts_days).days();
+        let from = reading.today.checked_sub(reach).unwrap_or(before).max(reading.held().from);
+        let Some(to) = before.yesterday().ok().filter(|to| from <= *to) else { return Ok(BTreeSet::new()) };
+        let context = reading.context;
+        let known = self.journal.units_between(&context.store.config.id, context.name, from, to)?;
+        Ok(known.keys().filter_map(|unit| unit.date()).collect())
     }
 
     /// After everything that a cycle found is durable in the journal: the next looks at what was
@@ -79,6 +98,7 @@ impl<S: ObjectStore> Agent<S> {
         let timeout = reading.timeout();
         self.ports.steps.at(step::SOURCE_QUERY)?;
         let begun_at = self.ports.clock.now();
+        reading.session.enter_zone(&context.place.time_zone, reading.source_now).await?;
         let outcome = reading.session.query(&statement, &mut found, timeout).await;
         reading.note_query(begun_at, self.ports.clock.now());
         Ok((outcome? == Outcome::Done).then_some(found.days))
@@ -113,7 +133,9 @@ fn since(
             Error::config(format!("watermark.zone: must be an IANA time zone, got {name:?}")).with_source(error)
         })?,
     };
-    Ok(dialect.moment(earliest_local(&zone, from, now)))
+    // A column of moments is compared in the session's zone, which is the store's; one of wall time in its own.
+    let earliest = earliest_local(&zone, from, now).min(earliest_local(store_zone, from, now));
+    Ok(dialect.moment(earliest))
 }
 
 /// The earliest that a clock of `zone` shows between two moments: clocks set back repeat an hour.

@@ -41,6 +41,7 @@ system_packages() {
   # The server program only: no service is installed or started.
   [ -x /usr/sbin/mariadbd ] || command -v mariadbd >/dev/null 2>&1 || missing+=(mariadb-server-core mariadb-client-core)
   compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || missing+=(postgresql)
+  [ -x /usr/sbin/pgbouncer ] || command -v pgbouncer >/dev/null 2>&1 || missing+=(pgbouncer)
   # Neither of these has a service; the package with the server's program has one: see below.
   need isql-fb firebird3.0-utils
   compgen -G '/usr/lib/*/firebird/3.0/plugins.conf' >/dev/null || missing+=(firebird3.0-server-core)
@@ -65,8 +66,16 @@ install_packages() {
     "${sudo[@]}" mkdir -p /etc/postgresql-common
     echo 'create_main_cluster = false' | "${sudo[@]}" tee /etc/postgresql-common/createcluster.conf >/dev/null
   fi
+  # No package may start its service meanwhile.
+  local policy=/usr/sbin/policy-rc.d ours=
+  if [ ! -e $policy ]; then
+    printf '#!/bin/sh\nexit 101\n' | "${sudo[@]}" tee $policy >/dev/null && "${sudo[@]}" chmod +x $policy && ours=yes
+  fi
+  local done=0
   "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive UCF_FORCE_CONFFOLD=1 apt-get install -y -qq --no-install-recommends "$@" >&2 \
-    || fail "try: apt-get install $*"
+    || done=1
+  [ -z "$ours" ] || "${sudo[@]}" rm -f $policy
+  [ "$done" -eq 0 ] || fail "try: apt-get install $*"
 }
 
 # The server's program alone: installed, its package would enable and start a service.

@@ -87,6 +87,7 @@ package() {
   x86_64-w64-mingw32-gcc -shared -o "$beside/bcryptprimitives.dll" tests/wine/bcryptprimitives.c -ladvapi32 || return
   # Wine keeps its Windows in a folder that it makes first.
   export WINEPREFIX=$RIBERA_TOOLS/wine WINEDEBUG=-all
+  python tests/wine/service.py "$wine" "$beside/ribera-agent-windows-x86_64.exe" || return
   RIBERA_AGENT="$wine $beside/ribera-agent-windows-x86_64.exe" python tests/e2e/run.py "$alone"
 }
 

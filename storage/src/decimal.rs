@@ -48,6 +48,20 @@ impl ExactDecimal {
         Some(Self { unscaled, scale })
     }
 
+    /// The number with `digits` fraction digits, the nearest that there is; a half goes away from zero. `None` when it
+    /// does not fit.
+    pub fn rounded(self, digits: u8) -> Option<Self> {
+        if digits >= self.scale {
+            return self.rescale(digits);
+        }
+        // Beyond 38 digits nothing is left of it.
+        let Some(factor) = pow10(self.scale - digits) else { return Some(Self { unscaled: 0, scale: digits }) };
+        let (whole, rest) = (self.unscaled / factor, self.unscaled % factor);
+        let goes_on = rest.unsigned_abs() >= factor.unsigned_abs() - rest.unsigned_abs();
+        let unscaled = if goes_on { whole + self.unscaled.signum() } else { whole };
+        Some(Self { unscaled, scale: digits })
+    }
+
     /// The sum in the finer of both scales; `None` when it does not fit.
     pub fn checked_add(self, other: Self) -> Option<Self> {
         let scale = self.scale.max(other.scale);
@@ -164,6 +178,25 @@ mod tests {
             let error = text.parse::<ExactDecimal>().unwrap_err();
             assert!(error.message().contains(&format!("{text:?}")), "{error}");
         }
+    }
+
+    #[test]
+    fn rounding_takes_the_nearest_and_a_half_away_from_zero() {
+        for (text, digits, expected) in [
+            ("1.005", 2, "1.01"),
+            ("-1.005", 2, "-1.01"),
+            ("1.00499999", 2, "1.00"),
+            ("-0.004", 2, "0.00"),
+            ("7", 2, "7.00"),
+            ("99.995", 2, "100.00"),
+            ("0.5", 0, "1"),
+            ("-0.49", 0, "0"),
+        ] {
+            let value: ExactDecimal = text.parse().unwrap();
+            assert_eq!(value.rounded(digits).unwrap().to_string(), expected, "{text}");
+        }
+        assert!(ExactDecimal::new(i128::MAX, 0).rounded(2).is_none());
+        assert_eq!(ExactDecimal::new(i128::MIN, 0).rounded(0).unwrap().unscaled(), i128::MIN);
     }
 
     #[test]

@@ -17,6 +17,9 @@ pub struct Heartbeat {
     /// The agent's clock minus the object store's, as last measured; `None` before that.
     #[serde(default)]
     pub clock_offset_s: Option<i64>,
+    /// The source's clock minus the object store's, as a dataset's last session showed it; `None` before that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_clock_offset_s: Option<i64>,
     pub spool: SpoolDepth,
     #[serde(default)]
     pub runs: Vec<LastRun>,
@@ -59,7 +62,8 @@ pub struct LastRun {
 pub const ALARMS_MAX: usize = 20;
 
 /// A unit that could not be proven, or that the lake does not hold as it was sent, in all the tries
-/// that the agent makes by itself. It stands until the unit is proven and in the lake.
+/// that the agent makes by itself; or whose rows cannot be sent at all. It stands until the unit is proven and in
+/// the lake.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditAlarm {
     pub dataset: DatasetName,
@@ -70,6 +74,9 @@ pub struct AuditAlarm {
     pub source: Facts,
     /// Count and sums of the rows that it gave.
     pub sent: Facts,
+    /// Of a refused unit: column, row and value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     pub since: Timestamp,
 }
 
@@ -82,6 +89,8 @@ pub enum Trouble {
     LakeDiffers,
     /// The lake refused the batch.
     Quarantined,
+    /// A value of its rows cannot be sent as it is.
+    Refused,
 }
 
 /// The outcome of a cycle that came to its end.

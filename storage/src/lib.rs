@@ -20,6 +20,7 @@ pub mod heartbeat;
 pub mod hex;
 pub mod ids;
 pub mod ledger;
+pub mod limits;
 pub mod numbered;
 pub mod object;
 pub mod paths;

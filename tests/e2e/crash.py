@@ -1,6 +1,6 @@
 """SIGKILL at random moments: agents send days again, again and again, while each of them, and now and then
-the host, is killed. Afterwards everything is started once more, and the lake must hold every row of the
-tills exactly once.
+the host, is killed. Every other agent is the program `run`, which sends what the till sold since and carries out a backfill
+beside that. Afterwards everything is started once more, and the lake must hold every row of the tills exactly once.
 
     crash.py [--kills N] [--stores N] [--seed N]
 
@@ -13,20 +13,29 @@ none were seen in N kills, the upper bound of the chance of a loss per kill at 9
 import argparse
 import os
 import random
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date, timedelta
 
-from scenario import all_complete, chain_of, check, expectations, judged, small_sales
+from scenario import all_complete, chain_of, check, expectations, judged
+
+import sales
 
 import judge  # noqa: I001  (the path is set by `scenario`)
 import polars as pl
 from chain import Chain
 
-MONTHS = [("2017-01", 20, 31), ("2017-02", 1, 28), ("2017-03", 1, 10)]
+# The stores closed yesterday: the days before it are daily work, those before them history.
+LAST = date.today() - timedelta(days=1)
+FIRST = LAST - timedelta(days=49)
+DAILY_DAYS = 5
 DAYS_MAX = 9
+# Of the agents that are killed at work, so many at least had a backfill beside: one in.
+BESIDE_ONE_IN = 10
 # Agents at work at once.
 AT_ONCE = 3
 # A host is killed once for so many agents.
@@ -51,16 +60,18 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=int(os.environ.get("RIBERA_SEED") or random.randrange(1_000_000)))
     arguments = parser.parse_args()
     print(f"seed {arguments.seed} (again with RIBERA_SEED={arguments.seed})", flush=True)
-    table = small_sales(arguments.stores, arguments.seed)
-    with chain_of(table) as chain:
+    table = sales.generated(arguments.stores, arguments.seed, FIRST, LAST, lines_per_day=25)
+    with chain_of(table, first=FIRST, last=LAST) as chain:
         crash = Crash(chain, random.Random(arguments.seed), arguments.kills)
         crash.strike()
         crash.recover()
+        table = pl.concat([table, *crash.sold])
         lost, doubled = lost_and_doubled(chain, table)
         kills = sum(crash.killed.values())
         phases = ", ".join(f"{phase} {crash.killed.get(phase, 0)}" for phase in [*PHASES, "starting"])
         print(
-            f"crash: {kills} agents killed at work ({phases}) and {crash.hosts} hosts,"
+            f"crash: {kills} agents killed at work ({phases}; {crash.beside} with a backfill beside daily work)"
+            f" and {crash.hosts} hosts, {len(crash.sold)} tickets sold meanwhile,"
             f" {crash.too_late} agents had ended before; lost {lost}, doubled {doubled};"
             f" chance of a loss per kill below {3 / kills:.4f} (95 %)",
             flush=True,
@@ -70,6 +81,8 @@ def main() -> int:
             hits = crash.killed.get(phase, 0)
             check(hits * 10 >= arguments.kills, f"{phase} is hit in a tenth of the kills at least, got {hits}")
         check(crash.hosts > 0, "a host was killed at work")
+        few = arguments.kills // BESIDE_ONE_IN
+        check(crash.beside >= few, f"{few} had a backfill beside daily work at least, got {crash.beside}")
         judged(chain, expect=expectations(table))
         all_complete(chain, arguments.stores)
         chain.ribera("verify")
@@ -81,7 +94,9 @@ class Crash:
     def __init__(self, chain: Chain, rng: random.Random, kills: int):
         self.chain, self.rng, self.kills = chain, rng, kills
         self.killed: dict[str, int] = {}
-        self.hosts, self.too_late = 0, 0
+        self.hosts, self.too_late, self.beside = 0, 0, 0
+        # What tills sold since the chain was made, in the columns of its table.
+        self.sold: list[pl.DataFrame] = []
         # How long an agent's work takes here, for those killed at any moment.
         self.work_seconds = 1.0
         chain.start_host()
@@ -101,7 +116,12 @@ class Crash:
         """Some agents at work, each killed on its own; perhaps the host too."""
         rng = self.rng
         names = rng.sample(self.chain.busiest_first, min(AT_ONCE, len(self.chain.busiest_first)))
-        victims = [Victim(self.chain, name, rng, self.phase(), self.work_seconds) for name in names]
+        runs = [rng.random() < 0.5 for _ in names]
+        self.sold += [sell(self.chain, name, rng) for name, run in zip(names, runs, strict=True) if run]
+        victims = [
+            Victim(self.chain, name, rng, self.phase(), self.work_seconds, run)
+            for name, run in zip(names, runs, strict=True)
+        ]
         with ThreadPoolExecutor(AT_ONCE) as pool:
             done = [pool.submit(victim.run) for victim in victims]
             if self.hosts * AGENTS_PER_HOST <= sum(self.killed.values()):
@@ -116,6 +136,7 @@ class Crash:
                 self.work_seconds = 0.8 * self.work_seconds + 0.2 * victim.seconds
             else:
                 self.killed[victim.phase] = self.killed.get(victim.phase, 0) + 1
+                self.beside += victim.had_backfill
 
     def phase(self) -> str | None:
         """Where the next is to die: anywhere, or in the phase that was hit least."""
@@ -124,7 +145,7 @@ class Crash:
         return min(HIT_OFTEN, key=lambda phase: (self.killed.get(phase, 0), self.rng.random()))
 
     def is_done(self) -> bool:
-        enough = self.hosts > 0 and all(self.killed.get(phase, 0) * 10 >= self.kills for phase in HIT_OFTEN)
+        enough = self.hosts > 0 and self.beside * BESIDE_ONE_IN >= self.kills and all(self.killed.get(phase, 0) * 10 >= self.kills for phase in HIT_OFTEN)
         return sum(self.killed.values()) >= self.kills and enough
 
     def kill_host(self) -> None:
@@ -144,16 +165,20 @@ class Crash:
 class Victim:
     """An agent that is killed: at any moment, or a little after it told of a certain step for the n-th time."""
 
-    def __init__(self, chain: Chain, name: str, rng: random.Random, phase: str | None, work_seconds: float):
-        month, first, last = rng.choice(MONTHS)
-        first = rng.randint(first, last)
-        last = min(last, first + rng.randrange(DAYS_MAX))
+    def __init__(self, chain: Chain, name: str, rng: random.Random, phase: str | None, work_seconds: float, run: bool):
+        first = FIRST + timedelta(days=rng.randrange((LAST - FIRST).days + 1))
+        last = min(LAST, first + timedelta(days=rng.randrange(DAYS_MAX)))
         force = ["--force"] if rng.random() < 0.9 else []
-        days = ["--from", f"{month}-{first:02}", "--to", f"{month}-{last:02}"]
-        self.words = chain.agent_command(name, "extract", *days, *force, "--wait-acks", "2")
+        days = ["--from", str(first), "--to", str(last)]
+        # With an order that it hears once it runs.
+        self.order = chain.agent_command(name, "backfill", *days, *force) if run else None
+        extract = ["extract", *days, *force, "--wait-acks", "2"]
+        self.words = chain.agent_command(name, *(["run"] if run else extract))
         self.log, self.environment = chain.folder / "agents.log", chain.environment()
         self.target = rng.choice([step for step in PHASES[phase] if step not in RARE]) if phase else None
-        self.nth = rng.randint(1, max(1, last - first + 1))
+        self.nth = rng.randint(1, max(1, (last - first).days + 1))
+        # It would go on for ever.
+        self.ends_after = 3 + 6 * work_seconds if run else None
         if phase is None:
             self.delay = rng.uniform(0, 1.2 * work_seconds)
         else:
@@ -161,6 +186,7 @@ class Victim:
             self.delay = 0 if phase == "extraction" else rng.choice([0, rng.uniform(0, 0.004)])
         # The phase in which it died; none if it had ended before.
         self.phase: str | None = None
+        self.had_backfill = False
         self.seconds = 0.0
 
     def run(self) -> None:
@@ -171,15 +197,21 @@ class Victim:
                 self.words, stdout=out, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, env=environment, text=True
             )
         timer = None
-        if self.target is None:
-            timer = threading.Timer(self.delay, agent.kill)
+        ends_after = self.delay if self.target is None else self.ends_after
+        if ends_after is not None:
+            timer = threading.Timer(ends_after, agent.kill)
             timer.start()
-        steps = []
+        steps, order = [], None
         for line in agent.stderr:
             if TOLD not in line:
                 continue
             step = line.split()[-1]
             steps.append(step)
+            if self.order and order is None:
+                # It holds its folder now.
+                order = subprocess.Popen(
+                    self.order, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=self.environment
+                )
             if step == self.target and steps.count(step) == self.nth:
                 time.sleep(self.delay)
                 agent.kill()
@@ -188,10 +220,31 @@ class Victim:
         if timer:
             timer.cancel()
         self.seconds = time.monotonic() - begin
+        if order:
+            # Left with the agent before that died; else it carries the backfill out itself now.
+            self.had_backfill = order.poll() == 0
+            order.wait()
         if code == -9:
             # The journal is written by all: what it is written for is what came before.
             known = [PHASE_OF[step] for step in steps if step in PHASE_OF]
             self.phase = known[-1] if known else "starting"
+
+
+def sell(chain: Chain, name: str, rng: random.Random) -> pl.DataFrame:
+    """A ticket of one line on one of the last days."""
+    day = LAST - timedelta(days=rng.randrange(DAILY_DAYS))
+    cents = rng.randrange(1, 10_000)
+    till = sqlite3.connect(chain.pos / f"{name}.db", timeout=30)
+    with till:
+        [(ticket,)] = till.execute("SELECT MAX(ticket_id) + 1 FROM ticket")
+        till.execute("INSERT INTO ticket VALUES (?, ?, '12:00:00', NULL)", (ticket, str(day)))
+        till.execute("INSERT INTO ticket_linea VALUES (?, 1, 1, 1, ?, 0, ?)", (ticket, cents * 100, cents))
+    till.close()
+    of_store = chain.table.filter(pl.col("store").map_elements(sales.store_id, return_dtype=pl.String) == name)
+    return of_store.head(1).with_columns(
+        ticket_id=pl.lit(ticket, pl.Int64), linea=pl.lit(1, pl.Int32), fecha=pl.lit(day), cantidad=pl.lit(1, pl.Int64),
+        centavos=pl.lit(cents, pl.Int64),
+    )
 
 
 def lost_and_doubled(chain: Chain, table: pl.DataFrame) -> tuple[int, int]:

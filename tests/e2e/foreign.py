@@ -323,11 +323,19 @@ class Prepared:
 
 def sales_of(stores: int, seed: int) -> pl.DataFrame:
     """Sales of every store on every day, each store's with amounts of its own."""
-    one = sales.generated(1, seed, FIRST, LAST, lines_per_day=60)
-    of_day = one.filter(pl.col("fecha") == date.fromisoformat(DAY))
-    check(of_day.height >= 3, f"the day has lines to lose, got {of_day.height}")
+    one = next(one for one in chains_from(seed) if lines_of_the_day(one) >= 3)
     of = [pl.lit(store, one.schema["store"]).alias("store") for store in range(1, stores + 1)]
     return pl.concat([one.with_columns(store, pl.col("centavos") + store) for store in of])
+
+
+def chains_from(seed: int):
+    """Generated sales of one store by seed: a store can sell nothing on a day, so the caller takes the first that serves."""
+    for offset in range(100):
+        yield sales.generated(1, seed + offset, FIRST, LAST, lines_per_day=60)
+
+
+def lines_of_the_day(one: pl.DataFrame) -> int:
+    return one.filter(pl.col("fecha") == date.fromisoformat(DAY)).height
 
 
 def each(stores: list[str], do) -> None:

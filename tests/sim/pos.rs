@@ -132,12 +132,14 @@ impl Pos {
         self.days.borrow().get(&day).map(|day| Sums::of(&day.rows)).unwrap_or_default()
     }
 
-    /// Whether a change of `day` now is still within what agents look back on, with a day to spare.
+    /// Whether a change of `day` now is still within what agents look back on, with a day to spare. Nothing is sold
+    /// before the store opens, whoever asks about such a day.
     pub fn may_still_change(&self, day: Date) -> bool {
         let zone = self.definition.zone().expect("a zone");
         let today = zone.to_datetime(super::cloud::timestamp(self.sim.now())).date();
         let last = day.checked_add(super::nature::LATE_DAYS_MAX.days()).expect("a date");
-        day <= today && today < last
+        let is_open = self.definition.opened.is_none_or(|opened| opened <= day);
+        is_open && day <= today && today < last
     }
 
     /// Days that ever had rows.

@@ -55,7 +55,9 @@ const DRAIN_LOOKS: usize = 30;
 const DRAIN_PAUSE: Micros = 10 * MINUTE;
 
 /// The last maintenance begins so often while things go wrong.
-const MAINTENANCE_RUNS: usize = 3;
+const MAINTENANCE_RUNS: usize = 6;
+/// It takes away thousands of lake files before it comes to the checkpoints.
+const MAINTENANCE_RUN: Micros = 6 * HOUR;
 
 pub struct World {
     sim: Sim,
@@ -200,7 +202,7 @@ impl World {
         self.cloud.set_faulty(true);
         for _ in 0..MAINTENANCE_RUNS {
             self.hosts[1].begin_maintenance();
-            self.sim.run_until(self.sim.now() + 20 * MINUTE)?;
+            self.sim.run_until(self.sim.now() + MAINTENANCE_RUN)?;
             self.hosts[1].stop();
         }
         self.cloud.set_faulty(false);

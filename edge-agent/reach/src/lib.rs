@@ -38,6 +38,10 @@ pub enum Cause {
     PortRefused,
     /// The machine answers a ping, its port is silent: a firewall.
     PortSilent,
+    /// SQL Server Browser, which knows the port of a named instance, does not answer for it.
+    BrowserSilent,
+    /// SQL Server Browser says that the instance has no TCP port.
+    InstanceWithoutTcp,
 }
 
 impl Cause {
@@ -59,6 +63,16 @@ impl Cause {
             Self::PortSilent => (
                 "la máquina responde y el puerto no: abra el puerto en su cortafuegos",
                 "the machine answers, the port does not: open the port in its firewall",
+            ),
+            Self::BrowserSilent => (
+                "el servicio SQL Server Browser (UDP 1434) no responde por esa instancia: inícielo, abra ese puerto y revise \
+                 source.instance; o fije un puerto TCP a la instancia y escriba source.port en vez de source.instance",
+                "the service SQL Server Browser (UDP 1434) does not answer for that instance: start it, open that port and check \
+                 source.instance; or give the instance a fixed TCP port and write source.port in place of source.instance",
+            ),
+            Self::InstanceWithoutTcp => (
+                "la instancia no escucha por TCP: active TCP/IP en SQL Server Configuration Manager y reiníciela",
+                "the instance does not listen on TCP: enable TCP/IP for it in SQL Server Configuration Manager and restart it",
             ),
         }
     }
@@ -95,17 +109,18 @@ pub async fn reach(host: &str, port: Option<u16>, timeout: Duration) -> Reach {
     };
     let begun = Instant::now();
     let found = tokio::time::timeout(timeout, tokio::net::lookup_host((host, port.unwrap_or(0)))).await;
-    // The first address, as the drivers take it.
-    let Some(address) = found.ok().and_then(Result::ok).and_then(|mut found| found.next()) else { return reach };
+    let addresses: Vec<SocketAddr> = found.ok().and_then(Result::ok).map(Iterator::collect).unwrap_or_default();
+    let Some(first) = addresses.first().copied() else { return reach };
     reach.lookup_ms = Some(millis(begun.elapsed()));
-    reach.address = Some(address.ip());
     let asked = async {
         match port {
-            Some(_) => Some(try_port(address, timeout).await),
+            Some(_) => Some(try_ports(&addresses, timeout).await),
             None => None,
         }
     };
-    let (port, ping) = tokio::join!(asked, ping(address.ip(), timeout));
+    let (port, ping) = tokio::join!(asked, ping(first.ip(), timeout));
+    let (address, port) = port.map_or((first, None), |(address, port)| (address, Some(port)));
+    reach.address = Some(address.ip());
     reach.ping_ms = ping;
     if let Some(Port::Open(took)) = port {
         reach.port_ms = Some(millis(took));
@@ -131,6 +146,24 @@ enum Port {
     Refused,
     /// No answer, or a router's that there is no way.
     Silent,
+}
+
+/// The port of the first address that is open, tried one after the other as the drivers do: Windows resolves
+/// `localhost` to `::1` first, where a server bound to 127.0.0.1 does not listen. Else the best answer there was.
+async fn try_ports(addresses: &[SocketAddr], timeout: Duration) -> (SocketAddr, Port) {
+    let mut best: Option<(u8, SocketAddr, Port)> = None;
+    for address in addresses {
+        let port = try_port(*address, timeout).await;
+        let rank = match port {
+            Port::Open(_) => return (*address, port),
+            Port::Refused => 1,
+            Port::Silent => 0,
+        };
+        if best.as_ref().is_none_or(|(known, ..)| rank > *known) {
+            best = Some((rank, *address, port));
+        }
+    }
+    best.map_or((addresses[0], Port::Silent), |(_, address, port)| (address, port))
 }
 
 async fn try_port(address: SocketAddr, timeout: Duration) -> Port {

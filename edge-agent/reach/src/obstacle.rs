@@ -11,6 +11,8 @@ pub enum Obstacle {
     NoAnswer,
     PortRefused,
     PortSilent,
+    BrowserSilent,
+    InstanceWithoutTcp,
     Encryption,
     Credentials,
     Database,
@@ -24,13 +26,22 @@ impl Obstacle {
             ("source.tls", Self::Encryption),
             ("GRANT the user", Self::Permissions),
             ("user or password", Self::Credentials),
+            ("source.user", Self::Credentials),
             ("source.database", Self::Database),
         ];
         known.into_iter().find(|(words, _)| message.contains(words)).map(|(_, obstacle)| obstacle)
     }
 
     pub fn is_network(self) -> bool {
-        matches!(self, Self::NameUnknown | Self::NoAnswer | Self::PortRefused | Self::PortSilent)
+        matches!(
+            self,
+            Self::NameUnknown
+                | Self::NoAnswer
+                | Self::PortRefused
+                | Self::PortSilent
+                | Self::BrowserSilent
+                | Self::InstanceWithoutTcp
+        )
     }
 
     /// In Spanish and in English.
@@ -40,6 +51,8 @@ impl Obstacle {
             Self::NoAnswer => Cause::NoAnswer.next_step(),
             Self::PortRefused => Cause::PortRefused.next_step(),
             Self::PortSilent => Cause::PortSilent.next_step(),
+            Self::BrowserSilent => Cause::BrowserSilent.next_step(),
+            Self::InstanceWithoutTcp => Cause::InstanceWithoutTcp.next_step(),
             Self::Encryption => (
                 "el cifrado no se pudo acordar: revise source.tls, source.tls_ca_file y el certificado del servidor",
                 "encryption could not be agreed on: check source.tls, source.tls_ca_file and the server's certificate",
@@ -67,6 +80,8 @@ impl From<Cause> for Obstacle {
             Cause::NoAnswer => Self::NoAnswer,
             Cause::PortRefused => Self::PortRefused,
             Cause::PortSilent => Self::PortSilent,
+            Cause::BrowserSilent => Self::BrowserSilent,
+            Cause::InstanceWithoutTcp => Self::InstanceWithoutTcp,
         }
     }
 }
@@ -81,6 +96,7 @@ mod tests {
             ("source: mysql caja at h:1: cannot connect: source.tls: no", Some(Obstacle::Encryption)),
             ("source: x: SELECT denied (GRANT the user that right)", Some(Obstacle::Permissions)),
             ("source: x: cannot connect: user or password: 28P01", Some(Obstacle::Credentials)),
+            ("source: x: cannot connect: no (error 18452: source.user: the domain)", Some(Obstacle::Credentials)),
             ("source: x: cannot connect: source.database: no such database", Some(Obstacle::Database)),
             ("source: x: cannot connect: source.database: GRANT the user CONNECT on it", Some(Obstacle::Permissions)),
             ("source: x: the source did not answer within 20 s", None),

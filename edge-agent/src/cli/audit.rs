@@ -9,14 +9,14 @@ use ribera_storage::dataset::DatasetKind;
 use ribera_storage::{DatasetName, Error, ExactDecimal, ObjectStore, Result, StoreId, Unit, paths};
 use serde::Serialize;
 
-use super::{AuditDays, Common, Stopped, checked_days, render, setup};
+use super::{AuditDays, Common, Stopped, audit_show, checked_days, hints, setup};
 use crate::agent::{Agent, DatasetContext, ServedStore};
 use crate::config::DatasetMapping;
-use crate::journal::{LakeState, UnitRow};
+use crate::cycle::no_day_left;
 use crate::objects::Objects;
-use crate::plan::Days;
+use crate::plan::{Days, LakeState, LeftOut, UnitRow, days_of_life};
 use crate::report::{Exit, Problem, Stage};
-use crate::source::{Fingerprint, pieces};
+use crate::source::{self, Fingerprint, pieces};
 
 /// What comes of comparing a day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -34,6 +34,8 @@ pub enum Verdict {
     LakeDiffers,
     /// The lake refused the batch.
     Quarantined,
+    /// A value of the day's rows cannot be sent as it is.
+    Refused,
 }
 
 /// One day: rows and sums by column, of each of the three that has them.
@@ -48,10 +50,21 @@ pub struct Audited {
     pub verdict: Verdict,
 }
 
+/// Days of a dataset that were asked for and not looked at.
+#[derive(Debug, Serialize)]
+pub struct LeftOutOf {
+    pub store: StoreId,
+    pub dataset: DatasetName,
+    #[serde(flatten)]
+    pub days: LeftOut,
+}
+
 /// The answer of `audit --json`.
 #[derive(Debug, Serialize)]
 pub struct Answer {
     pub days: Vec<Audited>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<LeftOutOf>,
     pub problems: Vec<Problem>,
     pub exit_code: u8,
 }
@@ -60,7 +73,8 @@ pub async fn main(common: &Common, args: &AuditDays) -> Result<Exit, Stopped> {
     let days = checked_days(args.from, args.to)?;
     let ready = setup::agent(&Common { dry_run: true, ..common.clone() })?;
     let agent = &ready.agent;
-    let (mut audited, mut problems) = (Vec::new(), Vec::new());
+    let (mut audited, mut problems, mut left_out) = (Vec::new(), Vec::new(), Vec::new());
+    let mut has_days = None;
     for store in agent.served(&common.stores) {
         for (name, mapping) in agent.config.datasets(&store.config) {
             if !common.datasets.is_empty() && !common.datasets.contains(name) {
@@ -69,41 +83,52 @@ pub async fn main(common: &Common, args: &AuditDays) -> Result<Exit, Stopped> {
             // Each database by itself: one that is away leaves the others alone.
             for piece in pieces(store.source.as_ref(), &days) {
                 match audit(agent, store, name, mapping, &piece).await {
-                    Ok(found) => audited.extend(found),
+                    Ok(None) => {}
+                    Ok(Some((found, out))) => {
+                        has_days = Some(has_days == Some(true) || found.is_some());
+                        audited.extend(found.into_iter().flatten());
+                        let of = |days| LeftOutOf { store: store.config.id.clone(), dataset: name.clone(), days };
+                        left_out.extend(out.into_iter().map(of));
+                    }
                     Err(error) => problems.push(Problem::new(Stage::Source, &error).of(&store.config.id, Some(name))),
                 }
             }
         }
     }
+    if has_days == Some(false) && problems.is_empty() {
+        problems.push(no_day_left(left_out.first().map(|one| &one.days)));
+    }
     let exit = problems.iter().map(|problem| problem.exit).max();
     let all_agree = audited.iter().all(|one| one.verdict == Verdict::Agrees);
     let exit = exit.unwrap_or(if all_agree { Exit::Done } else { Exit::Unproven });
-    render::audit(common, &Answer { days: audited, problems, exit_code: exit.code() }, args.all);
+    hints::complete(common, &mut problems);
+    audit_show::audit(common, &Answer { days: audited, left_out, problems, exit_code: exit.code() }, args.all);
     Ok(exit)
 }
 
-/// The days of one dataset; nothing of a dataset that has no days.
+/// The days of one dataset, if there are any in the store's life, and those left out; `None` for a dataset
+/// without days.
 async fn audit(
     agent: &Agent<Objects>,
     store: &ServedStore,
     name: &DatasetName,
     mapping: &DatasetMapping,
     days: &Days,
-) -> Result<Vec<Audited>> {
+) -> Result<Option<(Option<Vec<Audited>>, Vec<LeftOut>)>> {
     let definition = agent.definition(name).await?;
     if definition.kind != DatasetKind::Daily {
-        return Ok(Vec::new());
+        return Ok(None);
     }
     let place = Rc::new(agent.place(&store.config).await?);
     let context = DatasetContext { store, name, mapping, definition, place: place.clone() };
     let mut reading = agent.begin_reading(&context).await?;
-    let until_today = Days { from: days.from, to: days.to.min(reading.today) };
-    let Some(days) = until_today.within(place.opened, place.closed) else { return Ok(Vec::new()) };
+    let (left, left_out) = days_of_life(days, place.opened, place.closed, reading.today);
+    let Some(days) = left else { return Ok(Some((None, left_out))) };
     agent.turn_to(&mut reading, days.from).await?;
-    let found = agent.ask(&mut reading, &days).await;
+    let found = agent.ask_each(&mut reading, &days).await;
     // The answer is there; a source that cannot end a read-only transaction changes nothing.
     let _ = reading.session.end().await;
-    let found = found?;
+    let source::Answer { found, refused } = found?;
     let known = agent.journal.units_between(&store.config.id, name, days.from, days.to)?;
     let mut audited = Vec::new();
     let nothing = Fingerprint::default();
@@ -111,7 +136,7 @@ async fn audit(
         let source = found.get(&day).unwrap_or(&nothing);
         let local = known.get(&day);
         // Open days without rows are not sent, and nobody waits for them.
-        if local.is_none() && source.facts.rows == 0 {
+        if local.is_none() && source.facts.rows == 0 && !refused.contains_key(&day) {
             continue;
         }
         let lake = match local {
@@ -124,11 +149,11 @@ async fn audit(
             day,
             source: source.facts.clone(),
             local: local.map(|local| local.facts.clone()),
-            verdict: verdict(source, local),
+            verdict: if refused.contains_key(&day) { Verdict::Refused } else { verdict(source, local) },
             lake,
         });
     }
-    Ok(audited)
+    Ok(Some((Some(audited), left_out)))
 }
 
 /// What the lake answered that it holds of the day's last batch.
@@ -150,6 +175,7 @@ async fn lake_facts(agent: &Agent<Objects>, local: &UnitRow, day: Unit) -> Resul
 fn verdict(source: &Fingerprint, local: Option<&UnitRow>) -> Verdict {
     let Some(local) = local else { return Verdict::SourceDiffers };
     match local.lake {
+        _ if local.refused.is_some() => Verdict::Refused,
         LakeState::Quarantined => Verdict::Quarantined,
         LakeState::Differs => Verdict::LakeDiffers,
         _ if !source.facts.agrees_with(&local.facts) => Verdict::SourceDiffers,
@@ -168,7 +194,10 @@ impl Audited {
         let names: std::collections::BTreeSet<&String> =
             sides.iter().flatten().flat_map(|facts| facts.sums.keys()).collect();
         for name in names {
-            let sum = |facts: &Facts| facts.sums.get(name).copied().unwrap_or(ExactDecimal::ZERO).to_string();
+            let of = |facts: &Facts| facts.sums.get(name).copied().unwrap_or(ExactDecimal::ZERO);
+            // As many digits for each: 54.20 beside 54.20, and a day without rows has 0.00.
+            let scale = sides.iter().flatten().map(|facts| of(facts).scale()).max().unwrap_or(0);
+            let sum = |facts: &Facts| of(facts).rescale(scale).unwrap_or(of(facts)).to_string();
             measures.push((name.clone(), sides.map(|side| side.map(sum))));
         }
         measures

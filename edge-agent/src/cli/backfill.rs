@@ -1,34 +1,36 @@
 //! `ribera-agent backfill`: history, a batch per month. What was sent and agrees is left out, so
-//! running it again resumes.
+//! running it again resumes. Where an agent runs already, it is told, and carries it out beside its daily work.
 
 use std::time::Duration;
 
 use clap::Args;
 use futures::StreamExt;
 use jiff::civil::Date;
-use ribera_storage::{Error, StoreId};
-use serde::{Deserialize, Serialize};
+use ribera_storage::{DatasetName, Error, StoreId};
+use serde::Serialize;
 
 use super::setup::Ready;
-use super::{Common, Stopped, Wait, checked_days, once, setup, stopped};
+use super::{Common, Stopped, Wait, checked_days, once, render, setup, stopped};
+use crate::backfill::{Backfill, Order};
 use crate::config::{Config, Hours, Limits, StoreConfig};
 use crate::cycle::Ask;
+use crate::host::OsRandom;
+use crate::journal::Journal;
 use crate::plan::Days;
 use crate::reach;
 use crate::report::{Exit, Problem, Stage};
+use crate::terminal::say;
 
-/// Where the journal keeps the backfill that has not come to its end.
-const NOTED: &str = "backfill";
 /// For name, ping and port of a store before its history is asked for.
 const REACH_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone, Args)]
 pub struct BackfillArgs {
     /// Primer día de negocio / First business day
-    #[arg(long, value_name = "YYYY-MM-DD", required_unless_present = "resume")]
+    #[arg(long, value_name = "YYYY-MM-DD", required_unless_present_any = ["resume", "stop", "cancel", "status"])]
     pub from: Option<Date>,
     /// Último día de negocio / Last business day
-    #[arg(long, value_name = "YYYY-MM-DD", required_unless_present = "resume")]
+    #[arg(long, value_name = "YYYY-MM-DD", required_unless_present_any = ["resume", "stop", "cancel", "status"])]
     pub to: Option<Date>,
     /// También los días iguales / Days whose fingerprints agree too
     #[arg(long)]
@@ -36,6 +38,15 @@ pub struct BackfillArgs {
     /// Sigue con el que se interrumpió / Goes on with the one that was interrupted
     #[arg(long, conflicts_with_all = ["from", "to", "force"])]
     pub resume: bool,
+    /// Lo detiene tras el mes en curso; `--resume` sigue / Stops it after the current month; `--resume` goes on
+    #[arg(long, conflicts_with_all = ["from", "to", "force", "resume"])]
+    pub stop: bool,
+    /// Lo olvida tras el mes en curso / Forgets it after the current month
+    #[arg(long, conflicts_with_all = ["from", "to", "force", "resume", "stop"])]
+    pub cancel: bool,
+    /// Muestra el avance / Shows how far it has come
+    #[arg(long, conflicts_with_all = ["from", "to", "force", "resume", "stop", "cancel"])]
+    pub status: bool,
     /// Tiendas a la vez / Stores at once
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=64))]
     pub workers: Option<u64>,
@@ -61,25 +72,27 @@ pub struct BackfillArgs {
     pub wait: Wait,
 }
 
-/// What was asked for, as the journal keeps it until it is done.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Noted {
-    from: Date,
-    to: Date,
-    force: bool,
-    stores: Vec<StoreId>,
-    datasets: Vec<ribera_storage::DatasetName>,
-}
-
 pub async fn main(common: &Common, args: &BackfillArgs) -> Result<Exit, Stopped> {
-    let mut ready = setup::agent_with(common, &|config| args.change(config))?;
+    if args.status {
+        return status(common);
+    }
+    let mut ready = match setup::agent_with(common, &|config| args.change(config)) {
+        // Another agent has the journal: it carries out what it is told.
+        Err(problem) if problem.exit == Exit::Locked && !common.dry_run => return tell(common, args, problem),
+        ready => ready?,
+    };
+    let journal_error = stopped(Stage::Journal, None);
+    if args.cancel || args.stop {
+        let noted = Backfill::noted(&ready.agent.journal).map_err(&journal_error)?;
+        let left = noted.filter(|_| args.stop).map(|noted| Backfill { stopped: true, ..noted });
+        Backfill::note(&ready.agent.journal, left.as_ref()).map_err(&journal_error)?;
+        return Ok(Exit::Done);
+    }
     let asked = asked(&ready, common, args)?;
     if !ready.agent.config.dry_run {
-        let text = serde_json::to_string(&asked)
-            .map_err(|error| Error::bug("a backfill does not serialise").with_source(error))
-            .map_err(stopped(Stage::Journal, None))?;
-        ready.agent.journal.note(NOTED, Some(&text)).map_err(stopped(Stage::Journal, None))?;
+        Backfill::note(&ready.agent.journal, Some(&asked)).map_err(&journal_error)?;
     }
+    ready.agent.beside_daily_work = true;
     let days = checked_days(asked.from, asked.to)?;
     let mut common = Common { stores: asked.stores.clone(), datasets: asked.datasets.clone(), ..common.clone() };
     let down = unreachable(&ready, &common).await;
@@ -92,21 +105,89 @@ pub async fn main(common: &Common, args: &BackfillArgs) -> Result<Exit, Stopped>
         once::run_ready(&mut ready, &common, "backfill", Ask::Backfill { days, force: asked.force }, &args.wait, down)
             .await;
     if exit == Exit::Done && !ready.agent.config.dry_run {
-        ready.agent.journal.note(NOTED, None).map_err(stopped(Stage::Journal, None))?;
+        Backfill::note(&ready.agent.journal, None).map_err(&journal_error)?;
     }
     Ok(exit)
 }
 
-/// From the command line, or with `--resume` as it was asked for then.
-fn asked(ready: &Ready, common: &Common, args: &BackfillArgs) -> Result<Noted, Stopped> {
-    let (stores, datasets) = (common.stores.clone(), common.datasets.clone());
-    if let (Some(from), Some(to)) = (args.from, args.to) {
-        let Days { from, to } = checked_days(from, to)?;
-        return Ok(Noted { from, to, force: args.force, stores, datasets });
+/// Leaves the order with the agent that runs.
+fn tell(common: &Common, args: &BackfillArgs, locked: Stopped) -> Result<Exit, Stopped> {
+    let order = match (args.from, args.to) {
+        _ if args.cancel => Order::Cancel,
+        _ if args.stop => Order::Stop,
+        _ if args.resume => Order::Resume,
+        (Some(from), Some(to)) => Order::Begin(of(common, args, checked_days(from, to)?)),
+        _ => return Err(locked),
+    };
+    let config = setup::config(common)?;
+    order.leave(&config.folder).map_err(stopped(Stage::Spool, None))?;
+    say!(
+        "{}",
+        common.lang.pick(
+            "El agente en marcha se encarga, junto a su trabajo diario. Avance: ribera-agent backfill --status",
+            "The running agent carries it out beside its daily work. Progress: ribera-agent backfill --status"
+        )
+    );
+    Ok(Exit::Done)
+}
+
+/// How far the backfill has come: of each stream the days that the journal knows.
+fn status(common: &Common) -> Result<Exit, Stopped> {
+    let config = setup::config(common)?;
+    let error = stopped(Stage::Journal, None);
+    let journal = Journal::open_file_to_read(&config.journal_file(), &OsRandom).map_err(&error)?;
+    // Asked first: an order is noted before it is taken away.
+    let waits = Order::waits(&config.folder);
+    let noted = Backfill::noted(&journal).map_err(&error)?;
+    let mut streams = Vec::new();
+    for store in config.stores.iter().filter(|_| noted.is_some()) {
+        for (dataset, _) in config.datasets(store) {
+            let Some(noted) = &noted else { continue };
+            let is_asked = (noted.stores.is_empty() || noted.stores.contains(&store.id))
+                && (noted.datasets.is_empty() || noted.datasets.contains(dataset));
+            if is_asked {
+                let known = journal.units_between(&store.id, dataset, noted.from, noted.to).map_err(&error)?.len();
+                streams.push(Stream { store: store.id.clone(), dataset: dataset.clone(), days_known: known as u64 });
+            }
+        }
     }
-    let noted = ready.agent.journal.noted(NOTED).map_err(stopped(Stage::Journal, None))?;
-    let noted = noted.and_then(|text| serde_json::from_str(&text).ok());
-    noted.ok_or_else(|| {
+    let days = noted.as_ref().map_or(0, |noted| Days { from: noted.from, to: noted.to }.iter().count() as u64);
+    render::backfill(common, &Status { backfill: noted, waits, days, streams });
+    Ok(Exit::Done)
+}
+
+/// The answer of `backfill --status --json`.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    /// What is not done yet.
+    pub backfill: Option<Backfill>,
+    /// An order that the running agent has not taken yet.
+    pub waits: bool,
+    /// Days that were asked for.
+    pub days: u64,
+    pub streams: Vec<Stream>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Stream {
+    pub store: StoreId,
+    pub dataset: DatasetName,
+    /// Of the days asked for, those extracted at least once.
+    pub days_known: u64,
+}
+
+fn of(common: &Common, args: &BackfillArgs, days: Days) -> Backfill {
+    let (stores, datasets) = (common.stores.clone(), common.datasets.clone());
+    Backfill { from: days.from, to: days.to, force: args.force, stores, datasets, stopped: false }
+}
+
+/// From the command line, or with `--resume` as it was asked for then.
+fn asked(ready: &Ready, common: &Common, args: &BackfillArgs) -> Result<Backfill, Stopped> {
+    if let (Some(from), Some(to)) = (args.from, args.to) {
+        return Ok(of(common, args, checked_days(from, to)?));
+    }
+    let noted = Backfill::noted(&ready.agent.journal).map_err(stopped(Stage::Journal, None))?;
+    noted.map(|noted| Backfill { stopped: false, ..noted }).ok_or_else(|| {
         let error = Error::config("--resume: there must be a backfill that was interrupted, got none")
             .with_hint("ribera-agent backfill --from YYYY-MM-DD --to YYYY-MM-DD");
         stopped(Stage::Definition, Some(Exit::Config))(error)
@@ -116,13 +197,17 @@ fn asked(ready: &Ready, common: &Common, args: &BackfillArgs) -> Result<Noted, S
 /// A problem for each wanted store whose server does not answer.
 async fn unreachable(ready: &Ready, common: &Common) -> Vec<Problem> {
     let tried = futures::stream::iter(ready.agent.served(&common.stores)).map(async |store| {
-        let (host, port) = reach::place(&store.config.source).await?;
-        let reached = reach::reach(&host, Some(port), REACH_TIMEOUT).await;
+        let reached = reach::reach_source(&store.config.source, REACH_TIMEOUT).await?;
         let id = &store.config.id;
         reached.cause.map(|cause| {
             let (es, en) = cause.next_step();
-            let error = Error::retry(format!("source: {host}:{port}: left out: {}", common.lang.pick(es, en)))
-                .with_hint(format!("ribera-agent check --stores {id}"));
+            let error = Error::retry(format!(
+                "source: {}: {}: {}",
+                reach::tried(&reached),
+                common.lang.pick("queda fuera", "left out"),
+                common.lang.pick(es, en)
+            ))
+            .with_hint(format!("ribera-agent check --stores {id}"));
             Problem::new(Stage::Source, &error).of(id, None).ending(Exit::Unreachable)
         })
     });

@@ -2,19 +2,24 @@
 
 use futures::StreamExt;
 use jiff::civil::Date;
+use jiff::{SignedDuration, Timestamp};
+use ribera_storage::dataset::DatasetKind;
 use ribera_storage::ports::Random;
 use ribera_storage::{Error, ObjectStore, Result, StoreId};
 use serde::Serialize;
 
-use super::{CheckArgs, Common, Lang, Stopped, check_s3, render, setup};
-use crate::agent::{Agent, DatasetContext, ServedStore};
-use crate::extract::Job;
+use super::{CheckArgs, Common, Lang, Stopped, check_s3, check_show, hints, render, setup};
+use crate::agent::{Agent, DatasetContext, ServedStore, StorePlace};
+use crate::extract::{Job, sink_context};
 use crate::host::OsRandom;
 use crate::objects::Objects;
 use crate::plan::Days;
+use crate::question::Proven;
 use crate::reach::{self, Obstacle, Reach, State};
 use crate::report::{Exit, Problem, Stage};
-use crate::sink::{Sink, SinkContext};
+use crate::session::{Reading, in_context};
+use crate::sink::Sink;
+use crate::source::{Outcome, Session, timed_out};
 
 /// One line of the answer.
 #[derive(Debug, Serialize)]
@@ -42,24 +47,29 @@ pub async fn main(common: &Common, args: &CheckArgs) -> Result<Exit, Stopped> {
         }
         _ => true,
     };
+    let mut offset_s = None;
     if reached {
-        lines.push(object_store(agent, common.lang).await);
+        let (line, offset) = object_store(agent, common.lang).await;
+        lines.push(line);
+        offset_s = offset;
     }
     let checked = futures::stream::iter(agent.served(&common.stores))
         .map(|store| async move {
             let mut lines = Vec::new();
-            check_store(agent, store, common, args, &mut lines).await;
+            check_store(agent, store, common, args, offset_s.unwrap_or(0), &mut lines).await;
             lines
         })
         .buffered(args.workers());
     lines.extend(checked.collect::<Vec<_>>().await.into_iter().flatten());
     let exit = lines.iter().filter_map(|line| line.problem.as_ref()).map(|problem| problem.exit).max();
     let exit = exit.unwrap_or(Exit::Done);
-    render::checks(common, &lines, exit);
+    hints::complete(common, lines.iter_mut().filter_map(|line| line.problem.as_mut()));
+    check_show::checks(common, &lines, exit);
     Ok(exit)
 }
 
-async fn object_store(agent: &Agent<Objects>, lang: Lang) -> Checked {
+/// Whether objects can be written and read; and by how many seconds this clock is ahead of the object store's.
+async fn object_store(agent: &Agent<Objects>, lang: Lang) -> (Checked, Option<i64>) {
     let place = agent.ports.objects.describe();
     let done = async {
         agent.ports.objects.probe().await?;
@@ -71,11 +81,13 @@ async fn object_store(agent: &Agent<Objects>, lang: Lang) -> Checked {
     }
     .await;
     match done {
-        Ok(offset_s) => Checked {
-            warning: (offset_s.abs() > 60).then(|| format!("clock off by {offset_s} s")),
-            ..good("object_store", None, format!("{place}, clock {offset_s:+} s"))
-        },
-        Err(error) => check_s3::failed("object_store", &error, lang),
+        Ok(offset_s) => {
+            let off = lang.pick("el reloj de esta máquina difiere en", "this machine's clock is off by");
+            let warning = (offset_s.abs() > 60).then(|| format!("{off} {offset_s} s"));
+            let detail = format!("{place}, {} {offset_s:+} s", lang.pick("reloj", "clock"));
+            (Checked { warning, ..good("object_store", None, detail) }, Some(offset_s))
+        }
+        Err(error) => (check_s3::failed("object_store", &error, lang), None),
     }
 }
 
@@ -84,11 +96,11 @@ async fn check_store<S: ObjectStore>(
     store: &ServedStore,
     common: &Common,
     args: &CheckArgs,
+    offset_s: i64,
     lines: &mut Vec<Checked>,
 ) {
-    let id = &store.config.id;
-    if let Some((host, port)) = reach::place(&store.config.source).await {
-        let reached = reach::reach(&host, Some(port), args.timeout()).await;
+    let (id, lang) = (&store.config.id, common.lang);
+    if let Some(reached) = reach::reach_source(&store.config.source, args.timeout()).await {
         lines.push(network(id, &reached, common.lang));
         if reached.state != State::PortOk {
             return;
@@ -98,9 +110,9 @@ async fn check_store<S: ObjectStore>(
         Ok(place) => std::rc::Rc::new(place),
         Err(error) => return lines.push(bad("definition", Some(id), Stage::Definition, &error)),
     };
-    match check_source(store, &place.time_zone).await {
-        Ok((detail, warning)) => lines.push(Checked { warning, ..good("source", Some(id), detail) }),
-        Err(error) => return lines.push(bad("source", Some(id), Stage::Source, &error)),
+    let now = agent.ports.clock.now().checked_sub(SignedDuration::from_secs(offset_s)).unwrap_or_default();
+    if !check_source(store, &place, now, lang, lines).await {
+        return;
     }
     for (name, mapping) in agent.config.datasets(&store.config) {
         if !common.datasets.is_empty() && !common.datasets.contains(name) {
@@ -109,11 +121,11 @@ async fn check_store<S: ObjectStore>(
         let done = async {
             let definition = agent.definition(name).await?;
             let context = DatasetContext { store, name, mapping, definition, place: place.clone() };
-            check_dataset(agent, &context).await
+            check_dataset(agent, &context, common.lang).await
         }
         .await;
         lines.push(match done {
-            Ok(detail) => good(name.as_str(), Some(id), detail),
+            Ok((detail, warning)) => Checked { warning, ..good(name.as_str(), Some(id), detail) },
             Err(error) => bad(name.as_str(), Some(id), Stage::Source, &error),
         });
     }
@@ -136,44 +148,126 @@ fn network(id: &StoreId, reached: &Reach, lang: Lang) -> Checked {
     }
 }
 
-async fn check_source(store: &ServedStore, zone: &jiff::tz::TimeZone) -> Result<(String, Option<String>)> {
-    let mut session = store.source.connect().await?;
-    let now = session.now(zone).await?;
-    let rights = session.write_rights().await?;
-    let warning = rights.map(|rights| format!("the user can write ({rights}): a reader should not"));
-    Ok((format!("{}, {now}", store.source.describe()), warning))
+/// Login, clock and rights, in the database of today; if there is none, that is told, and the newest before it is
+/// looked at. `now` is the object store's. False when there is no use in going on.
+async fn check_source(
+    store: &ServedStore,
+    place: &StorePlace,
+    now: Timestamp,
+    lang: Lang,
+    lines: &mut Vec<Checked>,
+) -> bool {
+    let id = &store.config.id;
+    let today = now.to_zoned(place.time_zone.clone()).date();
+    // A store that has closed is read no further.
+    let day = place.closed.map_or(today, |closed| closed.min(today));
+    let source = store.source.as_ref();
+    let opened = match source.connect_for(day).await {
+        Ok(session) => Ok((session, source.span(day))),
+        Err(error) => {
+            lines.push(bad("source", Some(id), Stage::Source, &error));
+            let span = source.span(day);
+            // Of a store with one database there is no other.
+            let Some(before) = span.from.yesterday().ok().filter(|_| span.from > Date::MIN) else { return false };
+            source.connect_for(before).await.map(|session| (session, source.span(before)))
+        }
+    };
+    let Ok((session, held)): Result<_> = opened else { return false };
+    match look_at(store, session, held.to.min(day), place, now, lang).await {
+        Ok((detail, warning)) => lines.push(Checked { warning, ..good("source", Some(id), detail) }),
+        Err(error) => {
+            lines.push(bad("source", Some(id), Stage::Source, &error));
+            return false;
+        }
+    }
+    true
 }
 
-/// Runs both queries for one day and reads the rows, without keeping them.
-async fn check_dataset<S: ObjectStore>(agent: &Agent<S>, context: &DatasetContext<'_>) -> Result<String> {
+/// What a session with the database of `day` shows, and what a person should know of it.
+async fn look_at(
+    store: &ServedStore,
+    mut session: Box<dyn Session>,
+    day: Date,
+    place: &StorePlace,
+    now: Timestamp,
+    lang: Lang,
+) -> Result<(String, Option<String>)> {
+    let source_now = session.now(&place.time_zone).await?;
+    let rights = session.write_rights().await?;
+    let rights = rights.map(|rights| match lang {
+        Lang::Es => format!("el usuario puede escribir ({rights}); uno que solo lee no debería"),
+        Lang::En => format!("the user can write ({rights}): a reader should not"),
+    });
+    let clock = check_show::clock_off(lang, source_now.duration_since(now).as_secs());
+    let warnings: Vec<String> = rights.into_iter().chain(clock).collect();
+    let described = store.source.describe_for(day);
+    let described = if lang == Lang::Es { described.replacen(" at ", " en ", 1) } else { described };
+    Ok((format!("{described}, {source_now}"), (!warnings.is_empty()).then(|| warnings.join("\n"))))
+}
+
+/// Proves the mapping's question, then runs both queries for the last day that has rows and compares them,
+/// without keeping what is read. Gives what was found, and what a person should know of it.
+async fn check_dataset<S: ObjectStore>(
+    agent: &Agent<S>,
+    context: &DatasetContext<'_>,
+    lang: Lang,
+) -> Result<(String, Option<String>)> {
     let mut reading = agent.begin_reading(context).await?;
-    let day: Date = reading.today;
-    agent.turn_to(&mut reading, day).await?;
-    let found = agent.ask(&mut reading, &Days { from: day, to: day }).await?;
-    let job = match context.definition.kind {
-        ribera_storage::dataset::DatasetKind::Daily => Job::days(&Days { from: day, to: day }),
-        ribera_storage::dataset::DatasetKind::Snapshot => {
-            Job::whole(ribera_storage::Unit::Moment(reading.source_now), day)
-        }
-        ribera_storage::dataset::DatasetKind::Dimension => Job::whole(ribera_storage::Unit::Table, day),
+    let today = reading.today;
+    // Where no database holds today, the newest one that could be opened is looked at.
+    let newest = today.min(reading.held().to).max(reading.held().from);
+    agent.turn_to(&mut reading, newest).await?;
+    let daily = context.definition.kind == DatasetKind::Daily;
+    let table = match daily {
+        true => agent.ask_the_question(&mut reading).await.map_err(|error| in_context(error, context))?.0,
+        false => Proven::default(),
     };
-    let mut sink = Sink::new(
-        SinkContext {
-            definition: &context.definition,
-            mapping: context.mapping,
-            store: &context.store.config.id,
-            zone: context.place.zone.clone(),
-            salt: agent.config.hash_salt.as_ref().map(|salt| salt.expose()).unwrap_or_default().into(),
-            units: job.units,
-            snapshot_date: job.snapshot_date,
-        },
-        None,
-    )?;
-    let statement = reading.queries.extract.bind(day, day, &context.store.config.id);
-    let timeout = reading.timeout();
-    reading.session.query(&statement, &mut sink, timeout).await?;
-    let audited: u64 = found.values().map(|one| one.facts.rows).sum();
-    Ok(format!("{day}: {audited} audited, {} read", sink.rows()))
+    let held = reading.held().clone();
+    let day = table.last.filter(|last| (held.from..=held.to.min(today)).contains(last)).unwrap_or(newest);
+    let (audited, read) = count_both(agent, &mut reading, day).await?;
+    let counted = lang.pick("auditadas", "audited");
+    let detail = format!("{day}: {audited} {counted}, {read} {}", lang.pick("leídas", "read"));
+    Ok((table_shown(&table, lang).map_or(detail.clone(), |table| format!("{table}\n{detail}")), odd_rows(&table, lang)))
+}
+
+/// The rows of a day, as the audit counts them and as they are read.
+async fn count_both<S: ObjectStore>(agent: &Agent<S>, reading: &mut Reading<'_>, day: Date) -> Result<(u64, u64)> {
+    let context = reading.context;
+    let days = Days { from: day, to: day };
+    let job = Job::of(reading, &days);
+    let mut counts = (0, 0);
+    for _ in 0..reading.limits.audit_tries.max(1) {
+        let found = agent.ask(reading, &days).await?;
+        let mut sink = Sink::new(sink_context(reading, &job, agent)?, None)?;
+        let statement = reading.queries.extract.bind(day, day, &context.store.config.id);
+        let timeout = reading.timeout();
+        if reading.session.query(&statement, &mut sink, timeout).await? == Outcome::TimedOut {
+            return Err(timed_out(&format!("extraction of {}", context.name), timeout));
+        }
+        counts = (found.values().map(|one| one.facts.rows).sum(), sink.rows());
+        if counts.0 == counts.1 {
+            return Ok(counts);
+        }
+    }
+    Err(Error::data(format!(
+        "{day}: the audit counts {} rows and {} are read: they must be the same rows",
+        counts.0, counts.1
+    ))
+    .with_hint(format!(
+        "ribera-agent audit --stores {} --datasets {} --from {day} --to {day}",
+        context.store.config.id, context.name
+    )))
+}
+
+fn table_shown(table: &Proven, lang: Lang) -> Option<String> {
+    let (rows, first, last) = (table.rows?, table.first?, table.last?);
+    Some(format!("{rows} {}, {first} {} {last}", lang.pick("filas", "rows"), lang.pick("a", "to")))
+}
+
+/// Rows that are in no day, or in none that has begun.
+fn odd_rows(table: &Proven, lang: Lang) -> Option<String> {
+    let odd = render::odd_rows(lang, table.undated, table.future);
+    (!odd.is_empty()).then(|| odd.join("; "))
 }
 
 pub(super) fn good(what: &str, store: Option<&StoreId>, detail: String) -> Checked {

@@ -108,6 +108,8 @@ fn way_step(way: Way) -> (&'static str, &'static str) {
             "la máquina responde y el puerto no: abra la salida a ese puerto en el cortafuegos",
             "the machine answers, the port does not: let this port out through the firewall",
         ),
+        // Of databases alone.
+        Way::BrowserSilent | Way::InstanceWithoutTcp => way.next_step(),
     }
 }
 

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::{Common, Stopped, render, setup, stopped};
 use crate::adapters::{SHIPPED, Shipped, shipped};
+use crate::config::twins;
 use crate::reach;
 use crate::report::{Exit, Stage};
 
@@ -61,6 +62,8 @@ pub struct Answer {
     pub file: String,
     pub folder: String,
     pub stores: Vec<StoreSummary>,
+    /// Pairs of stores with one tax number, one adapter and days in common.
+    pub twins: Vec<[String; 2]>,
     pub exit_code: u8,
 }
 
@@ -83,6 +86,10 @@ pub fn main(common: &Common, verb: &ConfigVerb) -> Result<Exit, Stopped> {
         file: common.config.display().to_string(),
         folder: config.folder.display().to_string(),
         stores: stores.collect(),
+        twins: twins(&config.stores)
+            .into_iter()
+            .map(|(one, other)| [one.id.to_string(), other.id.to_string()])
+            .collect(),
         exit_code: Exit::Done.code(),
     };
     render::config(common, &answer);

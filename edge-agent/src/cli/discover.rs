@@ -1,7 +1,7 @@
 //! `ribera-agent discover`: the companies that a chain's servers hold, and the configuration of an
 //! agent that reads them. A server that does not answer does not stop the others.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use ribera_storage::{Error, Result};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use super::{Common, Lang, Stopped, discover_show as show, stopped};
+use super::{Common, Lang, Stopped, discover_show as show, hints, stopped};
 use crate::config::{Discover, DiscoverServer, StoreConfig};
 use crate::discover::company::{Found, Row, sort};
 use crate::discover::stores::{self, Known, Plan, Written};
@@ -22,6 +22,8 @@ use crate::host::SystemClock;
 use crate::reach;
 use crate::report::{Exit, Problem, Stage};
 use crate::source;
+
+const DEFAULT_PASSWORD_ENV: &str = "RIBERA_PASSWORD";
 
 #[derive(Debug, Clone, Args)]
 pub struct DiscoverArgs {
@@ -60,7 +62,7 @@ pub struct OneServer {
     #[arg(long, requires = "kind", value_name = "NAME")]
     pub user: Option<String>,
     /// Variable de entorno con la clave / Environment variable of the password
-    #[arg(long, default_value = "RIBERA_PASSWORD", value_name = "NAME")]
+    #[arg(long, default_value = DEFAULT_PASSWORD_ENV, value_name = "NAME")]
     pub password_env: String,
     /// verify, require, off
     #[arg(long, requires = "kind", value_name = "MODE")]
@@ -108,7 +110,9 @@ pub struct Answer {
 pub struct PlanShown {
     pub changes: Vec<stores::Change>,
     #[serde(skip)]
-    pub ids: std::collections::BTreeMap<usize, String>,
+    pub ids: BTreeMap<usize, String>,
+    /// Companies, by their place in the list, that a store of the file reads already.
+    pub held: BTreeMap<usize, String>,
 }
 
 /// The settings of a discovery, and where its file begins.
@@ -125,7 +129,7 @@ pub async fn main(common: &Common, args: &DiscoverArgs) -> Result<Exit, Stopped>
     let config_error = stopped(Stage::Definition, Some(Exit::Config));
     let setup = prepare(common, args).map_err(&config_error)?;
     let bar = show::progress(common, setup.section.servers.len());
-    let answers: Vec<(Asked, Vec<Row>)> = futures::stream::iter(&setup.section.servers)
+    let mut answers: Vec<(Asked, Vec<Row>)> = futures::stream::iter(&setup.section.servers)
         .map(|server| {
             let (section, bar) = (&setup.section, &bar);
             async move {
@@ -138,6 +142,7 @@ pub async fn main(common: &Common, args: &DiscoverArgs) -> Result<Exit, Stopped>
         .collect()
         .await;
     bar.finish_and_clear();
+    hints::complete(common, answers.iter_mut().filter_map(|(asked, _)| asked.problem.as_mut()));
     let silent: BTreeSet<&str> =
         answers.iter().filter(|(asked, _)| asked.problem.is_some()).map(|(asked, _)| asked.server.as_str()).collect();
     let rows: Vec<(String, Vec<Row>)> =
@@ -157,14 +162,46 @@ pub async fn main(common: &Common, args: &DiscoverArgs) -> Result<Exit, Stopped>
     let answer = Answer {
         servers: answers.into_iter().map(|(asked, _)| asked).collect(),
         found,
-        plan: PlanShown { changes: plan.changes, ids: plan.ids },
+        plan: PlanShown { changes: plan.changes, ids: plan.ids, held: plan.held },
         variables,
         output: args.output.clone(),
         written: put == Put::Written,
         exit_code: exit.code(),
     };
-    show::answer(common, &answer, put);
+    show::answer(common, &answer, put, &args.again());
     Ok(exit)
+}
+
+impl DiscoverArgs {
+    /// The command with the words that say where the companies are, to be run again with a file to write.
+    fn again(&self) -> String {
+        let one = &self.one;
+        let servers = self.servers.as_ref().map(|path| path.display().to_string());
+        let port = one.port.map(|port| port.to_string());
+        let password_env = Some(one.password_env.clone()).filter(|name| name != DEFAULT_PASSWORD_ENV);
+        let given = [
+            ("--servers", &servers),
+            ("--kind", &one.kind),
+            ("--host", &one.host),
+            ("--port", &port),
+            ("--database", &one.database),
+            ("--user", &one.user),
+            ("--password-env", &password_env),
+            ("--tls", &one.tls),
+            ("--table", &one.table),
+            ("--adapter", &one.adapter),
+            ("--zone", &one.zone),
+        ];
+        let mut command = "ribera-agent discover".to_owned();
+        for (word, value) in given.into_iter().filter_map(|(word, value)| Some((word, value.as_ref()?))) {
+            let plain = value.chars().all(|one| one.is_alphanumeric() || "-_./:".contains(one)) && !value.is_empty();
+            command.push_str(&if plain { format!(" {word} {value}") } else { format!(" {word} '{value}'") });
+        }
+        if one.all_databases {
+            command.push_str(" --all-databases");
+        }
+        command
+    }
 }
 
 /// What became of `--output`.
@@ -280,10 +317,8 @@ impl OneServer {
 /// Reaches a server, logs in, reads its companies.
 async fn asked(section: &Discover, server: &DiscoverServer, lang: Lang, timeout: Duration) -> (Asked, Vec<Row>) {
     let kind = server.source.kind();
-    let reached = match reach::place(&server.source).await {
-        Some((host, port)) => Some((format!("{kind} {host}:{port}"), reach::reach(&host, Some(port), timeout).await)),
-        None => None,
-    };
+    let reached = reach::reach_source(&server.source, timeout).await;
+    let reached = reached.map(|reached| (format!("{kind} {}", reach::tried(&reached)), reached));
     let mut asked = Asked { server: server.name.clone(), place: kind.to_owned(), companies: 0, problem: None };
     if let Some((place, reached)) = reached {
         asked.place = place;

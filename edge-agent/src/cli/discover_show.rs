@@ -5,11 +5,13 @@ use std::io::IsTerminal;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::discover::{Answer, Asked, Put};
+use super::hints::with_config;
 use super::render::{json, table, tell};
 use super::{Common, Lang};
 use crate::discover::company::{Company, Counts, Fate};
 use crate::discover::stores::{Change, Kind};
 use crate::reach::Obstacle;
+use crate::system;
 use crate::terminal::{complain, say};
 
 /// Counts servers, on a terminal only.
@@ -29,7 +31,8 @@ pub fn progress(common: &Common, servers: usize) -> ProgressBar {
     bar
 }
 
-pub fn answer(common: &Common, answer: &Answer, put: Put) {
+/// `again` is the command that asked, without a file to write.
+pub fn answer(common: &Common, answer: &Answer, put: Put, again: &str) {
     if common.json {
         return json(answer);
     }
@@ -47,7 +50,7 @@ pub fn answer(common: &Common, answer: &Answer, put: Put) {
             complain!("  {}", lang.pick(es, en));
         }
     }
-    next(common, answer, put);
+    next(common, answer, put, again);
 }
 
 fn servers(lang: Lang, servers: &[Asked]) {
@@ -66,7 +69,7 @@ fn companies(lang: Lang, answer: &Answer) {
     for (index, company) in answer.found.companies.iter().enumerate() {
         let number = company.number.as_ref().map_or(company.row.tax_number.as_str(), |number| number.as_str());
         let Company { server, row, .. } = company;
-        let fate = fate(lang, company, answer.plan.ids.get(&index));
+        let fate = fate(lang, company, answer.plan.ids.get(&index), answer.plan.held.get(&index));
         table.add_row([server, &row.code, &row.name, number, &row.fiscal_year, &row.path, &fate]);
     }
     if table.row_count() > 0 {
@@ -74,14 +77,22 @@ fn companies(lang: Lang, answer: &Answer) {
     }
 }
 
-fn fate(lang: Lang, company: &Company, store: Option<&String>) -> String {
+fn fate(lang: Lang, company: &Company, store: Option<&String>, holder: Option<&String>) -> String {
+    if let Some(holder) = holder {
+        let told = lang.pick("no se escribe: ya la lee la tienda", "not written: read already by store");
+        return format!("{told} {holder}");
+    }
     match (&company.fate, store) {
         (_, Some(store)) => format!("{} {store}", lang.pick("tienda", "store")),
         (Fate::Skipped { first_server, first_code }, None) => {
             format!("{} {first_server} ({first_code})", lang.pick("omitida: ya está en", "skipped: held by"))
         }
         (Fate::NoNumber, None) => lang.pick("sin número tributario", "no tax number").to_owned(),
-        (Fate::Unusable { field, rule }, None) => format!("{}: {field} {rule}", lang.pick("no sirve", "unusable")),
+        (Fate::Unusable { field, rule }, None) => match (lang, *field) {
+            (Lang::En, _) => format!("unusable: {field} {rule}"),
+            (Lang::Es, "fiscal_year") => "no sirve: fiscal_year debe ser un año de 1900 a 2200, o vacío".to_owned(),
+            (Lang::Es, _) => format!("no sirve: {field} no puede estar vacío"),
+        },
         (Fate::First, None) => String::new(),
     }
 }
@@ -128,7 +139,7 @@ fn changes(lang: Lang, changes: &[Change]) {
     }
 }
 
-fn next(common: &Common, answer: &Answer, put: Put) {
+fn next(common: &Common, answer: &Answer, put: Put, again: &str) {
     let lang = common.lang;
     let output = answer.output.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
     let tries = match put {
@@ -139,7 +150,7 @@ fn next(common: &Common, answer: &Answer, put: Put) {
                 lang.pick("sin cambios", "unchanged")
             };
             say!("{output}: {word}");
-            let set: String = answer.variables.iter().map(|name| format!("export {name}=...\n  ")).collect();
+            let set: String = answer.variables.iter().map(|name| system::set_variable(name) + "\n  ").collect();
             format!("{set}ribera-agent --config {output} check")
         }
         Put::Refused => {
@@ -147,13 +158,13 @@ fn next(common: &Common, answer: &Answer, put: Put) {
                 "{output}: {}",
                 lang.pick("ya existe y difiere; no se tocó", "is there and differs; it was left alone")
             );
-            format!("ribera-agent discover --output {output} --force")
+            with_config(common, &format!("{again} --output {output} --force"))
         }
         Put::Nothing => {
             say!("{}", lang.pick("no hay empresas que escribir", "there is no company to write"));
             return;
         }
-        Put::NotAsked => "ribera-agent discover --output agent.toml".to_owned(),
+        Put::NotAsked => with_config(common, &format!("{again} --output agent.toml")),
     };
     say!("{}:\n  {tries}", lang.pick("siguiente", "next"));
 }

@@ -8,21 +8,27 @@ use jiff::civil::Date;
 use ribera_storage::{DatasetName, StoreId};
 
 use crate::report::{Exit, Problem, Stage};
+use crate::system;
 use crate::terminal::complain;
 
 mod audit;
+mod audit_show;
 mod backfill;
 mod check;
 mod check_s3;
+mod check_show;
 mod config;
 mod discover;
 mod discover_show;
 mod extract;
+mod hints;
 mod install;
 mod once;
 mod quick;
 mod render;
 mod run;
+#[cfg(windows)]
+mod service;
 mod setup;
 mod spool;
 
@@ -52,8 +58,8 @@ pub struct Common {
     #[arg(
         long,
         global = true,
-        env = "RIBERA_AGENT_CONFIG",
-        default_value = "/etc/ribera/agent.toml",
+        env = hints::CONFIG_VARIABLE,
+        default_value_os_t = system::config_file(),
         value_name = "FILE"
     )]
     pub config: PathBuf,
@@ -78,6 +84,9 @@ pub struct Common {
     /// Aparta un diario dañado y empieza otro / Set a damaged journal aside and begin a new one
     #[arg(long, global = true)]
     pub new_journal: bool,
+    /// The verb that runs, as it is typed.
+    #[arg(skip)]
+    pub command: &'static str,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -126,7 +135,7 @@ pub enum Verb {
     /// El archivo de configuración / The configuration file
     #[command(subcommand)]
     Config(config::ConfigVerb),
-    /// Servicio de systemd o línea de cron / A systemd service or a cron line
+    /// Servicio de systemd o de Windows, o línea de cron / A service of systemd or Windows, or a cron line
     #[command(
         after_help = "Ejemplos / Examples:\n  sudo ribera-agent install\n  ribera-agent --config agent.toml install --print"
     )]
@@ -139,6 +148,31 @@ pub enum Verb {
     /// Lo que espera subida o acuse / What waits for upload or acknowledgement
     #[command(after_help = "Ejemplo / Example:\n  ribera-agent spool --json")]
     Spool,
+    /// El agente como servicio de Windows / The agent as a service of Windows
+    #[cfg(windows)]
+    #[command(hide = true)]
+    Service,
+}
+
+impl Verb {
+    /// As it is typed.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Check(_) => "check",
+            Self::Once(_) => "once",
+            Self::Run => "run",
+            Self::Extract(_) => "extract",
+            Self::Backfill(_) => "backfill",
+            Self::Discover(_) => "discover",
+            Self::Config(config::ConfigVerb::Check) => "config check",
+            Self::Config(config::ConfigVerb::Adapters(_)) => "config adapters",
+            Self::Install(_) => "install",
+            Self::Audit(_) => "audit",
+            Self::Spool => "spool",
+            #[cfg(windows)]
+            Self::Service => "service",
+        }
+    }
 }
 
 #[derive(Debug, Clone, Args)]
@@ -204,8 +238,13 @@ pub struct Days {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    setup::logging(&cli.common);
+    let mut cli = Cli::parse();
+    cli.common.command = cli.verb.name();
+    setup::logging(&cli);
+    #[cfg(windows)]
+    if let Verb::Service = cli.verb {
+        return service::main(cli.common);
+    }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -226,11 +265,15 @@ pub fn main() -> ExitCode {
             Verb::Install(args) => install::main(&cli.common, args),
             Verb::Audit(days) => audit::main(&cli.common, days).await,
             Verb::Spool => spool::main(&cli.common),
+            // Begins before there is a runtime.
+            #[cfg(windows)]
+            Verb::Service => Ok(Exit::Done),
         }
     });
     let exit = match done {
         Ok(exit) => exit,
-        Err(stopped) => {
+        Err(mut stopped) => {
+            hints::complete(&cli.common, [&mut *stopped]);
             render::stopped(&cli.common, &stopped);
             stopped.exit
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::setup::Ready;
-use super::{Common, Stopped, Wait, render, setup};
+use super::{Common, Stopped, Wait, hints, render, setup};
 use crate::cycle::{Ask, Request};
 use crate::report::{Exit, Problem};
 
@@ -31,6 +31,7 @@ pub async fn run_ready(
     let request = Request { ask, stores: common.stores.clone(), datasets: common.datasets.clone() };
     let mut report = ready.agent.run(command, &request, Duration::from_secs(wait.wait_acks)).await;
     report.problems.extend(problems);
+    hints::complete(common, &mut report.problems);
     report.exit_code = report.exit().code();
     if !report.dry_run && !report.local_only && report.exit() != Exit::ObjectStore {
         // A heartbeat that fails is no failure of the run.

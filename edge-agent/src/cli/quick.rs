@@ -6,7 +6,7 @@ use futures::StreamExt;
 use ribera_storage::StoreId;
 use serde::Serialize;
 
-use super::{CheckArgs, Common, Stopped, render, setup};
+use super::{CheckArgs, Common, Stopped, check_show, setup};
 use crate::reach::{self, Cause, Reach, State};
 use crate::report::Exit;
 
@@ -34,17 +34,14 @@ pub async fn main(common: &Common, args: &CheckArgs) -> Result<Exit, Stopped> {
     let wanted = config.stores.iter().filter(|store| common.stores.is_empty() || common.stores.contains(&store.id));
     let stores = futures::stream::iter(wanted)
         .map(|store| async move {
-            let reach = match reach::place(&store.source).await {
-                Some((host, port)) => Some(reach::reach(&host, Some(port), args.timeout()).await),
-                None => None,
-            };
+            let reach = reach::reach_source(&store.source, args.timeout()).await;
             Reached { store: store.id.clone(), reach }
         })
         .buffered(args.workers())
         .collect()
         .await;
     let answer = answer(stores);
-    render::reached(common, &answer);
+    check_show::reached(common, &answer);
     Ok(if answer.causes.is_empty() { Exit::Done } else { Exit::Source })
 }
 

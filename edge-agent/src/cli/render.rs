@@ -1,31 +1,32 @@
 //! What people see: tables in Spanish and English; and JSON for machines.
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::rc::Rc;
 use std::time::Instant;
 
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
-use comfy_table::{CellAlignment, Table};
+use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table};
 use indicatif::{ProgressBar, ProgressStyle};
+use ribera_storage::heartbeat::Trouble;
 use ribera_storage::{DatasetName, ObjectStore, StoreId};
 use serde::Serialize;
 
-use super::audit::{self, Verdict};
-use super::check::Checked;
+use super::backfill::Status;
+use super::check_show::clock_off;
 use super::config::AdapterSummary;
-use super::quick::Answer;
+use super::hints::with_config;
 use super::spool::SpoolList;
 use super::{Common, Lang};
 use crate::agent::{Agent, Progress, ServedStore};
 use crate::config::Config;
 use crate::cycle::Ask;
-use crate::journal::BatchState;
+use crate::journal::{BatchState, StoreAlarm};
 use crate::logbook::Logbook;
 use crate::logfile;
-use crate::reach::{self, Obstacle, State};
-use crate::report::{Exit, Problem, Report};
+use crate::plan::{LakeState, LeftOut, WhyLeftOut};
+use crate::report::{Problem, Report};
 use crate::terminal::{self, complain, say};
 
 /// Days and rows of a backfill, on a terminal only.
@@ -117,6 +118,19 @@ pub fn report(common: &Common, report: &Report) {
     if !report.datasets.is_empty() {
         say!("{table}");
     }
+    for one in &report.datasets {
+        for odd in odd_rows(lang, one.undated_rows, one.future_rows) {
+            say!("{} {}: {odd}", one.store, one.dataset);
+        }
+        for days in &one.left_out {
+            say!("{}", left_out(lang, &one.store, &one.dataset, days));
+        }
+    }
+    for (store, offset_s) in source_clocks(report) {
+        if let Some(off) = clock_off(lang, offset_s) {
+            say!("{store}: {off}");
+        }
+    }
     let upload = &report.upload;
     if report.dry_run {
         say!("{}", lang.pick("Ensayo: no se envió ni escribió nada.", "Dry run: nothing was sent or written."));
@@ -135,11 +149,44 @@ pub fn report(common: &Common, report: &Report) {
             say!("{held}: {until}");
         }
     }
-    if !report.alarms.is_empty() {
-        let count = report.alarms.len();
-        say!("{}: {count}", lang.pick("días sin probar, abandonados", "days not proven and given up"));
+    let (refused, given_up): (Vec<_>, Vec<_>) =
+        report.alarms.iter().partition(|one| one.alarm.trouble == Trouble::Refused);
+    if !given_up.is_empty() {
+        say!("{}: {}", lang.pick("días sin probar, abandonados", "days not proven and abandoned"), given_up.len());
+    }
+    for StoreAlarm { store, alarm } in refused {
+        let reason = alarm.reason.as_deref().unwrap_or_default();
+        let reason = said_once(reason, store.as_str(), alarm.dataset.as_str());
+        say!("{store} {} {}: {}: {reason}", alarm.dataset, alarm.unit, lang.pick("rechazado", "refused"));
     }
     report.problems.iter().for_each(|problem| tell(lang, problem));
+}
+
+/// The last that each store's source showed, datasets that were not read aside.
+fn source_clocks(report: &Report) -> BTreeMap<&StoreId, i64> {
+    report.datasets.iter().filter_map(|one| Some((&one.store, one.source_clock_offset_s?))).collect()
+}
+
+/// What to say of days that were asked for and not looked at.
+pub(super) fn left_out(lang: Lang, store: &StoreId, dataset: &DatasetName, days: &LeftOut) -> String {
+    let why = match days.why {
+        WhyLeftOut::BeforeOpened => lang.pick("anteriores a la apertura (opened)", "before the store opened (opened)"),
+        WhyLeftOut::AfterClosed => lang.pick("posteriores al cierre (closed)", "after the store closed (closed)"),
+        WhyLeftOut::NotBegun => {
+            lang.pick("aún no han empezado, según el reloj de la fuente", "not begun yet by the source's clock")
+        }
+    };
+    let out = lang.pick("quedan fuera", "left out");
+    format!("{store} {dataset}: {out} {} .. {}: {why}", days.from, days.to)
+}
+
+/// What to say of rows that are in no day, and of those of days that have not begun.
+pub(super) fn odd_rows(lang: Lang, undated: u64, future: u64) -> Vec<String> {
+    let counted = [
+        (undated, lang.pick("filas sin fecha: no están en ningún día", "rows without a date: they are in no day")),
+        (future, lang.pick("filas de días futuros", "rows of days to come")),
+    ];
+    counted.into_iter().filter(|(rows, _)| *rows > 0).map(|(rows, what)| format!("{rows} {what}")).collect()
 }
 
 /// Into the logbook. A disk that is full for it must not fail the run, which is done.
@@ -151,6 +198,34 @@ pub fn keep(config: &Config, report: &Report) {
     if let Err(error) = Logbook::of(config).keep(report) {
         tracing::warn!("logbook: {error}");
     }
+}
+
+pub fn backfill(common: &Common, status: &Status) {
+    if common.json {
+        return json(status);
+    }
+    let lang = common.lang;
+    if status.waits {
+        say!(
+            "{}",
+            lang.pick("El agente en marcha aún no tomó la orden.", "The running agent has not taken the order yet.")
+        );
+    }
+    let Some(backfill) = &status.backfill else {
+        return say!("{}", lang.pick("No hay ninguno pendiente.", "None is left to do."));
+    };
+    let state = if backfill.stopped { lang.pick("detenido", "stopped") } else { lang.pick("en curso", "under way") };
+    say!("{} .. {}: {state}", backfill.from, backfill.to);
+    let mut table = table(lang.pick("tienda,conjunto,días leídos,de", "store,dataset,days read,of"), 2);
+    for one in &status.streams {
+        table.add_row([
+            one.store.to_string(),
+            one.dataset.to_string(),
+            one.days_known.to_string(),
+            status.days.to_string(),
+        ]);
+    }
+    say!("{table}");
 }
 
 pub fn spool(common: &Common, list: &SpoolList) {
@@ -188,105 +263,23 @@ pub fn spool(common: &Common, list: &SpoolList) {
         list.bytes_max
     );
     for one in &list.troubled {
-        say!(
-            "{} {} {}: {} {}, {} {}",
-            one.store,
-            one.dataset,
-            one.unit,
-            lang.pick("lago", "lake"),
-            one.lake,
-            lang.pick("intentos", "tries"),
-            one.tries
-        );
-    }
-}
-
-pub fn checks(common: &Common, lines: &[Checked], exit: Exit) {
-    #[derive(Serialize)]
-    struct Answer<'a> {
-        checks: &'a [Checked],
-        exit_code: u8,
-    }
-    if common.json {
-        return json(&Answer { checks: lines, exit_code: exit.code() });
-    }
-    let lang = common.lang;
-    let mut table = table(lang.pick("tienda,prueba,estado,detalle", "store,check,state,detail"), 4);
-    for line in lines {
-        let state = match (line.ok, &line.warning) {
-            (true, None) => lang.pick("bien", "ok"),
-            (true, Some(_)) => lang.pick("aviso", "warning"),
-            (false, _) => lang.pick("falla", "fails"),
+        let what = match &one.refused {
+            Some(reason) => {
+                format!("{}: {}", lang.pick("rechazado", "refused"), said_once(reason, &one.store, &one.dataset))
+            }
+            None => format!("{} {}", lang.pick("lago", "lake"), lake_state(lang, one.lake)),
         };
-        let detail = match &line.warning {
-            Some(warning) => format!("{}\n{warning}", line.detail),
-            None => line.detail.clone(),
-        };
-        let store = line.store.as_ref().map(ToString::to_string).unwrap_or_default();
-        table.add_row([store, line.what.clone(), state.to_owned(), detail]);
-    }
-    say!("{table}");
-    let mut steps: BTreeMap<Obstacle, BTreeSet<&str>> = BTreeMap::new();
-    for line in lines {
-        // The network's own line has its next step already.
-        if let (Some(cause), Some(store)) = (line.cause.filter(|cause| !cause.is_network()), &line.store) {
-            steps.entry(cause).or_default().insert(store.as_str());
-        }
-    }
-    for (cause, stores) in steps {
-        let (es, en) = cause.next_step();
-        let stores: Vec<&str> = stores.into_iter().collect();
-        say!("{}: {}", stores.join(", "), lang.pick(es, en));
-    }
-    for hint in lines.iter().filter_map(|line| line.problem.as_ref()?.hint.as_ref()) {
-        say!("{}: {hint}", lang.pick("pruebe", "try"));
+        let tries = lang.pick("intentos", "tries");
+        say!("{} {} {}: {what}, {tries} {}", one.store, one.dataset, one.unit, one.tries);
     }
 }
 
-/// The days that do not agree, or all of them, a line for each measure.
-pub fn audit(common: &Common, answer: &audit::Answer, all: bool) {
-    if common.json {
-        return json(answer);
-    }
-    let lang = common.lang;
-    let header = lang.pick(
-        "tienda,conjunto,día,medida,fuente,enviado,lago,resultado",
-        "store,dataset,day,measure,source,sent,lake,result",
-    );
-    let mut table = table(header, 4);
-    let agree = answer.days.iter().filter(|day| day.verdict == Verdict::Agrees).count();
-    for day in answer.days.iter().filter(|day| all || day.verdict != Verdict::Agrees) {
-        for (index, (measure, sides)) in day.measures().into_iter().enumerate() {
-            let measure = if measure == "rows" { lang.pick("filas", "rows").to_owned() } else { measure };
-            let [source, local, lake] = sides.map(|side| side.unwrap_or("-".to_owned()));
-            let verdict = if index == 0 { verdict(lang, day.verdict) } else { "" };
-            let place = [day.store.to_string(), day.dataset.to_string(), day.day.to_string()];
-            let [store, dataset, date] = place.map(|text| if index == 0 { text } else { String::new() });
-            table.add_row([store, dataset, date, measure, source, local, lake, verdict.to_owned()]);
-        }
-    }
-    if table.row_count() > 0 {
-        say!("{table}");
-    }
-    say!("{}: {} / {}", lang.pick("días que coinciden", "days that agree"), agree, answer.days.len());
-    answer.problems.iter().for_each(|problem| tell(lang, problem));
-    if let Some(first) = answer.days.iter().find(|day| day.verdict != Verdict::Agrees) {
-        let again = format!(
-            "ribera-agent extract --stores {} --datasets {} --from {} --to {}",
-            first.store, first.dataset, first.day, first.day
-        );
-        say!("{}: {again}", lang.pick("pruebe", "try"));
-    }
-}
-
-fn verdict(lang: Lang, verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Agrees => lang.pick("coincide", "agrees"),
-        Verdict::Unproven => lang.pick("sin prueba", "not proven"),
-        Verdict::SourceDiffers => lang.pick("la fuente difiere", "the source differs"),
-        Verdict::Waiting => lang.pick("espera acuse", "awaits answer"),
-        Verdict::LakeDiffers => lang.pick("el lago difiere", "the lake differs"),
-        Verdict::Quarantined => lang.pick("en cuarentena", "quarantined"),
+fn lake_state(lang: Lang, state: LakeState) -> &'static str {
+    match state {
+        LakeState::Waiting => lang.pick("espera acuse", "awaits answer"),
+        LakeState::Agrees => lang.pick("coincide", "agrees"),
+        LakeState::Differs => lang.pick("difiere", "differs"),
+        LakeState::Quarantined => lang.pick("en cuarentena", "quarantined"),
     }
 }
 
@@ -302,8 +295,15 @@ pub fn config(common: &Common, answer: &super::config::Answer) {
         table.add_row([one.store.clone(), one.source.clone(), zone, one.datasets.join(", ")]);
     }
     say!("{table}");
+    for [one, other] in &answer.twins {
+        let told = lang.pick(
+            "tienen el mismo `tenant` y días en común: sus ventas quedarían dobles si leen las mismas filas",
+            "have the same `tenant` and days in common: sales would be doubled if they read the same rows",
+        );
+        complain!("{one}, {other}: {told}");
+    }
     say!("{}: {}", answer.file, lang.pick("bien", "ok"));
-    say!("{}: ribera-agent check", lang.pick("siguiente", "next"));
+    say!("{}: {}", lang.pick("siguiente", "next"), with_config(common, "ribera-agent check"));
 }
 
 pub fn adapters(common: &Common, adapters: &[AdapterSummary]) {
@@ -318,47 +318,6 @@ pub fn adapters(common: &Common, adapters: &[AdapterSummary]) {
     }
     say!("{table}");
     say!("{}: ribera-agent config adapters NAME", lang.pick("siguiente", "next"));
-}
-
-pub fn reached(common: &Common, answer: &Answer) {
-    if common.json {
-        return json(answer);
-    }
-    let lang = common.lang;
-    let header = "tienda,servidor,estado,DNS ms,ping ms,TCP ms";
-    let mut table = table(lang.pick(header, "store,server,state,DNS ms,ping ms,TCP ms"), 3);
-    let took = |took: Option<f64>| took.map_or("-".to_owned(), |took| took.to_string());
-    for one in &answer.stores {
-        table.add_row(match &one.reach {
-            None => {
-                let local = lang.pick("archivo de esta máquina", "a file of this machine");
-                [one.store.to_string(), String::new(), local.to_owned(), String::new(), String::new(), String::new()]
-            }
-            Some(reach) => [
-                one.store.to_string(),
-                reach::tried(reach),
-                reach_state(lang, reach.state).to_owned(),
-                took(reach.lookup_ms),
-                took(reach.ping_ms),
-                took(reach.port_ms),
-            ],
-        });
-    }
-    say!("{table}");
-    say!("{}: {} %", lang.pick("alcanzables", "reachable"), answer.reachable_percent);
-    for (cause, stores) in &answer.causes {
-        let (es, en) = cause.next_step();
-        let names: Vec<&str> = stores.iter().map(|store| store.as_str()).collect();
-        say!("{}: {}", names.join(", "), lang.pick(es, en));
-    }
-}
-
-fn reach_state(lang: Lang, state: State) -> &'static str {
-    match state {
-        State::PortOk => lang.pick("puerto abierto", "port ok"),
-        State::Reachable => lang.pick("responde", "reachable"),
-        State::Unreachable => lang.pick("sin respuesta", "unreachable"),
-    }
 }
 
 /// A command that could not begin.
@@ -381,10 +340,20 @@ pub fn tell(lang: Lang, problem: &Problem) {
         (Some(store), None) => format!(" {store}"),
         _ => String::new(),
     };
-    complain!("{}{place}: {}", lang.pick("problema", "problem"), problem.message);
+    let message = match (&problem.store, &problem.dataset) {
+        (Some(store), Some(dataset)) => said_once(&problem.message, store.as_str(), dataset.as_str()),
+        _ => problem.message.clone(),
+    };
+    complain!("{}{place}: {message}", lang.pick("problema", "problem"));
     if let Some(hint) = &problem.hint {
         complain!("  {}: {hint}", lang.pick("pruebe", "try"));
     }
+}
+
+/// A message without the store and dataset that are told in front of it.
+fn said_once(message: &str, store: &str, dataset: &str) -> String {
+    let place = format!("store {store}, dataset {dataset}");
+    message.replace(&format!("{place}, "), "").replace(&format!("{place}: "), "")
 }
 
 fn state(lang: Lang, state: BatchState) -> &'static str {
@@ -396,13 +365,26 @@ fn state(lang: Lang, state: BatchState) -> &'static str {
     }
 }
 
-/// A table whose columns from `numbers_from` on are aligned to the right.
+/// A table whose columns from `numbers_from` on are aligned to the right. It is as wide as the terminal at most, or
+/// as COLUMNS of the environment says where there is none.
 pub fn table(header: &str, numbers_from: usize) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_HORIZONTAL_ONLY).set_header(header.split(','));
+    table.set_content_arrangement(ContentArrangement::Dynamic);
+    let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    if let Some(columns) = columns.filter(|_| !std::io::stdout().is_terminal()) {
+        table.set_width(columns);
+    }
     for column in table.column_iter_mut().skip(numbers_from) {
         column.set_cell_alignment(CellAlignment::Right);
     }
+    table
+}
+
+/// The same without a rule between two rows, where several rows are of one thing.
+pub fn dense_table(header: &str, numbers_from: usize) -> Table {
+    let mut table = table(header, numbers_from);
+    table.load_style(UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none()));
     table
 }
 

@@ -1,20 +1,36 @@
-//! `ribera-agent run`: cycles by schedule and a heartbeat each minute, until told to end.
+//! `ribera-agent run`: cycles by schedule and heartbeats, until told to end.
 
-use std::time::Duration;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
 
-use super::{Common, Stopped, render, setup};
-use crate::agent::Agent;
+use super::{Common, Stopped, hints, render, setup};
+use crate::agent::{Agent, Progress};
+use crate::backfill::{Backfill, Order};
 use crate::cycle::{Ask, Request};
 use crate::logfile;
+use crate::plan::Days;
 use crate::report::Exit;
 use ribera_storage::ObjectStore;
 
-const BEAT: Duration = Duration::from_secs(60);
+/// How often it is looked whether a heartbeat is due: `limits.heartbeat_s` is at least as long.
+const BEAT: Duration = Duration::from_secs(15);
 /// How often schedules are looked at, and acknowledgements asked for.
 const TICK: Duration = Duration::from_secs(30);
 
+const LISTEN: Duration = Duration::from_secs(1);
+/// After a backfill that failed, such as for a source that is unreachable.
+const BACKFILL_AGAIN: Duration = Duration::from_secs(900);
+
 pub async fn main(common: &Common) -> Result<Exit, Stopped> {
-    let ready = setup::agent(common)?;
+    until(common, stop_asked()).await
+}
+
+/// Runs until `stop` comes.
+pub async fn until(common: &Common, stop: impl Future<Output = ()>) -> Result<Exit, Stopped> {
+    let mut ready = setup::agent(common)?;
+    ready.agent.beside_daily_work = true;
+    ready.agent.progress = Rc::new(Orders { folder: ready.agent.config.folder.clone() });
     let request = Request { ask: Ask::Due, stores: common.stores.clone(), datasets: common.datasets.clone() };
     let agent = &ready.agent;
     tokio::select! {
@@ -22,7 +38,7 @@ pub async fn main(common: &Common) -> Result<Exit, Stopped> {
         biased;
         // A signal ends the work between two awaits; every step before and after is crash-safe,
         // so what was begun is resumed at the next start.
-        () = stop_asked() => {
+        () = stop => {
             tracing::info!("ends, as it was told to");
             Ok(Exit::Done)
         }
@@ -31,9 +47,58 @@ pub async fn main(common: &Common) -> Result<Exit, Stopped> {
     }
 }
 
+/// An order that comes in ends the month that a backfill is at; what it asks for is done then.
+struct Orders {
+    folder: PathBuf,
+}
+
+impl Progress for Orders {
+    fn stops(&self) -> bool {
+        Order::waits(&self.folder)
+    }
+}
+
+/// The least of all work: history that a person asked for, as long as no order says otherwise.
+async fn history<S: ObjectStore>(agent: &Agent<S>, common: &Common, not_before: &mut Option<Instant>) {
+    if agent.config.dry_run {
+        return;
+    }
+    if Order::waits(&agent.config.folder) {
+        *not_before = None;
+        if let Err(error) = Order::take(&agent.config.folder, &agent.journal) {
+            return agent.log(format!("backfill: {error}"));
+        }
+    }
+    let noted = Backfill::noted(&agent.journal).ok().flatten();
+    let Some(backfill) = noted.filter(|noted| !noted.stopped) else { return };
+    if not_before.is_some_and(|at| Instant::now() < at) {
+        return;
+    }
+    let days = Days { from: backfill.from, to: backfill.to };
+    let ask = Ask::Backfill { days, force: backfill.force };
+    let request = Request { ask, stores: backfill.stores.clone(), datasets: backfill.datasets.clone() };
+    let mut report = agent.run("backfill", &request, Duration::ZERO).await;
+    hints::complete(common, &mut report.problems);
+    render::report(common, &report);
+    render::keep(&agent.config, &report);
+    if report.datasets.iter().any(|dataset| dataset.stopped) {
+        return;
+    }
+    // What is refused or not proven is told by its alarm: asking all of history again would not cure it. A source that
+    // is unreachable, and a setting that a person has to correct, leave it to be done.
+    let retries = report.problems.iter().any(|problem| problem.kind != "data");
+    if retries {
+        *not_before = Some(Instant::now() + BACKFILL_AGAIN);
+    } else if let Err(error) = Backfill::note(&agent.journal, None) {
+        agent.log(format!("backfill: {error}"));
+    }
+}
+
 async fn cycles<S: ObjectStore>(agent: &Agent<S>, common: &Common, request: &Request) {
+    let mut history_not_before = None;
     loop {
-        let report = agent.run("run", request, Duration::ZERO).await;
+        let mut report = agent.run("run", request, Duration::ZERO).await;
+        hints::complete(common, &mut report.problems);
         let worth_telling =
             !report.datasets.is_empty() || report.upload.acknowledged > 0 || !report.problems.is_empty();
         if worth_telling {
@@ -45,7 +110,12 @@ async fn cycles<S: ObjectStore>(agent: &Agent<S>, common: &Common, request: &Req
         } else if worth_telling {
             logfile::report(&report);
         }
-        tokio::time::sleep(TICK).await;
+        history(agent, common, &mut history_not_before).await;
+        // An order is heard at once.
+        let ends_at = Instant::now() + TICK;
+        while Instant::now() < ends_at && (agent.config.dry_run || !Order::waits(&agent.config.folder)) {
+            tokio::time::sleep(LISTEN).await;
+        }
     }
 }
 
@@ -54,7 +124,7 @@ async fn beats<S: ObjectStore>(agent: &Agent<S>, common: &Common) {
         return std::future::pending().await;
     }
     loop {
-        if let Err(error) = agent.beat(&common.stores).await {
+        if let Err(error) = agent.beat_if_due(&common.stores).await {
             tracing::warn!("heartbeat: {error}");
         }
         tokio::time::sleep(BEAT).await;

@@ -10,7 +10,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt};
 
-use super::{Common, Stopped, stopped};
+use super::{Cli, Common, Stopped, stopped};
 use crate::agent::{Agent, Ports, ServedStore};
 use crate::config::{Config, LogConfig, LogFormat, LogLevel, StoreConfig};
 use crate::host::{FolderDisk, OsRandom, SystemClock, TokioTimer};
@@ -21,6 +21,7 @@ use crate::ports::ToldSteps;
 use crate::recover;
 use crate::report::{Exit, Stage};
 use crate::source;
+use crate::system;
 use crate::terminal::ErrorOutput;
 
 /// An agent, and the lock on its folder for as long as it lives.
@@ -31,7 +32,8 @@ pub struct Ready {
 
 /// Warnings go to standard error, of which `RIBERA_LOG` chooses more or less; and, as `[log]` says,
 /// to a file, from when the agent holds its folder.
-pub fn logging(common: &Common) {
+pub fn logging(cli: &Cli) {
+    let common = &cli.common;
     let filter = EnvFilter::try_from_env("RIBERA_LOG")
         // A report is printed there as it is; what a driver says beside its errors is of no use to whoever runs the agent.
         .unwrap_or_else(|_| EnvFilter::new("warn,ribera_agent::logfile=off,tiberius=off"));
@@ -60,7 +62,11 @@ pub fn logging(common: &Common) {
             LogFormat::Text => layer.with_filter(chosen).boxed(),
         }
     });
-    tracing_subscriber::registry().with(file).with(stderr.with_filter(filter)).init();
+    let subscriber = tracing_subscriber::registry().with(file).with(stderr.with_filter(filter));
+    #[cfg(windows)]
+    let subscriber =
+        subscriber.with(matches!(cli.verb, super::Verb::Service).then(super::service::event_log).flatten());
+    subscriber.init();
 }
 
 /// Looked at before the rest, which may be wrong; then its lines go to standard error.
@@ -157,7 +163,7 @@ fn lock(config: &Config) -> Result<File, Stopped> {
         Ok(()) => Ok(file),
         Err(_) => {
             let error = Error::retry(format!("another ribera-agent uses {}", config.folder.display()))
-                .with_hint("systemctl status ribera-agent");
+                .with_hint(system::service_status());
             Err(stopped(Stage::Journal, Some(Exit::Locked))(error))
         }
     }

@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::{Common, Stopped, render, setup, stopped};
 use crate::host::OsRandom;
 use crate::journal::{BatchRow, BatchState, Journal, SpoolUse};
+use crate::plan::LakeState;
 use crate::report::{Exit, Stage};
 
 /// The answer of `spool --json`.
@@ -30,15 +31,18 @@ pub struct Waiting {
     pub since: jiff::Timestamp,
 }
 
-/// A unit that the lake refused or altered, or that was not proven.
+/// A unit that the lake refused or altered, that was not proven, or whose rows cannot be sent.
 #[derive(Debug, Serialize)]
 pub struct Troubled {
     pub store: String,
     pub dataset: String,
     pub unit: String,
-    pub lake: &'static str,
+    pub lake: LakeState,
     pub proven: bool,
     pub tries: u32,
+    /// Why its rows cannot be sent, if they cannot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
 }
 
 pub fn main(common: &Common) -> Result<Exit, Stopped> {
@@ -55,9 +59,10 @@ pub fn main(common: &Common) -> Result<Exit, Stopped> {
                     store: store.id.to_string(),
                     dataset: dataset.to_string(),
                     unit: row.unit.to_string(),
-                    lake: row.lake.as_str(),
+                    lake: row.lake,
                     proven: row.proven,
                     tries: row.tries,
+                    refused: row.refused.as_ref().map(|refusal| refusal.reason.clone()),
                 });
             }
         }

@@ -3,22 +3,28 @@
 use std::fmt::Write;
 
 use ribera_storage::ExactDecimal;
+use ribera_storage::limits::{FIRST_DAY, FIRST_MICROS, LAST_DAY, LAST_MICROS, VALUE_BYTES_MAX};
 
 use super::{Reading, Refusal, parse};
 use crate::config::EpochUnit;
 use crate::value::{DAY_MICROS, Value, date_text, local_text, time_text};
+
+const ROUNDED: &str = "must be a number of at most 38 digits because the mapping declares `round`";
+/// See `source::sqlserver::values`.
+const LARGE_MONEY: &str = "must be money from -112589990684.2623 to 112589990684.2623, which is what the driver reads exactly; \
+     CAST(column AS decimal(19,4)) in the query reads more";
+const YEARS: &str = "must lie in the years 1 to 9999";
 
 type Converted<T> = Result<T, Refusal>;
 
 pub fn boolean(value: Value<'_>) -> Converted<bool> {
     match value {
         Value::Bool(value) => Ok(value),
-        Value::Int(0) | Value::UInt(0) | Value::Text("0" | "false") | Value::Digits("0") | Value::Bytes(&[0]) => {
-            Ok(false)
-        }
-        Value::Int(1) | Value::UInt(1) | Value::Text("1" | "true") | Value::Digits("1") | Value::Bytes(&[1]) => {
-            Ok(true)
-        }
+        Value::Int(0) | Value::UInt(0) | Value::Text("0" | "false") | Value::Bytes(&[0]) => Ok(false),
+        Value::Int(1) | Value::UInt(1) | Value::Text("1" | "true") | Value::Bytes(&[1]) => Ok(true),
+        // Perhaps filled up with zeros.
+        Value::Digits(digits) if digits.trim_start_matches('0').is_empty() && !digits.is_empty() => Ok(false),
+        Value::Digits(digits) if digits.trim_start_matches('0') == "1" => Ok(true),
         _ => refuse("must be 0, 1, true or false"),
     }
 }
@@ -33,6 +39,7 @@ pub fn integer(value: Value<'_>, min: i64, max: i64) -> Converted<i64> {
             parse::decimal(text.as_bytes(), 0).and_then(|number| i64::try_from(number).ok())
         }
         Value::Float(_) => return refuse("must not be a float (round or cast it in the query)"),
+        Value::LargeMoney(_) => return refuse(LARGE_MONEY),
         _ => None,
     };
     match number {
@@ -56,11 +63,42 @@ pub fn decimal(value: Value<'_>, reading: &Reading, precision: u8, scale: u8) ->
         Value::Float(_) => {
             return refuse("must not be a float: declare `round` for the column, or cast it in the query");
         }
+        Value::LargeMoney(_) => return refuse(LARGE_MONEY),
         _ => None,
     };
     match number {
         Some(number) if fits(number, precision) => Ok(number),
         _ => Err(does_not_fit()),
+    }
+}
+
+/// What a column with `round` holds: a number. SQLite hands over what is none as it is.
+pub fn rounded(value: Value<'_>) -> Converted<Value<'_>> {
+    match value {
+        Value::Null | Value::Int(_) | Value::UInt(_) | Value::Decimal(_) | Value::Float(_) | Value::LargeMoney(_) => {
+            Ok(value)
+        }
+        Value::Text(text) | Value::Digits(text) if text.parse::<ExactDecimal>().is_ok() => Ok(value),
+        _ => refuse(ROUNDED),
+    }
+}
+
+/// A number that was not rounded as it would be, near enough to tell whether it fits: its row is not sent, it is
+/// looked for because the source refused one.
+pub fn unrounded(value: Value<'_>, digits: u8) -> Converted<Value<'static>> {
+    let number = match value {
+        Value::Null => return Ok(Value::Null),
+        Value::Float(number) | Value::LargeMoney(number) => Some(number),
+        Value::Int(_) | Value::UInt(_) | Value::Decimal(_) => value.to_string().parse().ok(),
+        // Beside digits a float may be written as a word.
+        Value::Text(text) | Value::Digits(text) if text.bytes().any(|byte| byte.is_ascii_digit()) => {
+            text.trim().parse().ok()
+        }
+        _ => None,
+    };
+    match number.map(|number| number * 10_f64.powi(digits.into())) {
+        Some(number) if number.abs() < 1e38 => Ok(Value::Decimal(ExactDecimal::new(number as i128, digits))),
+        _ => refuse(ROUNDED),
     }
 }
 
@@ -80,9 +118,13 @@ fn fits(number: i128, precision: u8) -> bool {
 
 pub fn date(value: Value<'_>) -> Converted<i32> {
     const RULE: &str = "must be a date (YYYY-MM-DD, or a moment at midnight)";
+    let days = |days: i64| match i32::try_from(days) {
+        Ok(days) if (FIRST_DAY..=LAST_DAY).contains(&days) => Ok(days),
+        _ => refuse(YEARS),
+    };
     match value {
-        Value::Date(days) => Ok(days),
-        Value::Local(micros) if micros % DAY_MICROS == 0 => Ok((micros / DAY_MICROS) as i32),
+        Value::Date(date) => days(date.into()),
+        Value::Local(micros) if micros % DAY_MICROS == 0 => days(micros / DAY_MICROS),
         Value::Text(text) => match parse::date_time(text, false) {
             Some(parse::DateTime { local, offset: None, .. }) if local % DAY_MICROS == 0 => {
                 Ok((local / DAY_MICROS) as i32)
@@ -93,10 +135,21 @@ pub fn date(value: Value<'_>) -> Converted<i32> {
     }
 }
 
-/// UTC microseconds.
+/// UTC microseconds, of a moment that the centre takes.
 pub fn timestamp(value: Value<'_>, reading: &Reading) -> Converted<i64> {
-    let local =
-        |micros| reading.zone.to_utc(micros).ok_or_else(|| Refusal("must lie in the years 1 to 9999".to_owned()));
+    match micros(value, reading)? {
+        micros if (FIRST_MICROS..=LAST_MICROS).contains(&micros) => Ok(micros),
+        micros => refuse(format!("{YEARS} in UTC, where it is {}", local_text(micros))),
+    }
+}
+
+fn micros(value: Value<'_>, reading: &Reading) -> Converted<i64> {
+    let local = |micros| reading.zone.to_utc(micros).ok_or_else(|| Refusal(YEARS.to_owned()));
+    if let Some(unit) = reading.epoch
+        && let Some(counted) = counted(value, unit)
+    {
+        return counted;
+    }
     match value {
         Value::Instant(micros) => Ok(micros),
         Value::Local(micros) => local(micros),
@@ -108,40 +161,69 @@ pub fn timestamp(value: Value<'_>, reading: &Reading) -> Converted<i64> {
                 refuse("must be YYYY-MM-DD HH:MM:SS with at most 6 fraction digits (declare `truncate` to cut more)")
             }
         },
-        Value::Int(number) => {
-            let factor = match reading.epoch {
-                Some(EpochUnit::S) => 1_000_000,
-                Some(EpochUnit::Ms) => 1000,
-                Some(EpochUnit::Us) => 1,
-                None => {
-                    return refuse("must be a date and time (declare `epoch` for an integer that counts from 1970)");
-                }
-            };
-            number.checked_mul(factor).ok_or_else(|| Refusal("must fit 64-bit microseconds".to_owned()))
+        Value::Int(_) | Value::UInt(_) | Value::Decimal(_) | Value::Digits(_) => {
+            refuse("must be a date and time (declare `epoch` for a number that counts from 1970)")
         }
         _ => refuse("must be a date and time"),
     }
 }
 
+/// Microseconds of what counts from 1970, whatever its type; `None` for what is no number, which may be a date and
+/// time as others are.
+fn counted(value: Value<'_>, unit: EpochUnit) -> Option<Converted<i64>> {
+    let (digits, name) = match unit {
+        EpochUnit::S => (6, "seconds"),
+        EpochUnit::Ms => (3, "milliseconds"),
+        EpochUnit::Us => (0, "microseconds"),
+    };
+    let exact = match value {
+        Value::Int(number) => ExactDecimal::new(number.into(), 0).rescale(digits),
+        Value::UInt(number) => ExactDecimal::new(number.into(), 0).rescale(digits),
+        Value::Decimal(number) => number.rescale(digits),
+        Value::Digits(text) => text.parse::<ExactDecimal>().ok().and_then(|number| number.rescale(digits)),
+        Value::Text(text) => text.parse::<ExactDecimal>().ok()?.rescale(digits),
+        // Some tills keep whole numbers as floats, which are exact up to here.
+        Value::Float(number) if number.fract() == 0.0 && number.abs() <= FLOAT_EXACT_MAX as f64 => {
+            ExactDecimal::new(number as i128, 0).rescale(digits)
+        }
+        Value::Float(_) => None,
+        _ => return None,
+    };
+    let counts = exact.ok_or_else(|| Refusal(format!("must count whole microseconds in {name} from 1970")));
+    // Far beyond both ends of the calendar: as such it is refused.
+    Some(counts.map(|number| i64::try_from(number.unscaled()).unwrap_or(i64::MAX)))
+}
+
 /// Hands the text to `append`.
 pub fn text(value: Value<'_>, append: impl FnOnce(&str)) -> Converted<()> {
     let mut digits = Digits::default();
+    let in_years = |day: i64| if (FIRST_DAY.into()..=LAST_DAY.into()).contains(&day) { Ok(()) } else { refuse(YEARS) };
     match value {
         Value::Text(text) | Value::Digits(text) => append(text),
         Value::Int(number) => append(digits.of(number)),
         Value::UInt(number) => append(digits.of(number)),
         Value::Decimal(decimal) => append(&decimal.to_string()),
         Value::Bool(value) => append(if value { "true" } else { "false" }),
-        Value::Date(days) => append(&date_text(days)),
-        Value::Local(micros) => append(&local_text(micros)),
-        Value::Instant(micros) => append(&format!("{}Z", local_text(micros))),
+        Value::Date(days) => {
+            in_years(days.into())?;
+            append(&date_text(days));
+        }
+        Value::Local(micros) => {
+            in_years(micros.div_euclid(DAY_MICROS))?;
+            append(&local_text(micros));
+        }
+        Value::Instant(micros) => {
+            in_years(micros.div_euclid(DAY_MICROS))?;
+            append(&format!("{}Z", local_text(micros)));
+        }
         Value::Time(micros) => append(&time_text(micros)),
         Value::Bytes(bytes) => match std::str::from_utf8(bytes) {
             Ok(text) => append(text),
-            Err(_) => return refuse("must be UTF-8 text"),
+            Err(_) => return refuse("must be UTF-8 text (declare `charset` for another character set)"),
         },
         Value::Float(_) => return refuse("must not be a float (round or cast it in the query)"),
-        Value::ZeroDate => return refuse("must be a date of the calendar (use NULLIF in the query)"),
+        Value::LargeMoney(_) => return refuse(LARGE_MONEY),
+        Value::NoDate(_) => return refuse("must be a date of the calendar (use NULLIF in the query)"),
         Value::Null => return refuse("must not be NULL"),
     }
     Ok(())
@@ -155,17 +237,39 @@ pub fn binary(value: Value<'_>) -> Converted<&[u8]> {
     }
 }
 
+/// A batch with a longer text or binary value would be refused by the centre, which does not know the row at the till.
+pub fn fits_centre(value: Value<'_>) -> Converted<()> {
+    let length = match value {
+        Value::Text(text) | Value::Digits(text) => text.len(),
+        Value::Bytes(bytes) => bytes.len(),
+        _ => 0,
+    } as u64;
+    if length <= VALUE_BYTES_MAX {
+        return Ok(());
+    }
+    refuse(format!("must be at most {VALUE_BYTES_MAX} bytes long, which are {length}"))
+}
+
 pub fn float(value: Value<'_>) -> Converted<f64> {
-    const EXACT_MAX: i64 = 1 << 53;
     match value {
-        Value::Float(number) => Ok(number),
-        Value::Int(number) if (-EXACT_MAX..=EXACT_MAX).contains(&number) => Ok(number as f64),
-        Value::UInt(number) if number <= EXACT_MAX as u64 => Ok(number as f64),
-        Value::Text(text) | Value::Digits(text) => text.parse().map_err(|_| Refusal("must be a number".to_owned())),
+        Value::Float(number) | Value::LargeMoney(number) => Ok(number),
+        Value::Int(number) if (-FLOAT_EXACT_MAX..=FLOAT_EXACT_MAX).contains(&number) => Ok(number as f64),
+        Value::UInt(number) if number <= FLOAT_EXACT_MAX as u64 => Ok(number as f64),
+        Value::Text(text) | Value::Digits(text) => match text.parse::<f64>() {
+            // Written out it was a number that a float cannot hold.
+            Ok(number) if number.is_infinite() && text.bytes().any(|byte| byte.is_ascii_digit()) => {
+                refuse("must be a number that a 64-bit float holds")
+            }
+            Ok(number) => Ok(number),
+            Err(_) => refuse("must be a number"),
+        },
         Value::Decimal(decimal) => decimal.to_string().parse().map_err(|_| Refusal("must be a number".to_owned())),
         _ => refuse("must be a number that a 64-bit float holds exactly"),
     }
 }
+
+/// Up to here every integer is a float of its own.
+const FLOAT_EXACT_MAX: i64 = 1 << 53;
 
 fn refuse<T>(rule: impl Into<String>) -> Converted<T> {
     Err(Refusal(rule.into()))

@@ -12,6 +12,7 @@ use arrow_array::builder::{
 use ribera_storage::dataset::{Column, ColumnType, Transform};
 use ribera_storage::{Error, ExactDecimal, Result};
 
+use crate::charset::{Charset, decoded};
 use crate::config::{ColumnMapping, EpochUnit};
 use crate::value::{Value, date_text, local_text};
 use crate::zone::Zone;
@@ -33,6 +34,12 @@ pub struct Reading {
     pub comma_in_audit: bool,
     /// The mapping says how a number is read: no text with a decimal comma.
     pub is_number: bool,
+    /// Fraction digits that the source rounds to.
+    pub round: Option<u8>,
+    /// For a row that is only looked for: the source has not rounded.
+    pub unrounded: bool,
+    /// Of text that the source does not convert.
+    pub charset: Option<Charset>,
     /// Salt of the `hash` transform.
     pub salt: Arc<str>,
 }
@@ -99,6 +106,9 @@ impl ColumnBuilder {
             truncate: mapping.truncate,
             comma_in_audit: mapping.is_read_with_comma(),
             is_number: mapping.is_number(),
+            round: mapping.round,
+            unrounded: false,
+            charset: mapping.charset,
             salt: salt.clone(),
         };
         Ok(Self {
@@ -113,13 +123,35 @@ impl ColumnBuilder {
         })
     }
 
+    /// The same for rows as they are before the source rounds, to find one that it refuses to.
+    pub fn unrounded(mut self) -> Self {
+        self.reading.unrounded = true;
+        self
+    }
+
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// A value as an error may show it: of a column that is hashed or dropped only what it is.
+    pub fn shown(&self, value: Value<'_>) -> String {
+        let is_hidden = self.transforms.iter().any(|one| matches!(one, Transform::Hash | Transform::Drop));
+        if is_hidden { value.kind().to_owned() } else { value.to_string() }
     }
 
     /// Appends `value` converted, or appends nothing and says why not.
     #[inline]
     pub fn push(&mut self, value: Value<'_>) -> Result<(), Refusal> {
+        if let (Value::Bytes(bytes), Some(charset)) = (value, self.reading.charset)
+            && !self.takes_bytes()
+        {
+            return self.push_raw(bytes, Some(charset));
+        }
+        let value = match self.reading.round {
+            None => value,
+            Some(digits) if self.reading.unrounded => convert::unrounded(value, digits)?,
+            Some(_) => convert::rounded(value)?,
+        };
         if self.transforms.is_empty() {
             return self.append(value);
         }
@@ -128,6 +160,23 @@ impl ColumnBuilder {
         let appended = transformed.and_then(|value| self.append(value));
         self.scratch = scratch;
         appended
+    }
+
+    /// Appends a text as the source has it, in the column's own character set or else in the source's.
+    pub fn push_raw(&mut self, bytes: &[u8], charset: Option<Charset>) -> Result<(), Refusal> {
+        if self.takes_bytes() {
+            return self.push(Value::Bytes(bytes));
+        }
+        let charset = self.reading.charset.or(charset);
+        match (decoded(bytes, charset), charset) {
+            (Some(text), _) => self.push(Value::Text(&text)),
+            (None, Some(charset)) => Err(Refusal(format!("must be text in the character set {charset}"))),
+            (None, None) => self.push(Value::Bytes(bytes)),
+        }
+    }
+
+    fn takes_bytes(&self) -> bool {
+        matches!(self.data, Data::Binary(_)) && self.transforms.is_empty()
     }
 
     /// Appends something, so that all columns keep the same length after a refusal.
@@ -236,10 +285,12 @@ impl ColumnBuilder {
                 Last::Number(micros.into())
             }
             Data::Text(builder) => {
+                convert::fits_centre(value)?;
                 convert::text(value, |text| builder.append_value(text))?;
                 Last::Other
             }
             Data::Binary(builder) => {
+                convert::fits_centre(value)?;
                 builder.append_value(convert::binary(value)?);
                 Last::Other
             }

@@ -3,6 +3,9 @@ use arrow_array::types::{Decimal128Type, TimestampMicrosecondType};
 use proptest::prelude::*;
 
 use super::*;
+use crate::value::NoDate;
+
+const NO_DATE: Value<'static> = Value::NoDate(NoDate { year: 0, month: 0, day: 0 });
 
 fn column(column_type: &str, transforms: Vec<Transform>, mapping: ColumnMapping) -> ColumnBuilder {
     let definition = Column {
@@ -52,11 +55,11 @@ fn values_that_do_not_fit_are_refused_and_never_become_null() {
         ("int64", Value::Text("12.5"), "whole number"),
         ("date", Value::Text("2017-02-29"), "date"),
         ("date", Value::Text("2017-01-01 00:00:01"), "date"),
-        ("date", Value::ZeroDate, "date"),
+        ("date", NO_DATE, "date"),
         ("timestamp", Value::Text("2017-01-01 24:00:00"), "YYYY-MM-DD"),
         ("timestamp", Value::Text("2017-01-01 00:00:00.1234567"), "truncate"),
         ("timestamp", Value::Int(0), "epoch"),
-        ("timestamp", Value::ZeroDate, "date and time"),
+        ("timestamp", NO_DATE, "date and time"),
         ("text", Value::Bytes(b"\xff"), "UTF-8"),
         ("text", Value::Float(1.5), "float"),
         ("bool", Value::Int(2), "0, 1"),
@@ -172,5 +175,60 @@ proptest! {
     fn no_text_makes_the_parsers_panic(text in "\\PC{0,40}", scale in 0_u8..38) {
         let _ = parse::decimal(text.as_bytes(), scale);
         let _ = parse::date_time(&text, true);
+    }
+}
+
+#[test]
+fn what_counts_from_1970_is_exact_whatever_its_type() {
+    let counted = |unit, value: Value<'_>| {
+        let mut column = column("timestamp", vec![], ColumnMapping { epoch: Some(unit), ..ColumnMapping::default() });
+        column.push(value).map(|()| column.last_number().unwrap()).map_err(|refusal| refusal.0)
+    };
+    let decimal = |unscaled, scale| Value::Decimal(ExactDecimal::new(unscaled, scale));
+    for (unit, value, micros) in [
+        (EpochUnit::S, Value::Int(-1), -1_000_000),
+        (EpochUnit::S, Value::UInt(u32::MAX.into()), 4_294_967_295_000_000),
+        (EpochUnit::S, decimal(1_500, 3), 1_500_000),
+        (EpochUnit::S, Value::Digits("0001704470400"), 1_704_470_400_000_000),
+        (EpochUnit::Ms, Value::Text("-1.001"), -1_001),
+        (EpochUnit::Ms, Value::Float(1_704_470_400_123.0), 1_704_470_400_123_000),
+        (EpochUnit::Us, decimal(70, 1), 7),
+        (EpochUnit::S, Value::Text("1970-01-01 00:00:01Z"), 1_000_000),
+        (EpochUnit::S, Value::Int(253_402_300_799), 253_402_300_799_000_000),
+    ] {
+        assert_eq!(counted(unit, value), Ok(micros), "{value}");
+    }
+    for (unit, value) in [
+        (EpochUnit::S, Value::Int(253_402_300_800)),
+        (EpochUnit::S, Value::Int(i64::MIN)),
+        (EpochUnit::S, Value::UInt(u64::MAX)),
+        (EpochUnit::S, Value::Digits("99999999999999999999999999999999999999")),
+        (EpochUnit::S, Value::Float(0.5)),
+        (EpochUnit::S, Value::Float(1e17)),
+        (EpochUnit::S, Value::Float(f64::NAN)),
+        (EpochUnit::Us, decimal(1, 1)),
+        (EpochUnit::S, Value::Text("ayer")),
+        (EpochUnit::S, Value::Bool(true)),
+        (EpochUnit::S, Value::Bytes(b"1")),
+    ] {
+        assert!(counted(unit, value).is_err(), "{value}");
+    }
+}
+
+proptest! {
+    /// Whatever a source gives: the number that is there, or a refusal.
+    #[test]
+    fn random_text_in_a_column_of_numbers_is_that_number_or_none(text in "[-+ ]?[0-9]{0,5}[.,eE ]?[0-9]{0,5}[,.]?[0-9a-z]{0,2}") {
+        for lake in ["decimal(18,2)", "int32", "float64"] {
+            for round in [None, Some(2)] {
+                let mapping = ColumnMapping { sql: Some("c".to_owned()), round, ..ColumnMapping::default() };
+                let mut column = column(lake, vec![], mapping);
+                if column.push(Value::Text(&text)).is_ok() && lake != "float64" {
+                    let exact: ExactDecimal = text.parse().unwrap();
+                    let scale = if lake == "int32" { 0 } else { 2 };
+                    prop_assert_eq!(ExactDecimal::new(column.last_number().unwrap(), scale), exact);
+                }
+            }
+        }
     }
 }

@@ -85,6 +85,25 @@ impl Databases {
     }
 }
 
+/// Stores with one tax number that read a dataset's days in common: the company's sales would be doubled, unless
+/// their mappings part them.
+pub fn twins(stores: &[StoreConfig]) -> Vec<(&StoreConfig, &StoreConfig)> {
+    let listed = |store: &StoreConfig| -> Vec<_> { store.databases.iter().map(|one| (one.from, one.to)).collect() };
+    let overlap = |one: &StoreConfig, other: &StoreConfig| have_days_in_common(&listed(one), &listed(other));
+    let are_twins = |one: &StoreConfig, other: &StoreConfig| {
+        one.tenant.is_some() && one.tenant == other.tenant && one.adapter == other.adapter && overlap(one, other)
+    };
+    let pairs =
+        stores.iter().enumerate().flat_map(|(index, one)| stores[..index].iter().map(move |other| (other, one)));
+    pairs.filter(|(one, other)| are_twins(one, other)).collect()
+}
+
+/// Whether the first and last days of databases meet. A store that lists none has one database of all days.
+pub fn have_days_in_common(one: &[(Date, Date)], other: &[(Date, Date)]) -> bool {
+    let meets = |one: &(Date, Date)| other.iter().any(|other| one.0 <= other.1 && other.0 <= one.1);
+    one.is_empty() || other.is_empty() || one.iter().any(meets)
+}
+
 /// The days around `day` that no database holds.
 fn gap(listed: &[DatabaseDays], day: Date) -> Days {
     let from = listed.iter().rfind(|one| one.to < day).and_then(|one| one.to.tomorrow().ok()).unwrap_or(Date::MIN);
@@ -125,7 +144,7 @@ impl SourceConfig {
     pub fn with_database(&self, database: &str) -> Self {
         let mut source = self.clone();
         match &mut source {
-            Self::Sqlite { path } => *path = database.into(),
+            Self::Sqlite { path, .. } => *path = database.into(),
             Self::Mysql(server) | Self::Postgres(server) => server.database = database.to_owned(),
             Self::Firebird(server) => server.database = database.to_owned(),
             Self::SqlServer(server) => server.database = database.to_owned(),
@@ -136,7 +155,7 @@ impl SourceConfig {
     /// The name of its database, or the path of its file.
     pub fn database(&self) -> String {
         match self {
-            Self::Sqlite { path } => path.display().to_string(),
+            Self::Sqlite { path, .. } => path.display().to_string(),
             Self::Mysql(server) | Self::Postgres(server) => server.database.clone(),
             Self::Firebird(server) => server.database.clone(),
             Self::SqlServer(server) => server.database.clone(),

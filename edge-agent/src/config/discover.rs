@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::SourceConfig;
 use super::load::{fill, parse_error};
+use super::secrets::Secrets;
 
 /// The section as it stands in a file. Only `ribera-agent discover` reads it.
 #[derive(Debug, Clone, Deserialize)]
@@ -105,7 +106,8 @@ impl Discover {
         };
         resolve(&mut written, base);
         let mut filled = toml::Value::Table(written.clone());
-        fill(&mut filled, "discover", env)?;
+        let secrets = Secrets::in_folder(base, env)?;
+        fill(&mut filled, "discover", &|name| secrets.get(name))?;
         let section = Self::deserialize(filled)
             .map_err(|error| Error::config(format!("configuration: discover: {}", error.message())))?;
         section.validate()?;

@@ -1,33 +1,47 @@
 //! Reads, fills in secrets and checks. Every error names field, rule and value got.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use ribera_storage::{Error, Result};
+use ribera_storage::{DatasetName, Error, Result};
 use serde::Deserialize;
 
 use crate::adapters;
+use crate::system;
 use crate::uplink::{Rate, Uplink};
 
+use super::secrets::{ENV_FILE, Secrets};
 use super::{
-    Config, Databases, DatasetMapping, FirebirdConfig, Limits, LogConfig, ServerConfig, SourceConfig, SqlServerConfig,
-    StoreConfig, TlsMode,
+    Config, Databases, DatasetMapping, FirebirdConfig, Limits, LogConfig, ServerConfig, SourceConfig, StoreConfig,
+    TlsMode,
 };
+
+/// Shorter ones can be found by trying, and with them every identity number.
+const SALT_CHARS_MIN: usize = 16;
 
 impl Config {
     /// Reads a file. Relative paths in it count from the file's own folder.
     pub fn load(file: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
-        let text = std::fs::read_to_string(file).map_err(|error| {
+        let bytes = std::fs::read(file).map_err(|error| {
             Error::config(format!("configuration {}: cannot be read", file.display()))
                 .with_source(error)
                 .with_hint("ribera-agent --config FILE check")
         })?;
-        let mut config = Self::parse(&text, env).map_err(|error| error.context(format_args!("{}", file.display())))?;
-        config.resolve_paths(file.parent().unwrap_or(Path::new(".")));
+        let text = decoded(&bytes).map_err(|error| error.context(format_args!("configuration {}", file.display())))?;
+        let folder = file.parent().unwrap_or(Path::new("."));
+        let secrets = Secrets::in_folder(folder, env)?;
+        let mut config = Self::parse_with(&text, &|name| secrets.get(name))
+            .map_err(|error| error.context(format_args!("{}", file.display())))?;
+        config.resolve_paths(folder);
         Ok(config)
     }
 
     /// Reads TOML text; `${NAME}` in any text value is replaced by what `env` knows of NAME.
     pub fn parse(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
+        Self::parse_with(text, &|name| Ok(env(name)))
+    }
+
+    fn parse_with(text: &str, secret: Named<'_>) -> Result<Self> {
         // The text as it stands, for errors that name the line; then again with secrets filled in.
         toml::from_str::<Self>(text).map_err(|error| parse_error(text, &error))?;
         let mut value: toml::Value = toml::from_str(text).map_err(|error| parse_error(text, &error))?;
@@ -35,7 +49,7 @@ impl Config {
         if let Some(table) = value.as_table_mut() {
             table.remove("discover");
         }
-        fill(&mut value, "", env)?;
+        fill(&mut value, "", secret)?;
         let mut config =
             Self::deserialize(value).map_err(|error| Error::config(format!("configuration: {}", error.message())))?;
         config.add_shipped_adapters()?;
@@ -72,7 +86,7 @@ impl Config {
         }
         for store in &mut self.stores {
             match &mut store.source {
-                SourceConfig::Sqlite { path } => resolve(path),
+                SourceConfig::Sqlite { path, .. } => resolve(path),
                 SourceConfig::Mysql(server) | SourceConfig::Postgres(server) => {
                     server.tls_ca_file.iter_mut().for_each(resolve)
                 }
@@ -89,6 +103,14 @@ impl Config {
 
     fn validate(&self) -> Result<()> {
         self.limits.validate()?;
+        if let Some(salt) =
+            self.hash_salt.as_ref().filter(|salt| (1..SALT_CHARS_MIN).contains(&salt.expose().chars().count()))
+        {
+            let rule = format!(
+                "must have {SALT_CHARS_MIN} characters at least, or whoever knows it finds every value by trying"
+            );
+            return bad("hash_salt", &rule, &format!("{} characters", salt.expose().chars().count()));
+        }
         self.object_store.validate()?;
         self.log.as_ref().map_or(Ok(()), LogConfig::validate)?;
         if self.stores.is_empty() {
@@ -109,6 +131,37 @@ impl Config {
     }
 }
 
+/// The text of a file as Windows programs save it too: PowerShell's `>` writes UTF-16, editors a mark in front.
+pub(super) fn decoded(bytes: &[u8]) -> Result<String> {
+    let wide = |rest: &[u8], unit: fn([u8; 2]) -> u16| {
+        let units: Vec<u16> = rest.chunks_exact(2).map(|pair| unit([pair[0], pair[1]])).collect();
+        String::from_utf16(&units)
+            .map_err(|error| Error::config("must be UTF-8 or UTF-16 text, got a broken UTF-16 file").with_source(error))
+    };
+    match bytes {
+        [0xFF, 0xFE, rest @ ..] => wide(rest, u16::from_le_bytes),
+        [0xFE, 0xFF, rest @ ..] => wide(rest, u16::from_be_bytes),
+        [0xEF, 0xBB, 0xBF, rest @ ..] => narrow(rest),
+        _ => narrow(bytes),
+    }
+}
+
+fn narrow(bytes: &[u8]) -> Result<String> {
+    let error = match std::str::from_utf8(bytes) {
+        Ok(text) => return Ok(text.to_owned()),
+        Err(error) => error,
+    };
+    let at = error.valid_up_to();
+    let line = 1 + bytes[..at].iter().filter(|byte| **byte == b'\n').count();
+    let begin = bytes[..at].iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    let before = String::from_utf8_lossy(&bytes[begin..at]).chars().take(40).collect::<String>();
+    Err(Error::config(format!(
+        "must be UTF-8 text, got byte {:#04x} in line {line} behind {before:?}: saved in another encoding, perhaps Windows-1252 (ANSI); \
+         save it again as UTF-8",
+        bytes[at]
+    )))
+}
+
 impl Limits {
     pub(super) fn validate(&self) -> Result<()> {
         let checks = [
@@ -122,6 +175,7 @@ impl Limits {
             ("upload_tries", u64::from(self.upload_tries), 1, 100),
             ("upload_bytes_per_s", self.upload_bytes_per_s.unwrap_or(1024), 1024, u64::MAX),
             ("facts_days", u64::from(self.facts_days), 31, 36_500),
+            ("heartbeat_s", self.heartbeat_s, 15, 86_400),
             ("reports_days", u64::from(self.reports_days), 1, 36_500),
             ("reports_max", u64::from(self.reports_max), 1, 1_000_000),
         ];
@@ -162,7 +216,24 @@ impl StoreConfig {
         }
         Databases::of_store(self)?;
         self.limits.validate(&config.limits).map_err(|error| error.context(format_args!("store {}", self.id)))?;
+        self.validate_charsets(adapter)?;
         self.source.validate(&field("source"))
+    }
+
+    /// A server that converts its text itself gives no other bytes than those of the connection.
+    fn validate_charsets(&self, adapter: &BTreeMap<DatasetName, DatasetMapping>) -> Result<()> {
+        let rule = match self.source {
+            SourceConfig::Sqlite { .. } | SourceConfig::Mysql(_) | SourceConfig::Postgres(_) => return Ok(()),
+            SourceConfig::Firebird(_) => "must be absent with Firebird, whose server converts: see source.charset",
+            SourceConfig::SqlServer(_) => "must be absent with SQL Server, which says itself what its text is in",
+        };
+        for (dataset, mapping) in adapter {
+            if let Some((name, charset)) = mapping.columns.iter().find_map(|(name, one)| Some((name, one.charset?))) {
+                let field = format!("adapter.{}.{dataset}.columns.{name}.charset", self.adapter);
+                return bad(&field, &format!("{rule} (store {})", self.id), charset.name());
+            }
+        }
+        Ok(())
     }
 }
 
@@ -199,24 +270,6 @@ impl FirebirdConfig {
             }
         }
         Ok(())
-    }
-}
-
-impl SqlServerConfig {
-    fn validate(&self, field: &str) -> Result<()> {
-        for (name, value) in [("host", &self.host), ("database", &self.database), ("user", &self.user)] {
-            // The login takes names of up to 128 characters.
-            if value.is_empty() || value.chars().count() > 128 {
-                return bad(&format!("{field}.{name}"), "must be 1 to 128 characters long", value);
-            }
-        }
-        if self.host.contains(['\\', ',']) {
-            return bad(&format!("{field}.host"), "must be the machine alone, beside `instance` or `port`", &self.host);
-        }
-        match (&self.instance, self.port) {
-            (Some(instance), Some(_)) => bad(&format!("{field}.instance"), "must be absent beside `port`", instance),
-            _ => Ok(()),
-        }
     }
 }
 
@@ -286,8 +339,11 @@ impl DatasetMapping {
     }
 }
 
+/// What a name stands for, if anything does.
+pub(super) type Named<'a> = &'a dyn Fn(&str) -> Result<Option<String>>;
+
 /// Replaces `${NAME}` in every text below `value`; `path` names it in errors.
-pub fn fill(value: &mut toml::Value, path: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<()> {
+pub(super) fn fill(value: &mut toml::Value, path: &str, env: Named<'_>) -> Result<()> {
     match value {
         toml::Value::String(text) if text.contains("${") => *text = filled(text, path, env)?,
         toml::Value::Array(values) => {
@@ -306,18 +362,19 @@ pub fn fill(value: &mut toml::Value, path: &str, env: &dyn Fn(&str) -> Option<St
     Ok(())
 }
 
-fn filled(text: &str, path: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<String> {
+fn filled(text: &str, path: &str, env: Named<'_>) -> Result<String> {
     let mut result = String::new();
     let mut rest = text;
     while let Some((before, behind)) = rest.split_once("${") {
         let Some((name, after)) = behind.split_once('}') else {
             return bad(path, "must close ${NAME} with }", behind);
         };
-        let Some(value) = env(name) else {
+        let value = env(name).map_err(|error| error.context(format_args!("configuration: {path}")))?;
+        let Some(value) = value else {
             return Err(Error::config(format!(
-                "configuration: {path}: environment variable must be set, got none of name {name:?}"
+                "configuration: {path}: environment variable must be set, here or in {ENV_FILE} beside the configuration, got none of name {name:?}"
             ))
-            .with_hint(format!("export {name}=...")));
+            .with_hint(system::set_variable(name)));
         };
         result.push_str(before);
         result.push_str(&value);

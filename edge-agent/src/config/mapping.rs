@@ -8,6 +8,7 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::Watermark;
+use crate::charset::Charset;
 use crate::sql::is_call;
 
 /// Either `from` (queries are derived from it) or `extract` and `audit` (queries written by hand).
@@ -76,6 +77,8 @@ pub struct ColumnMapping {
     pub epoch: Option<EpochUnit>,
     /// Fractions finer than a microsecond are cut off instead of refused.
     pub truncate: bool,
+    /// Of text that the source does not convert; the source's by default.
+    pub charset: Option<Charset>,
 }
 
 impl ColumnMapping {
@@ -114,6 +117,8 @@ struct Full {
     epoch: Option<EpochUnit>,
     #[serde(default)]
     truncate: bool,
+    #[serde(default)]
+    charset: Option<Charset>,
 }
 
 impl<'de> Deserialize<'de> for ColumnMapping {
@@ -124,7 +129,7 @@ impl<'de> Deserialize<'de> for ColumnMapping {
             type Value = ColumnMapping;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("SQL text, or a table with sql, scale, round, zone, epoch, truncate")
+                f.write_str("SQL text, or a table with sql, scale, round, zone, epoch, truncate, charset")
             }
 
             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<ColumnMapping, E> {
@@ -132,9 +137,9 @@ impl<'de> Deserialize<'de> for ColumnMapping {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ColumnMapping, A::Error> {
-                let Full { sql, scale, round, zone, epoch, truncate } =
+                let Full { sql, scale, round, zone, epoch, truncate, charset } =
                     Full::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(ColumnMapping { sql, scale, round, zone, epoch, truncate })
+                Ok(ColumnMapping { sql, scale, round, zone, epoch, truncate, charset })
             }
         }
 

@@ -9,6 +9,8 @@ use ribera_storage::secret::Secret;
 use ribera_storage::{DatasetName, StoreId, TaxNumber};
 use serde::Deserialize;
 
+use crate::charset::Charset;
+
 mod databases;
 mod discover;
 mod hours;
@@ -16,17 +18,21 @@ mod load;
 mod log;
 mod mapping;
 mod object_store;
+mod secrets;
+mod sqlserver;
 mod store_limits;
 #[cfg(test)]
 mod tests;
 mod watermark;
 
-pub use databases::{DatabaseDays, Databases};
+pub use databases::{DatabaseDays, Databases, have_days_in_common, twins};
 pub use discover::{Discover, DiscoverServer};
 pub use hours::Hours;
 pub use log::{LogConfig, LogFormat, LogLevel};
 pub use mapping::{ColumnMapping, DatasetMapping, EpochUnit};
 pub use object_store::{ObjectStoreConfig, ProxyConfig, S3Config};
+pub use secrets::ENV_FILE;
+pub use sqlserver::{SqlServerConfig, SqlServerLogin};
 pub use store_limits::StoreLimits;
 pub use watermark::{Lag, Watermark};
 
@@ -77,10 +83,10 @@ pub struct StoreConfig {
     #[serde(default)]
     pub time_zone: Option<String>,
     /// First business day; as for `time_zone`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "date")]
     pub opened: Option<Date>,
     /// Last business day; as for `time_zone`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "date")]
     pub closed: Option<Date>,
     /// Which `[adapter.NAME]` reads its tables.
     pub adapter: String,
@@ -106,6 +112,9 @@ pub enum SourceConfig {
     Sqlite {
         /// Opened read-only.
         path: PathBuf,
+        /// Of its text, where the till's program writes another character set than UTF-8.
+        #[serde(default)]
+        charset: Option<Charset>,
     },
     #[serde(alias = "mariadb")]
     Mysql(ServerConfig),
@@ -149,6 +158,9 @@ pub struct ServerConfig {
     /// PEM file of the authority that signed the server's certificate; with `tls = "verify"`.
     #[serde(default)]
     pub tls_ca_file: Option<PathBuf>,
+    /// Of text that the server does not convert: in columns of bytes, in a database without encoding.
+    #[serde(default)]
+    pub charset: Option<Charset>,
 }
 
 /// How the connection to a database is protected.
@@ -206,27 +218,6 @@ pub struct UploadSpan {
     pub bytes_per_s: Option<u64>,
 }
 
-/// A database of SQL Server.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SqlServerConfig {
-    pub host: String,
-    #[serde(default)]
-    pub port: Option<u16>,
-    /// A named instance in place of a port.
-    #[serde(default)]
-    pub instance: Option<String>,
-    pub database: String,
-    pub user: String,
-    #[serde(default)]
-    pub password: Option<Secret>,
-    #[serde(default)]
-    pub tls: TlsMode,
-    /// As for the others.
-    #[serde(default)]
-    pub tls_ca_file: Option<PathBuf>,
-}
-
 /// Bounds. Each trade is told beside its key in `docs/agent.md`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -246,6 +237,9 @@ pub struct Limits {
     /// The first that has the time of day holds.
     pub upload_schedule: Vec<UploadSpan>,
     pub facts_days: u32,
+    /// Seconds between two heartbeats of a store whose state does not change. Less: a dead agent is noticed sooner.
+    /// More: fewer requests, which are most of what an idle store costs (a PUT every 600 s is 4,400 a month).
+    pub heartbeat_s: u64,
     pub reports_days: u32,
     pub reports_max: u32,
     /// When a backfill may read, in the store's own time.
@@ -269,6 +263,7 @@ impl Default for Limits {
             upload_bytes_per_s: None,
             upload_schedule: Vec::new(),
             facts_days: 400,
+            heartbeat_s: 600,
             reports_days: 90,
             reports_max: 500,
             backfill_hours: None,
@@ -313,4 +308,23 @@ impl Config {
     pub fn spool_folder(&self) -> PathBuf {
         self.folder.join("spool")
     }
+}
+
+/// A date as text, or as TOML's own without quotes.
+fn date<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<Date>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Text(String),
+        Toml(toml::value::Datetime),
+    }
+
+    let text = match Written::deserialize(deserializer)? {
+        Written::Text(text) => text,
+        Written::Toml(date) => date.to_string(),
+    };
+    let parsed = text
+        .parse()
+        .map_err(|_| serde::de::Error::custom(format!("must be a date such as \"2024-01-31\", got {text:?}")));
+    parsed.map(Some)
 }

@@ -3,7 +3,11 @@ use super::*;
 const SAMPLE_PAGE: &str = include_str!("../../../docs/agent.md");
 
 fn env(name: &str) -> Option<String> {
-    ["POS_PASSWORD", "S3_SECRET"].contains(&name).then(|| "hunter2".to_owned())
+    match name {
+        "POS_PASSWORD" | "S3_SECRET" => Some("hunter2".to_owned()),
+        "HASH_SALT" => Some("a salt of some length".to_owned()),
+        _ => None,
+    }
 }
 
 /// The fenced TOML blocks of docs/agent.md.
@@ -64,7 +68,9 @@ fn relative_paths_count_from_the_file() {
     std::fs::write(&file, minimal("")).unwrap();
     let config = Config::load(&file, &env).unwrap();
     assert_eq!(config.folder, folder.path().join("agent"));
-    assert!(matches!(&config.stores[0].source, SourceConfig::Sqlite { path } if *path == folder.path().join("pos.db")));
+    assert!(
+        matches!(&config.stores[0].source, SourceConfig::Sqlite { path, .. } if *path == folder.path().join("pos.db"))
+    );
 }
 
 #[test]
@@ -211,4 +217,66 @@ fn an_error_in_the_text_does_not_quote_the_line() {
     let text = minimal("password_typo = \"hunter2\"");
     let error = Config::parse(&text, &env).unwrap_err().to_string();
     assert!(!error.contains("hunter2"), "{error}");
+}
+
+#[test]
+fn a_character_set_is_one_that_is_known_and_where_text_needs_it() {
+    let mapped = |source: &str, column: &str| {
+        let text = minimal("").replace("source = { kind = \"sqlite\", path = \"pos.db\" }", source);
+        Config::parse(&format!("{text}[adapter.caja.ventas.columns]\nnota = {column}\n"), &env)
+    };
+    const SQLITE: &str = "source = { kind = \"sqlite\", path = \"pos.db\" }";
+    const LATIN: &str = "{ sql = \"nota\", charset = \"windows-1252\" }";
+    let of_source = SQLITE.replace("\" }", "\", charset = \"windows-1252\" }");
+    for (source, column) in [(SQLITE, LATIN), (&of_source, "\"nota\""), (&of_source, LATIN)] {
+        mapped(source, column).unwrap();
+    }
+    let server = |kind: &str, more: &str| {
+        format!("source = {{ kind = \"{kind}\", host = \"h\", database = \"d\", user = \"u\"{more} }}")
+    };
+    for kind in ["mysql", "mariadb", "postgres"] {
+        mapped(&server(kind, ", charset = \"iso-8859-2\""), LATIN).unwrap();
+    }
+    let unknown = of_source.replace("1252", "9999");
+    let cases: &[(&str, &str, &[&str])] = &[
+        (&unknown, "\"nota\"", &["charset", "must be the name of a character set", "windows-9999"]),
+        (SQLITE, "{ sql = \"nota\", charset = \"cp850\" }", &["nota", "charset", "must be the name", "cp850"]),
+        (SQLITE, "{ sql = \"nota\", charset = \"utf-16le\" }", &["charset", "must be the name", "utf-16le"]),
+        (
+            &server("firebird", ""),
+            LATIN,
+            &["adapter.caja.ventas.columns.nota.charset", "source.charset", "windows-1252"],
+        ),
+        (&server("sqlserver", ""), LATIN, &["adapter.caja.ventas.columns.nota.charset", "SQL Server", "windows-1252"]),
+    ];
+    for (source, column, words) in cases {
+        let error = mapped(source, column).unwrap_err().to_string();
+        for word in *words {
+            assert!(error.contains(word), "{error:?} should name {word:?}");
+        }
+    }
+}
+
+#[test]
+fn two_stores_of_one_company_with_days_in_common_are_twins() {
+    let store = |id: &str, more: &str| {
+        format!(
+            "\n[[store]]\nid = \"{id}\"\ntime_zone = \"Europe/Madrid\"\nadapter = \"caja\"\n\
+             source = {{ kind = \"sqlite\", path = \"{id}.db\" }}\n{more}"
+        )
+    };
+    let year = |year: u32| {
+        format!("databases = [{{ from = \"{year}-01-01\", to = \"{year}-12-31\", database = \"d{year}\" }}]")
+    };
+    let first = "tenant = \"900.123\"\n";
+    let pairs = |stores: &[String]| -> Vec<(String, String)> {
+        let config = Config::parse(&(minimal("") + &stores.concat()), &env).unwrap();
+        twins(&config.stores).into_iter().map(|(one, other)| (one.id.to_string(), other.id.to_string())).collect()
+    };
+    let a = store("a", &(first.to_owned() + &year(2025)));
+    assert_eq!(pairs(&[a.clone(), store("b", &(first.to_owned() + &year(2026)))]), []);
+    assert_eq!(pairs(&[a.clone(), store("b", "tenant = \"900.124\"")]), []);
+    let both = [("a".to_owned(), "b".to_owned())];
+    assert_eq!(pairs(&[a.clone(), store("b", "tenant = \"900123\"")]), both);
+    assert_eq!(pairs(&[a, store("b", &(first.to_owned() + &year(2025)))]), both);
 }

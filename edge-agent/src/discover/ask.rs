@@ -122,12 +122,12 @@ impl Rows for Reader {
 fn text_of(value: Value<'_>) -> String {
     let year = |days: i64| i32::try_from(days).ok().and_then(date_of).map(|date| date.year().to_string());
     match value {
-        Value::Null | Value::ZeroDate => String::new(),
+        Value::Null | Value::NoDate(_) => String::new(),
         Value::Text(text) => text.trim().to_owned(),
         // A character set that the driver does not know: digits and Latin letters are the same in all.
         Value::Bytes(bytes) => String::from_utf8_lossy(bytes).trim().to_owned(),
         Value::Decimal(number) => number.normalized().to_string(),
-        Value::Float(number) => number.to_string(),
+        Value::Float(number) | Value::LargeMoney(number) => number.to_string(),
         Value::Date(days) => year(days.into()).unwrap_or_default(),
         Value::Local(micros) | Value::Instant(micros) => year(micros.div_euclid(DAY_MICROS)).unwrap_or_default(),
         other => other.to_string(),

@@ -32,7 +32,7 @@ pub struct Company {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "result")]
 pub enum Fate {
-    /// The first of its tax number and fiscal year.
+    /// The first of its tax number and fiscal year. A database of all years counts for each.
     First,
     /// An earlier one has its tax number and fiscal year.
     Skipped { first_server: String, first_code: String },
@@ -75,7 +75,7 @@ const YEARS: std::ops::RangeInclusive<i16> = 1900..=2200;
 /// Judges the rows of each server. Whatever comes first wins: servers as given, rows as answered.
 pub fn sort(servers: &[(String, Vec<Row>)]) -> Found {
     let mut found = Found::default();
-    let mut firsts: BTreeMap<(TaxNumber, Option<i16>), (String, String)> = BTreeMap::new();
+    let mut firsts = Firsts::new();
     for (server, rows) in servers {
         for row in rows {
             let company = judge(server, row, &mut firsts);
@@ -87,7 +87,10 @@ pub fn sort(servers: &[(String, Vec<Row>)]) -> Found {
     found
 }
 
-fn judge(server: &str, row: &Row, firsts: &mut BTreeMap<(TaxNumber, Option<i16>), (String, String)>) -> Company {
+/// Of each tax number: the fiscal years that are read, with server and code. No year: all of them.
+type Firsts = BTreeMap<TaxNumber, Vec<(Option<i16>, String, String)>>;
+
+fn judge(server: &str, row: &Row, firsts: &mut Firsts) -> Company {
     let year = match row.fiscal_year.as_str() {
         "" => Some(None),
         text => text.parse().ok().filter(|year| YEARS.contains(year)).map(Some),
@@ -98,13 +101,18 @@ fn judge(server: &str, row: &Row, firsts: &mut BTreeMap<(TaxNumber, Option<i16>)
         _ if row.path.is_empty() => Fate::Unusable { field: "path", rule: "must not be empty" },
         (_, None) => Fate::Unusable { field: "fiscal_year", rule: "must be a year from 1900 to 2200, or empty" },
         (None, _) => Fate::NoNumber,
-        (Some(number), Some(year)) => match firsts.get(&(number.clone(), year)) {
-            Some((server, code)) => Fate::Skipped { first_server: server.clone(), first_code: code.clone() },
-            None => {
-                firsts.insert((number.clone(), year), (server.to_owned(), row.code.clone()));
-                Fate::First
+        (Some(number), Some(year)) => {
+            let firsts = firsts.entry(number.clone()).or_default();
+            let overlaps =
+                |first: &&(Option<i16>, String, String)| first.0.is_none() || year.is_none() || first.0 == year;
+            match firsts.iter().find(overlaps) {
+                Some((_, server, code)) => Fate::Skipped { first_server: server.clone(), first_code: code.clone() },
+                None => {
+                    firsts.push((year, server.to_owned(), row.code.clone()));
+                    Fate::First
+                }
             }
-        },
+        }
     };
     Company { server: server.to_owned(), row: row.clone(), number, year: year.flatten(), fate }
 }
@@ -239,15 +247,21 @@ mod tests {
             let Counts { found: all, first, skipped, without_number, unusable } = found.counts;
             prop_assert_eq!(all, servers.iter().map(|(_, rows)| rows.len()).sum::<usize>());
             prop_assert_eq!((all, all), (first + skipped + without_number + unusable, found.companies.len()));
-            let mut seen: BTreeMap<(&TaxNumber, Option<i16>), &Company> = BTreeMap::new();
+            let mut seen: Vec<&Company> = Vec::new();
+            // A database of all years overlaps with each.
+            let overlap = |one: &Company, other: &Company| {
+                one.number == other.number && (one.year == other.year || one.year.is_none() || other.year.is_none())
+            };
             for company in &found.companies {
                 match (&company.fate, &company.number) {
-                    (Fate::First, Some(number)) => {
-                        prop_assert!(seen.insert((number, company.year), company).is_none(), "two firsts");
+                    (Fate::First, Some(_)) => {
+                        prop_assert!(!seen.iter().any(|first| overlap(first, company)), "two firsts");
+                        seen.push(company);
                     }
-                    (Fate::Skipped { first_server, first_code }, Some(number)) => {
+                    (Fate::Skipped { first_server, first_code }, Some(_)) => {
                         // The same number to the last character, and before this one.
-                        let first = seen.get(&(number, company.year)).expect("a first stands before the skipped");
+                        let first = seen.iter().find(|first| overlap(first, company));
+                        let first = first.expect("a first stands before the skipped");
                         prop_assert_eq!((first_server, first_code), (&first.server, &first.row.code));
                     }
                     (Fate::First | Fate::Skipped { .. }, None) => prop_assert!(false, "joined without a number"),
@@ -262,11 +276,14 @@ mod tests {
             let mut turned = servers.clone();
             turned.reverse();
             let (one, other) = (sort(&servers), sort(&turned));
-            prop_assert_eq!(one.counts, other.counts);
+            let Counts { found, without_number, unusable, .. } = one.counts;
+            prop_assert_eq!((found, without_number, unusable), (other.counts.found, other.counts.without_number, other.counts.unusable));
             prop_assert_eq!(&one.near, &other.near);
+            // Of a number with single years, those; of one with a database of all years, whichever comes first.
             let kept = |found: &Found| -> std::collections::BTreeSet<(Option<TaxNumber>, Option<i16>)> {
+                let whole = |one: &Company| found.companies.iter().any(|other| other.number == one.number && other.year.is_none());
                 let firsts = found.companies.iter().filter(|company| company.fate == Fate::First);
-                firsts.map(|company| (company.number.clone(), company.year)).collect()
+                firsts.map(|company| (company.number.clone(), company.year.filter(|_| !whole(company)))).collect()
             };
             prop_assert_eq!(kept(&one), kept(&other));
         }

@@ -9,15 +9,20 @@ use toml::{Table, Value};
 
 use super::stores::{Known, Store};
 use crate::config::Config;
+use crate::system;
 
 const MARK: &str = "# ---- ribera-agent discover writes what follows, and replaces it with --force ----";
 
 /// What a configuration lacks to be one, with the defaults of a service.
-const BEGINNING: &str = "# Where journal, spool and reports live.
-folder = \"/var/lib/ribera-agent\"
-# Where batches go.
-object_store = { folder = \"/srv/ribera/objects\" }
-";
+fn beginning() -> String {
+    let folder = system::agent_folder();
+    let objects = if cfg!(windows) { folder.with_file_name("objects") } else { "/srv/ribera/objects".into() };
+    format!(
+        "# Where journal, spool and reports live.\nfolder = {}\n# Where batches go.\nobject_store = {{ folder = {} }}\n",
+        Value::String(folder.display().to_string()),
+        Value::String(objects.display().to_string())
+    )
+}
 
 /// The person's part of a file, and the stores in both parts.
 pub fn read(text: &str) -> Result<(String, Known)> {
@@ -37,7 +42,7 @@ pub fn completed(head: &str) -> Result<String> {
         toml::from_str(head).map_err(|error| Error::config(format!("configuration: {}", error.message())))?;
     // Keys of the file itself must stand before its first section.
     Ok(match (file.contains_key("folder"), file.contains_key("object_store")) {
-        (false, false) => format!("{BEGINNING}\n{head}"),
+        (false, false) => format!("{}\n{head}", beginning()),
         (true, true) => head.to_owned(),
         _ => {
             return Err(Error::config(
@@ -52,7 +57,7 @@ pub fn composed(head: &str, stores: &[Store]) -> Result<String> {
     let mut text = format!("{}\n\n{MARK}\n", head.trim_end());
     stores.iter().for_each(|store| write_store(&mut text, store));
     no_secret_in_clear(&text)?;
-    let set = |_: &str| Some("x".to_owned());
+    let set = |_: &str| Some("a value of some length".to_owned());
     Config::parse(&text, &set).map_err(|error| {
         error.context("discover: what it would write").with_hint("correct the settings, or [discover.store]")
     })?;
@@ -76,7 +81,7 @@ pub fn variables(stores: &[Store]) -> Vec<String> {
         match value {
             Value::String(text) => {
                 let parts = text.split("${").skip(1).filter_map(|rest| Some(rest.split_once('}')?.0.to_owned()));
-                names.extend(parts);
+                names.extend(parts.filter(|name| !name.starts_with("file:")));
             }
             Value::Table(table) => table.values().for_each(|value| collect(value, names)),
             Value::Array(values) => values.iter().for_each(|value| collect(value, names)),

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use super::company::{Company, Fate, Found};
-use crate::config::SourceConfig;
+use crate::config::{SourceConfig, have_days_in_common};
 use crate::reach;
 
 /// A `[[store]]` as it is written, and a line for people above it.
@@ -60,6 +60,8 @@ pub struct Plan {
     pub changes: Vec<Change>,
     /// Of each company that is read, by its place in [`Found::companies`], the store's id.
     pub ids: BTreeMap<usize, String>,
+    /// Likewise of each company that another store of the file reads already: that store's id.
+    pub held: BTreeMap<usize, String>,
 }
 
 /// The section `[discover]` as written: secrets are names in it.
@@ -72,35 +74,65 @@ pub struct Written<'a> {
 }
 
 /// Plans the file's stores. `silent`: servers that did not answer.
+///
+/// No two stores of different places read the same days of one company: its sales would be doubled.
 pub fn plan(found: &Found, written: &Written<'_>, known: &Known, silent: &BTreeSet<&str>) -> Plan {
     let mut plan = Plan::default();
-    let mut left: Vec<Option<&Table>> = known.written.iter().map(Some).collect();
+    let silent = silent_places(written, silent);
+    let is_silent = |table: &Table| place(table).is_some_and(|place| silent.contains(&place));
     let mut taken: BTreeSet<String> = known.by_hand.iter().chain(&known.written).filter_map(id).collect();
-    for group in groups(found, written.unnumbered) {
-        let table = group.table(written);
-        if let Some(theirs) = known.by_hand.iter().find(|theirs| same(theirs, &table)) {
+    let mut left: Vec<Option<&Table>> = known.written.iter().map(Some).collect();
+    for (mut group, before) in matched(groups(found, written.unnumbered), written, known, &mut left, is_silent) {
+        let theirs = known.by_hand.iter().find(|theirs| same(theirs, &group.table(written)));
+        if let Some(theirs) = theirs {
             let named = id(theirs).unwrap_or_default();
             group.note(&mut plan, &named);
-            plan.changes.push(change(&named, &table, Kind::ByHand));
+            plan.changes.push(change(&named, &group.table(written), Kind::ByHand));
             continue;
         }
-        let mut by = |same: fn(&Table, &Table) -> bool| {
-            left.iter_mut().find(|one| one.is_some_and(|one| same(one, &table))).and_then(Option::take)
-        };
-        let before = by(same).or_else(|| by(same_company));
+        let others: Vec<&Table> =
+            known.by_hand.iter().chain(&known.written).filter(|one| Some(*one) != before).collect();
+        group.leave_to(&others, written, &mut plan.held);
+        if group.companies.is_empty() {
+            left.push(before);
+            continue;
+        }
         let named = before.and_then(id).unwrap_or_else(|| free(&group.wanted_id(written.prefix), &mut taken));
         group.note(&mut plan, &named);
-        let (table, kind) = merged(before, table, &named);
+        let (table, kind) = merged(before, group.table(written), &named);
         plan.changes.push(change(&named, &table, kind));
         plan.stores.push(Store { table, comment: Some(group.comment()) });
     }
-    let silent = silent_places(written, silent);
     for table in left.into_iter().flatten() {
-        let kind = if place(table).is_some_and(|place| silent.contains(&place)) { Kind::Unknown } else { Kind::Gone };
+        let kind = if is_silent(table) { Kind::Unknown } else { Kind::Gone };
         plan.changes.push(change(&id(table).unwrap_or_default(), table, kind));
         plan.stores.push(Store { table: table.clone(), comment: None });
     }
     plan
+}
+
+/// Each group with the store that it was before, which is taken out of `left`.
+fn matched<'a, 'k>(
+    groups: Vec<Group<'a>>,
+    written: &Written<'_>,
+    known: &Known,
+    left: &mut [Option<&'k Table>],
+    is_silent: impl Fn(&Table) -> bool,
+) -> Vec<(Group<'a>, Option<&'k Table>)> {
+    let mut matched: Vec<(Group<'a>, Option<&Table>)> = groups.into_iter().map(|group| (group, None)).collect();
+    // Whoever is surely the same comes first, lest a company that only resembles it takes its place.
+    for resembles in [same, same_company, same_days] {
+        for (group, before) in matched.iter_mut().filter(|(_, before)| before.is_none()) {
+            let table = group.table(written);
+            if known.by_hand.iter().any(|theirs| same(theirs, &table)) {
+                continue;
+            }
+            // A company does not move away from a server that says nothing.
+            let may_be = |one: &Table| resembles(one, &table) && (place(one) == place(&table) || !is_silent(one));
+            *before = left.iter_mut().find(|one| one.is_some_and(&may_be)).and_then(Option::take);
+        }
+    }
+    matched
 }
 
 /// Companies that are one store: one tax number on one server, a database for each fiscal year.
@@ -110,13 +142,10 @@ struct Group<'a> {
 
 fn groups(found: &Found, unnumbered: bool) -> Vec<Group<'_>> {
     let mut groups: Vec<Group<'_>> = Vec::new();
-    let mut by_number: BTreeMap<(&TaxNumber, &str, bool), usize> = BTreeMap::new();
+    let mut by_number: BTreeMap<(&TaxNumber, &str), usize> = BTreeMap::new();
     for (index, company) in found.companies.iter().enumerate() {
         let known = match (&company.fate, &company.number) {
-            (Fate::First, Some(number)) => {
-                // A database of all years is no part of a set of databases by year.
-                *by_number.entry((number, company.server.as_str(), company.year.is_some())).or_insert(groups.len())
-            }
+            (Fate::First, Some(number)) => *by_number.entry((number, company.server.as_str())).or_insert(groups.len()),
             (Fate::NoNumber, _) if unnumbered => groups.len(),
             _ => continue,
         };
@@ -134,6 +163,16 @@ fn groups(found: &Found, unnumbered: bool) -> Vec<Group<'_>> {
 impl Group<'_> {
     fn first(&self) -> Option<&Company> {
         self.companies.first().map(|(_, company)| *company)
+    }
+
+    /// Drops the companies whose days another of the stores reads, at another place.
+    fn leave_to(&mut self, others: &[&Table], written: &Written<'_>, held: &mut BTreeMap<usize, String>) {
+        self.companies.retain(|(index, company)| {
+            let one = Group { companies: vec![(*index, company)] }.table(written);
+            let holder = others.iter().find(|other| place(other) != place(&one) && same_days(other, &one));
+            held.extend(holder.and_then(|holder| Some((*index, id(holder)?))));
+            holder.is_none()
+        });
     }
 
     fn note(&self, plan: &mut Plan, id: &str) {
@@ -240,6 +279,17 @@ fn same(one: &Table, other: &Table) -> bool {
 fn same_company(one: &Table, other: &Table) -> bool {
     let (place, tenant) = (place(one), one.get("tenant"));
     place.is_some() && place == self::place(other) && tenant.is_some() && tenant == other.get("tenant")
+}
+
+/// Whether two tables read days in common of one company, wherever they lie.
+fn same_days(one: &Table, other: &Table) -> bool {
+    let number = |table: &Table| table.get("tenant")?.as_str()?.parse::<TaxNumber>().ok();
+    let days = |table: &Table| -> Vec<(Date, Date)> {
+        let years = table.get("databases").and_then(Value::as_array).into_iter().flatten();
+        let day = |year: &Value, key: &str| year.get(key)?.as_str()?.parse::<Date>().ok();
+        years.filter_map(|year| Some((day(year, "from")?, day(year, "to")?))).collect()
+    };
+    number(one).is_some() && number(one) == number(other) && have_days_in_common(&days(one), &days(other))
 }
 
 fn databases(table: &Table) -> BTreeSet<&str> {

@@ -55,11 +55,11 @@ fn a_tax_number_is_one_store_with_a_database_for_each_fiscal_year() {
     let rows = vec![
         row("9", "11", "2026", "b"),
         row("1", "11", "2025", "a"),
-        row("2", "11", "", "c"),
+        row("2", "22", "", "c"),
         row("3", "", "2026", "d"),
     ];
     let plan = planned(&[("norte", rows.clone()), ("sur", vec![row("1", "11", "2024", "e")])], &Known::default(), &[]);
-    // Named by its oldest year; the database of all years and the other server's are stores of their own.
+    // Named by its oldest year; another server's years are a store of their own.
     assert_eq!(kinds(&plan), [("c-1", &Kind::New), ("c-2", &Kind::New), ("c-1-2", &Kind::New)]);
     let table = &plan.stores[0].table;
     assert_eq!(table["source"]["database"].as_str(), Some("b"));
@@ -123,7 +123,97 @@ fn a_store_that_a_person_wrote_is_not_written_twice() {
     assert_eq!(plan.stores.len(), 1);
 }
 
+/// The databases of each store, with its id.
+fn read(plan: &Plan) -> Vec<(String, Vec<String>)> {
+    let names = |table: &Table| databases(table).into_iter().map(str::to_owned).collect();
+    plan.stores.iter().map(|store| (id(&store.table).unwrap(), names(&store.table))).collect()
+}
+
+fn known(plan: &Plan) -> Known {
+    Known { written: tables(plan), by_hand: Vec::new() }
+}
+
+#[test]
+fn a_company_whose_server_is_silent_is_not_written_again_from_a_later_server() {
+    let (norte, sur) = (vec![row("1", "11", "", "a")], vec![row("9", "1-1", "", "copia")]);
+    let first = planned(&[("norte", norte.clone()), ("sur", sur.clone())], &Known::default(), &[]);
+    assert_eq!(read(&first), [("c-1".to_owned(), vec!["a".to_owned()])]);
+    let second = planned(&[("norte", Vec::new()), ("sur", sur.clone())], &known(&first), &["norte"]);
+    assert_eq!(kinds(&second), [("c-1", &Kind::Unknown)]);
+    assert_eq!(second.held, BTreeMap::from([(0, "c-1".to_owned())]));
+    assert_eq!(read(&second), read(&first));
+    let third = planned(&[("norte", norte), ("sur", sur)], &known(&second), &[]);
+    assert_eq!((kinds(&third), read(&third)), (vec![("c-1", &Kind::Same)], read(&first)));
+}
+
+#[test]
+fn of_a_company_on_two_servers_only_the_years_that_no_silent_server_has_are_written() {
+    let norte = vec![row("1", "11", "2025", "n25"), row("1", "11", "2026", "n26")];
+    let sur = vec![row("1", "11", "2024", "s24"), row("1", "11", "2026", "s26")];
+    let first = planned(&[("norte", norte), ("sur", sur.clone())], &Known::default(), &[]);
+    let more = [sur, vec![row("1", "11", "2027", "s27")]].concat();
+    let second = planned(&[("norte", Vec::new()), ("sur", more)], &known(&first), &["norte"]);
+    let expected = [("c-1-2", vec!["s24", "s27"]), ("c-1", vec!["n25", "n26"])];
+    let owned = |(id, names): (&str, Vec<&str>)| (id.to_owned(), names.into_iter().map(str::to_owned).collect());
+    assert_eq!(read(&second), expected.map(owned));
+    assert_eq!(second.held, BTreeMap::from([(1, "c-1".to_owned())]));
+}
+
+#[test]
+fn a_company_that_moved_to_another_server_stays_one_store() {
+    let first = planned(&[("norte", vec![row("1", "11", "", "a")])], &Known::default(), &[]);
+    let second = planned(&[("norte", Vec::new()), ("sur", vec![row("7", "11", "", "b")])], &known(&first), &[]);
+    assert_eq!(read(&second), [("c-1".to_owned(), vec!["b".to_owned()])]);
+    let keys = ["source.charset", "source.database", "source.host"].map(str::to_owned).to_vec();
+    assert_eq!(kinds(&second), [("c-1", &Kind::Changed { keys })]);
+}
+
+#[test]
+fn a_company_that_a_person_wrote_with_its_tax_number_is_not_written_from_a_server() {
+    let by_hand: Table = toml::from_str(
+        "id = \"mia\"\ntenant = \"1.1\"\nadapter = \"x\"\n\
+         source = { kind = \"firebird\", host = \"otro\", database = \"a\", user = \"u\" }",
+    )
+    .unwrap();
+    let known = Known { by_hand: vec![by_hand], written: Vec::new() };
+    let plan = planned(&[("norte", vec![row("1", "11", "2026", "a"), row("2", "22", "", "b")])], &known, &[]);
+    assert_eq!(kinds(&plan), [("c-2", &Kind::New)]);
+    assert_eq!(plan.held, BTreeMap::from([(0, "mia".to_owned())]));
+}
+
 proptest! {
+    /// Whatever servers are silent, in whatever order they are asked, and whatever moves: no day of a company is read twice.
+    #[test]
+    fn no_day_of_a_company_is_read_by_two_stores_after_any_runs(
+        runs in proptest::collection::vec(
+            (proptest::collection::vec((0..2_usize, 1..4_u32, 0..3_usize), 0..8), 0..4_usize, any::<bool>()), 1..6),
+    ) {
+        let mut before = Known::default();
+        for (companies, silent, turned) in runs {
+            let mut servers = [("norte", Vec::new()), ("sur", Vec::new())];
+            for (server, number, year) in companies {
+                let year = ["", "2025", "2026"][year];
+                let path = format!("{server}-{number}-{year}");
+                servers[server].1.push(row(&number.to_string(), &format!("1{number}"), year, &path));
+            }
+            let silent: Vec<&str> = [(1, "norte"), (2, "sur")].iter().filter(|(bit, _)| silent & bit != 0).map(|(_, name)| *name).collect();
+            for server in &mut servers {
+                if silent.contains(&server.0) {
+                    server.1.clear();
+                }
+            }
+            if turned {
+                servers.reverse();
+            }
+            let plan = planned(&servers, &before, &silent);
+            for (index, one) in plan.stores.iter().enumerate() {
+                for other in &plan.stores[..index] {
+                    prop_assert!(!same_days(&one.table, &other.table), "{:?}", plan);
+                }
+            }
+            before = known(&plan);
+        }
+    }
     #[test]
     fn ids_are_valid_and_unique_and_every_run_after_the_first_changes_nothing(
         codes in proptest::collection::vec("[ -~ñÁ€]{1,40}", 1..30),

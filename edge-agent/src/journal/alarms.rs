@@ -1,4 +1,4 @@
-//! Units that the agent gave up: not proven, or not in the lake as sent, and not tried again by
+//! Units that the agent abandoned: refused, not proven, or not in the lake as sent, and not tried again by
 //! itself. What was told of them is noted, so that each is told once.
 
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::units::{json, parsed};
 use super::{Journal, journal_error};
-use crate::plan::TRIES_MAX;
+use crate::plan::{Refusal, TRIES_MAX};
 use crate::source::Fingerprint;
 
 /// The key of the alarms that stand.
@@ -87,7 +87,7 @@ impl Journal {
         let good: Option<bool> = self
             .connection
             .prepare_cached(&format!(
-                "SELECT proven AND lake = 'agrees' AND NOT stale OR {MADE_UP_FOR} FROM unit
+                "SELECT proven AND lake = 'agrees' AND NOT stale AND refused IS NULL OR {MADE_UP_FOR} FROM unit
                  WHERE store = ? AND dataset = ? AND unit = ?"
             ))
             .and_then(|mut statement| {
@@ -103,9 +103,10 @@ impl Journal {
         let mut statement = self
             .connection
             .prepare_cached(&format!(
-                "SELECT store, dataset, unit, lake, tries, fingerprint, facts FROM unit
-                 WHERE NOT {MADE_UP_FOR} AND (lake IN ('differs', 'quarantined') OR (closed AND NOT proven))
-                   AND (tries >= ? OR NOT (stale OR (closed AND NOT proven)))
+                "SELECT store, dataset, unit, lake, tries, fingerprint, facts, refused FROM unit
+                 WHERE NOT {MADE_UP_FOR} AND (refused IS NOT NULL
+                   OR ((lake IN ('differs', 'quarantined') OR (closed AND NOT proven))
+                       AND (tries >= ? OR NOT (stale OR (closed AND NOT proven)))))
                  ORDER BY store, dataset, unit DESC"
             ))
             .map_err(journal_error)?;
@@ -121,12 +122,15 @@ fn key(one: &StoreAlarm) -> Key {
 fn given_up(row: &Row<'_>, now: Timestamp) -> rusqlite::Result<StoreAlarm> {
     let lake: String = row.get(3)?;
     let source: Fingerprint = json(row, 5)?;
+    let refused: Option<String> = row.get(7)?;
+    let refused = refused.and_then(|text| serde_json::from_str::<Refusal>(&text).ok());
     Ok(StoreAlarm {
         store: parsed(row, 0)?,
         alarm: AuditAlarm {
             dataset: parsed(row, 1)?,
             unit: parsed(row, 2)?,
             trouble: match lake.as_str() {
+                _ if refused.is_some() => Trouble::Refused,
                 "differs" => Trouble::LakeDiffers,
                 "quarantined" => Trouble::Quarantined,
                 _ => Trouble::Unproven,
@@ -134,6 +138,7 @@ fn given_up(row: &Row<'_>, now: Timestamp) -> rusqlite::Result<StoreAlarm> {
             tries: row.get(4)?,
             source: source.facts,
             sent: json(row, 6)?,
+            reason: refused.map(|refusal| refusal.reason),
             since: now,
         },
     })

@@ -8,8 +8,9 @@ use ribera_storage::{DatasetName, Result, StoreId, Unit};
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 use serde::{Deserialize, Serialize};
 
-use super::units::{json, parsed, to_json};
-use super::{Journal, LakeState, execute, journal_error, streams};
+use super::units::{Stream, change, change_known, json, parsed, to_json};
+use super::{Journal, execute, journal_error, streams};
+use crate::plan::{Event, LakeState};
 use crate::source::Fingerprint;
 
 /// Where a batch stands.
@@ -55,6 +56,8 @@ pub struct BatchRow {
     pub bytes: u64,
     /// As it was or will be sent. Before the number: position 0, no path.
     pub manifest: Manifest,
+    /// The manifest as it is put, byte for byte: another version of this program may write the same otherwise.
+    pub text: String,
     pub updated_at: Timestamp,
 }
 
@@ -100,7 +103,8 @@ impl Journal {
             let id = insert(transaction, batch, now)?;
             for facts in &batch.manifest.units {
                 let found = batch.fingerprints.get(&facts.unit).cloned().unwrap_or_default();
-                upsert_unit(transaction, id, batch, facts, &found, now)?;
+                let stream = Stream { store: &batch.manifest.batch.store, dataset: &batch.manifest.batch.dataset };
+                change(transaction, stream, facts.unit, extracted(id, batch, facts, found), now)?;
             }
             Ok((id, replace_predecessors(transaction, id, batch)?))
         })
@@ -151,10 +155,11 @@ impl Journal {
             numbered.manifest.batch.position = position;
             numbered.state = BatchState::Numbered;
             failed = complete(&mut numbered.manifest);
+            numbered.text = to_json(&numbered.manifest)?;
             execute(
                 transaction,
                 "UPDATE batch SET state = 'numbered', epoch = ?, sequence = ?, manifest = ?, updated_at = ? WHERE id = ?",
-                params![position.epoch, position.sequence, to_json(&numbered.manifest)?, now.to_string(), batch.id],
+                params![position.epoch, position.sequence, numbered.text, now.to_string(), batch.id],
             )
         })?;
         failed.map(|()| numbered)
@@ -173,10 +178,11 @@ impl Journal {
 
     /// The file of a batch that was never sent is lost: the batch is forgotten, its number too if it
     /// has one, and its units are extracted again.
-    pub fn forget_unsent(&self, id: i64) -> Result<()> {
+    pub fn forget_unsent(&self, batch: &BatchRow, now: Timestamp) -> Result<()> {
+        let stream = Stream { store: batch.store(), dataset: batch.dataset() };
         self.transaction(|transaction| {
-            execute(transaction, "UPDATE unit SET stale = 1 WHERE batch = ?", [id])?;
-            delete(transaction, id)
+            change_known(transaction, stream, "batch = ?", &[&batch.id], &Event::Lost, now)?;
+            delete(transaction, batch.id)
         })
     }
 
@@ -184,7 +190,7 @@ impl Journal {
     /// Units in `again` are extracted again.
     pub fn acknowledge(
         &self,
-        id: i64,
+        batch: &BatchRow,
         outcome: &str,
         units: &[(Unit, LakeState)],
         again: &BTreeSet<Unit>,
@@ -194,17 +200,13 @@ impl Journal {
             execute(
                 transaction,
                 "UPDATE batch SET state = 'acked', outcome = ?, updated_at = ? WHERE id = ?",
-                params![outcome, now.to_string(), id],
+                params![outcome, now.to_string(), batch.id],
             )?;
+            let stream = Stream { store: batch.store(), dataset: batch.dataset() };
             for (unit, lake) in units {
-                let failed = !matches!(lake, LakeState::Agrees);
-                execute(
-                    transaction,
-                    "UPDATE unit SET lake = ?1, stale = MAX(stale, ?2), doubted = doubted AND (?3 OR stale OR ?2),
-                     tries = CASE WHEN ?3 THEN tries + 1 WHEN proven THEN 0 ELSE tries END
-                     WHERE batch = ?4 AND unit = ?5",
-                    params![lake.as_str(), again.contains(unit), failed, id, unit.to_string()],
-                )?;
+                let event = Event::Acknowledged { lake: *lake, again: again.contains(unit) };
+                let known: [&dyn rusqlite::ToSql; 2] = [&batch.id, &unit.to_string()];
+                change_known(transaction, stream, "batch = ? AND unit = ?", &known, &event, now)?;
             }
             Ok(())
         })
@@ -294,6 +296,7 @@ fn batch_row(row: &Row<'_>) -> rusqlite::Result<BatchRow> {
         file: row.get(2)?,
         bytes: row.get(3)?,
         manifest: json(row, 4)?,
+        text: row.get(4)?,
         updated_at: parsed(row, 5)?,
     })
 }
@@ -322,40 +325,21 @@ fn insert(transaction: &Transaction<'_>, batch: &NewBatch, now: Timestamp) -> ru
     Ok(id)
 }
 
-fn upsert_unit(
-    transaction: &Transaction<'_>,
+fn extracted(
     id: i64,
     batch: &NewBatch,
     facts: &ribera_storage::batch::UnitFacts,
-    (fingerprint, is_final): &(Fingerprint, bool),
-    now: Timestamp,
-) -> rusqlite::Result<()> {
-    let proven = facts.audit.as_ref().is_some_and(|audit| audit.agrees_with(&facts.file));
-    execute(
-        transaction,
-        "INSERT INTO unit (store, dataset, unit, dataset_version, fingerprint, facts, closed, proven, final, stale,
-                               tries, batch, lake, extracted_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 0, ?10, ?11, 'waiting', ?12)
-             ON CONFLICT DO UPDATE SET doubted = doubted OR (closed AND proven AND facts <> ?6),
-                 dataset_version = ?4, facts = ?6, closed = ?7, proven = ?8, final = ?9, stale = 0,
-                 tries = CASE WHEN fingerprint = ?5 THEN tries + ?10 ELSE ?10 END, fingerprint = ?5,
-                 batch = ?11, lake = 'waiting', extracted_at = ?12",
-        params![
-            batch.manifest.batch.store.as_str(),
-            batch.manifest.batch.dataset.as_str(),
-            facts.unit.to_string(),
-            batch.manifest.dataset_version,
-            to_json(fingerprint)?,
-            to_json(&facts.file)?,
-            facts.closed,
-            proven,
-            is_final,
-            u32::from(!proven),
-            id,
-            now.to_string()
-        ],
-    )
-    .map(drop)
+    (fingerprint, is_final): (Fingerprint, bool),
+) -> Event {
+    Event::Extracted {
+        batch: id,
+        dataset_version: batch.manifest.dataset_version,
+        fingerprint,
+        facts: facts.file.clone(),
+        closed: facts.closed,
+        proven: facts.audit.as_ref().is_some_and(|audit| audit.agrees_with(&facts.file)),
+        is_final,
+    }
 }
 
 /// Forgets batches without a number whose units are all in batch `id`; gives their files.

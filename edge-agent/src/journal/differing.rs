@@ -2,32 +2,42 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use ribera_storage::batch::{Differing, DifferingUnit};
 use ribera_storage::ids::Position;
 use ribera_storage::{DatasetName, Result, StoreId, Unit};
 use rusqlite::params;
 
-use super::units::{parsed, to_json};
-use super::{Journal, execute, journal_error};
+use super::units::{Stream, change_known, parsed, to_json};
+use super::{Journal, journal_error};
+use crate::plan::Event;
 
 impl Journal {
     /// Notes that `units` were found to differ from what was extracted: they are stale, and
     /// doubted where they had been proven after closing. False when there were none of those, and
     /// nothing was written.
-    pub fn note_differing(&self, store: &StoreId, dataset: &DatasetName, units: &[Unit]) -> Result<bool> {
+    pub fn note_differing(
+        &self,
+        store: &StoreId,
+        dataset: &DatasetName,
+        units: &[Unit],
+        now: Timestamp,
+    ) -> Result<bool> {
         let names: Vec<String> = units.iter().map(Unit::to_string).collect();
         let names = to_json(&names).map_err(journal_error)?;
-        const PROVEN: &str =
-            "store = ? AND dataset = ? AND closed AND proven AND unit IN (SELECT value FROM json_each(?))";
+        const SETTLED: &str = "closed AND proven AND unit IN (SELECT value FROM json_each(?))";
         let known = params![store.as_str(), dataset.as_str(), names];
         let some: bool = self
             .connection
-            .prepare_cached(&format!("SELECT EXISTS (SELECT 1 FROM unit WHERE {PROVEN})"))
+            .prepare_cached(&format!(
+                "SELECT EXISTS (SELECT 1 FROM unit WHERE store = ? AND dataset = ? AND {SETTLED})"
+            ))
             .and_then(|mut statement| statement.query_row(known, |row| row.get(0)))
             .map_err(journal_error)?;
         if some {
             self.transaction(|transaction| {
-                execute(transaction, &format!("UPDATE unit SET stale = 1, doubted = 1 WHERE {PROVEN}"), known).map(drop)
+                let stream = Stream { store, dataset };
+                change_known(transaction, stream, SETTLED, &[&names], &Event::FoundDiffering, now).map(drop)
             })?;
         }
         Ok(some)
@@ -52,7 +62,7 @@ impl Journal {
         let mut statement = self
             .connection
             .prepare_cached(
-                "SELECT unit.unit, batch.epoch, batch.sequence, batch.id = unit.batch AND NOT unit.stale
+                "SELECT unit.unit, batch.epoch, batch.sequence, batch.id = unit.batch AND NOT unit.stale AND unit.refused IS NULL
                  FROM unit LEFT JOIN (batch_unit JOIN batch ON batch.id = batch_unit.batch AND batch.epoch IS NOT NULL)
                       ON batch_unit.unit = unit.unit AND batch.store = unit.store AND batch.dataset = unit.dataset
                  WHERE unit.store = ? AND unit.dataset = ? AND unit.doubted",

@@ -23,9 +23,8 @@ mod units;
 pub use alarms::{AlarmChange, StoreAlarm};
 pub use batches::{BatchRow, BatchState, NewBatch, SpoolUse};
 pub use streams::StreamState;
-pub use units::{LakeState, UnitRow};
 
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 /// More than the journal has statements, so that each is prepared once.
 const STATEMENTS_KEPT: usize = 64;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -48,8 +47,11 @@ const SCHEMA: &str = "
         lake TEXT NOT NULL,
         doubted INTEGER NOT NULL DEFAULT 0,
         extracted_at TEXT NOT NULL,
+        refused TEXT,
         PRIMARY KEY (store, dataset, unit)
     ) STRICT, WITHOUT ROWID;
+    CREATE INDEX unit_batch ON unit (batch);
+    CREATE INDEX unit_refused ON unit (store, dataset) WHERE refused IS NOT NULL;
     -- Few at a time, and asked for at each look.
     CREATE INDEX unit_stale ON unit (store, dataset) WHERE stale;
     CREATE INDEX unit_doubted ON unit (store, dataset) WHERE doubted;
@@ -68,6 +70,7 @@ const SCHEMA: &str = "
     CREATE TABLE batch_unit (
         batch INTEGER NOT NULL, unit TEXT NOT NULL, PRIMARY KEY (batch, unit)
     ) STRICT, WITHOUT ROWID;
+    CREATE INDEX batch_unit_unit ON batch_unit (unit);
     CREATE TABLE definition (
         kind TEXT NOT NULL, name TEXT NOT NULL, text TEXT NOT NULL, PRIMARY KEY (kind, name)
     ) STRICT, WITHOUT ROWID;
@@ -75,6 +78,14 @@ const SCHEMA: &str = "
         store TEXT NOT NULL, dataset TEXT NOT NULL, begun_at TEXT NOT NULL, outcome TEXT NOT NULL, good_at TEXT NOT NULL,
         PRIMARY KEY (store, dataset)
     ) STRICT, WITHOUT ROWID;
+";
+
+/// From version 1: units that are refused, and what grew with stores and years without an index.
+const TO_VERSION_2: &str = "
+    ALTER TABLE unit ADD COLUMN refused TEXT;
+    CREATE INDEX unit_batch ON unit (batch);
+    CREATE INDEX unit_refused ON unit (store, dataset) WHERE refused IS NOT NULL;
+    CREATE INDEX batch_unit_unit ON batch_unit (unit);
 ";
 
 pub struct Journal {
@@ -94,12 +105,16 @@ impl Journal {
         // Plans do not depend on the values bound: else SQLite prepares many a statement again at every call.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(journal_error)?;
         check(&connection)?;
-        let fresh = version(&connection)? == 0;
+        let version = version(&connection)?;
         let journal = Self { connection, steps, id: String::new() };
-        if fresh {
+        if version < SCHEMA_VERSION {
             journal.transaction(|transaction| {
-                transaction.execute_batch(SCHEMA)?;
-                execute(transaction, "INSERT INTO meta VALUES ('journal_id', ?)", [random.fresh_name()])?;
+                if version == 0 {
+                    transaction.execute_batch(SCHEMA)?;
+                    execute(transaction, "INSERT INTO meta VALUES ('journal_id', ?)", [random.fresh_name()])?;
+                } else {
+                    transaction.execute_batch(TO_VERSION_2)?;
+                }
                 transaction.pragma_update(None, "user_version", SCHEMA_VERSION)
             })?;
         }
@@ -123,9 +138,17 @@ impl Journal {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags).map_err(journal_error)?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(journal_error)?;
-        let opened = check(&connection)
-            .and_then(|()| version(&connection))
-            .and_then(|_| Self { connection, steps: Rc::new(NoSteps), id: String::new() }.with_id());
+        let opened = check(&connection).and_then(|()| version(&connection)).and_then(|version| {
+            if version == SCHEMA_VERSION {
+                return Self { connection, steps: Rc::new(NoSteps), id: String::new() }.with_id();
+            }
+            // Of an older program: brought up to date in a copy, for the file is not ours to change here.
+            let mut copy = Connection::open_in_memory().map_err(journal_error)?;
+            rusqlite::backup::Backup::new(&connection, &mut copy)
+                .and_then(|backup| backup.run_to_completion(1000, Duration::ZERO, None))
+                .map_err(journal_error)?;
+            Self::open(copy, random, Rc::new(NoSteps))
+        });
         opened.map_err(|error| error.context(path.display()))
     }
 
@@ -273,7 +296,10 @@ fn damaged(what: &str) -> Error {
 pub(crate) fn journal_error(error: rusqlite::Error) -> Error {
     match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => damaged(&error.to_string()),
-        Some(ErrorCode::DiskFull) => Error::config("journal: the disk is full").with_source(error).with_hint("df -h"),
+        Some(ErrorCode::DiskFull) => {
+            let shown = crate::system::free_space(std::path::Path::new("."));
+            Error::config("journal: the disk is full").with_source(error).with_hint(shown)
+        }
         Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
             Error::config("journal: its folder must be writable by this user").with_source(error)
         }

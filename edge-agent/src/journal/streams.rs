@@ -1,10 +1,13 @@
 //! Streams: one dataset of one store, numbered by epoch and sequence.
 
+use jiff::Timestamp;
 use ribera_storage::ids::Position;
 use ribera_storage::{DatasetName, Result, StoreId};
 use rusqlite::{OptionalExtension, Transaction, params};
 
+use super::units::{Stream, change_known};
 use super::{Journal, execute, journal_error};
+use crate::plan::Event;
 
 /// Where a stream stands: the position that its next batch gets.
 pub type StreamState = Position;
@@ -18,8 +21,9 @@ impl Journal {
     /// Begins `epoch` of a stream at sequence 0. Batches of an older epoch that are not
     /// acknowledged wait again to be numbered, and every other known unit is stale: the new epoch
     /// brings all of them again.
-    pub fn begin_epoch(&self, store: &StoreId, dataset: &DatasetName, epoch: u32) -> Result<()> {
+    pub fn begin_epoch(&self, store: &StoreId, dataset: &DatasetName, epoch: u32, now: Timestamp) -> Result<()> {
         self.transaction(|transaction| {
+            let stream = Stream { store, dataset };
             let known = params![store.as_str(), dataset.as_str()];
             let had_epoch = read(transaction, store, dataset)?.is_some();
             execute(
@@ -29,11 +33,7 @@ impl Journal {
             )?;
             if epoch > 0 {
                 // What the lake holds came from another journal. (A snapshot's moment is past.)
-                execute(
-                    transaction,
-                    "UPDATE unit SET doubted = 1 WHERE store = ? AND dataset = ? AND length(unit) <= 10",
-                    known,
-                )?;
+                change_known(transaction, stream, "length(unit) <= 10", &[], &Event::NotOurs, now)?;
             }
             if had_epoch {
                 execute(
@@ -42,12 +42,8 @@ impl Journal {
                      WHERE store = ? AND dataset = ? AND state IN ('numbered', 'uploaded')",
                     known,
                 )?;
-                execute(
-                    transaction,
-                    "UPDATE unit SET stale = 1 WHERE store = ? AND dataset = ?
-                     AND batch NOT IN (SELECT id FROM batch WHERE state = 'spooled')",
-                    known,
-                )?;
+                let not_waiting = "batch NOT IN (SELECT id FROM batch WHERE state = 'spooled')";
+                change_known(transaction, stream, not_waiting, &[], &Event::Lost, now)?;
             }
             Ok(())
         })

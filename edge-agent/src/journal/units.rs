@@ -4,72 +4,17 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use jiff::civil::Date;
-use ribera_storage::batch::{Facts, UnitFacts};
+use ribera_storage::batch::UnitFacts;
 use ribera_storage::{DatasetName, Result, StoreId, Unit};
 use rusqlite::types::Type;
-use rusqlite::{Row, params};
-use serde::{Deserialize, Serialize};
+use rusqlite::{OptionalExtension, Row, Transaction, params};
+use serde::Serialize;
 
 use super::{Journal, execute, journal_error};
-use crate::source::Fingerprint;
+use crate::plan::{Event, LakeState, UnitRow};
 
-/// What the agent knows of one unit.
-#[derive(Debug, Clone, PartialEq)]
-pub struct UnitRow {
-    pub unit: Unit,
-    pub dataset_version: u32,
-    pub fingerprint: Fingerprint,
-    /// Of the file last extracted.
-    pub facts: Facts,
-    pub closed: bool,
-    pub proven: bool,
-    /// Extracted after it had left the lookback window: looked at no more.
-    pub is_final: bool,
-    /// To be extracted again, whatever its fingerprint says.
-    pub stale: bool,
-    /// Extractions in a row that were not proven or that the lake did not take over.
-    pub tries: u32,
-    pub batch: i64,
-    pub lake: LakeState,
-    pub extracted_at: Timestamp,
-}
-
-/// What the lake said of the unit's last batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LakeState {
-    /// Nothing yet.
-    Waiting,
-    /// It holds what was sent.
-    Agrees,
-    /// It holds something else.
-    Differs,
-    /// It refused the batch.
-    Quarantined,
-}
-
-impl LakeState {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Waiting => "waiting",
-            Self::Agrees => "agrees",
-            Self::Differs => "differs",
-            Self::Quarantined => "quarantined",
-        }
-    }
-
-    fn parse(text: &str) -> Self {
-        match text {
-            "agrees" => Self::Agrees,
-            "differs" => Self::Differs,
-            "quarantined" => Self::Quarantined,
-            _ => Self::Waiting,
-        }
-    }
-}
-
-const COLUMNS: &str =
-    "unit, dataset_version, fingerprint, facts, closed, proven, final, stale, tries, batch, lake, extracted_at";
+const COLUMNS: &str = "unit, dataset_version, fingerprint, facts, closed, proven, final, stale, tries, batch, lake, \
+                       extracted_at, doubted, refused";
 
 impl Journal {
     /// The known units of the days `from` to `to`.
@@ -86,8 +31,8 @@ impl Journal {
         )
     }
 
-    /// The days before `before` that have to be extracted once more: stale ones, those not proven,
-    /// and those last extracted inside the lookback window.
+    /// The days before `before` that have to be looked at once more: stale ones, those not proven, those
+    /// last extracted inside the lookback window, and refused ones.
     pub fn units_due_before(
         &self,
         store: &StoreId,
@@ -95,12 +40,13 @@ impl Journal {
         before: Date,
     ) -> Result<BTreeMap<Unit, UnitRow>> {
         self.units(
-            "store = ? AND dataset = ? AND unit < ? AND (stale = 1 OR final = 0 OR (closed = 1 AND proven = 0))",
+            "store = ? AND dataset = ? AND unit < ? AND (stale = 1 OR final = 0 OR (closed = 1 AND proven = 0)
+                 OR refused IS NOT NULL)",
             params![store.as_str(), dataset.as_str(), before.to_string()],
         )
     }
 
-    /// Whether a unit waits to be extracted once more that may be tried: so often it was not yet.
+    /// True if a unit is marked to be extracted again and was tried fewer than `tries_max` times.
     pub fn has_stale(&self, store: &StoreId, dataset: &DatasetName, tries_max: u32) -> Result<bool> {
         self.connection
             .prepare_cached(
@@ -141,7 +87,8 @@ impl Journal {
     /// Whether the lake refused or altered units of these, or some are not proven.
     pub fn troubled_units(&self, store: &StoreId, dataset: &DatasetName) -> Result<BTreeMap<Unit, UnitRow>> {
         self.units(
-            "store = ? AND dataset = ? AND (lake IN ('differs', 'quarantined') OR (proven = 0 AND closed = 1))",
+            "store = ? AND dataset = ? AND (lake IN ('differs', 'quarantined') OR (proven = 0 AND closed = 1)
+                 OR refused IS NOT NULL)",
             params![store.as_str(), dataset.as_str()],
         )
     }
@@ -155,23 +102,36 @@ impl Journal {
         units: &[UnitFacts],
     ) -> Result<()> {
         self.transaction(|transaction| {
+            let stream = Stream { store, dataset };
             for facts in units {
-                execute(transaction, "INSERT INTO unit (store, dataset, unit, dataset_version, fingerprint, facts, closed, proven, final,
-                                       stale, tries, batch, lake, extracted_at)
-                     VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0, 1, 0, 0, 'waiting', ?) ON CONFLICT DO NOTHING",
-                    params![
-                        store.as_str(),
-                        dataset.as_str(),
-                        facts.unit.to_string(),
-                        dataset_version,
-                        to_json(&Fingerprint::default())?,
-                        to_json(&facts.file)?,
-                        facts.closed,
-                        facts.extracted_at.to_string()
-                    ],
-                )?;
+                if read_unit(transaction, stream, facts.unit)?.is_some() {
+                    continue;
+                }
+                let lost = UnitRow {
+                    dataset_version,
+                    facts: facts.file.clone(),
+                    closed: facts.closed,
+                    ..UnitRow::new(facts.unit, facts.extracted_at)
+                };
+                write_unit(transaction, stream, &lost.after(Event::Lost, facts.extracted_at))?;
             }
             Ok(())
+        })
+    }
+
+    /// Notes that a unit's rows cannot be sent as they are. True: the lake may call it complete all the same,
+    /// which has to be published.
+    pub fn refuse(
+        &self,
+        store: &StoreId,
+        dataset: &DatasetName,
+        unit: Unit,
+        refused: Event,
+        now: Timestamp,
+    ) -> Result<bool> {
+        self.transaction(|transaction| {
+            let changed = change(transaction, Stream { store, dataset }, unit, refused, now)?;
+            Ok(changed.doubted)
         })
     }
 
@@ -221,9 +181,99 @@ fn unit_row(row: &Row<'_>) -> rusqlite::Result<UnitRow> {
         stale: row.get(7)?,
         tries: row.get(8)?,
         batch: row.get(9)?,
-        lake: LakeState::parse(&row.get::<_, String>(10)?),
+        lake: lake_state(&row.get::<_, String>(10)?),
         extracted_at: parsed(row, 11)?,
+        doubted: row.get(12)?,
+        refused: row.get::<_, Option<String>>(13)?.and_then(|text| serde_json::from_str(&text).ok()),
     })
+}
+
+fn lake_state(text: &str) -> LakeState {
+    match text {
+        "agrees" => LakeState::Agrees,
+        "differs" => LakeState::Differs,
+        "quarantined" => LakeState::Quarantined,
+        _ => LakeState::Waiting,
+    }
+}
+
+/// One dataset of one store.
+#[derive(Clone, Copy)]
+pub(super) struct Stream<'a> {
+    pub(super) store: &'a StoreId,
+    pub(super) dataset: &'a DatasetName,
+}
+
+/// Puts a unit, known or not, into the state after `event`, which is returned.
+pub(super) fn change(
+    transaction: &Transaction<'_>,
+    stream: Stream<'_>,
+    unit: Unit,
+    event: Event,
+    now: Timestamp,
+) -> rusqlite::Result<UnitRow> {
+    let known = read_unit(transaction, stream, unit)?.unwrap_or_else(|| UnitRow::new(unit, now));
+    let changed = known.after(event, now);
+    write_unit(transaction, stream, &changed)?;
+    Ok(changed)
+}
+
+/// The same for the known units of a stream that are in `condition`; how many there were.
+pub(super) fn change_known(
+    transaction: &Transaction<'_>,
+    stream: Stream<'_>,
+    condition: &str,
+    parameters: &[&dyn rusqlite::ToSql],
+    event: &Event,
+    now: Timestamp,
+) -> rusqlite::Result<usize> {
+    let (store, dataset) = (stream.store.as_str(), stream.dataset.as_str());
+    let mut all: Vec<&dyn rusqlite::ToSql> = vec![&store, &dataset];
+    all.extend_from_slice(parameters);
+    let sql = format!("SELECT {COLUMNS} FROM unit WHERE store = ? AND dataset = ? AND {condition}");
+    let known: Vec<UnitRow> =
+        transaction.prepare_cached(&sql)?.query_map(&*all, unit_row)?.collect::<rusqlite::Result<_>>()?;
+    let count = known.len();
+    for row in known {
+        // What is known of the rows is as old as before.
+        let at = row.extracted_at;
+        write_unit(transaction, stream, &UnitRow { extracted_at: at, ..row.after(event.clone(), now) })?;
+    }
+    Ok(count)
+}
+
+fn read_unit(transaction: &Transaction<'_>, stream: Stream<'_>, unit: Unit) -> rusqlite::Result<Option<UnitRow>> {
+    transaction
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM unit WHERE store = ? AND dataset = ? AND unit = ?"))?
+        .query_row([stream.store.as_str(), stream.dataset.as_str(), &unit.to_string()], unit_row)
+        .optional()
+}
+
+fn write_unit(transaction: &Transaction<'_>, stream: Stream<'_>, row: &UnitRow) -> rusqlite::Result<()> {
+    let refused = row.refused.as_ref().map(to_json).transpose()?;
+    execute(
+        transaction,
+        &format!("INSERT OR REPLACE INTO unit (store, dataset, {COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"),
+        params![
+            stream.store.as_str(),
+            stream.dataset.as_str(),
+            row.unit.to_string(),
+            row.dataset_version,
+            to_json(&row.fingerprint)?,
+            to_json(&row.facts)?,
+            row.closed,
+            row.proven,
+            row.is_final,
+            row.stale,
+            row.tries,
+            row.batch,
+            row.lake.as_str(),
+            row.extracted_at.to_string(),
+            row.doubted,
+            refused
+        ],
+    )
+    .map(drop)
 }
 
 pub(super) fn parsed<T: std::str::FromStr>(row: &Row<'_>, index: usize) -> rusqlite::Result<T>

@@ -1,10 +1,12 @@
 //! What a source says of its own days: the answer to an audit query.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use ribera_storage::batch::Facts;
-use ribera_storage::dataset::{DatasetDefinition, DatasetKind};
+use ribera_storage::dataset::{Column, ColumnType, DatasetDefinition, DatasetKind};
 use ribera_storage::hex::hex;
 use ribera_storage::{Error, ExactDecimal, Result, Unit};
 use serde::{Deserialize, Serialize};
@@ -24,19 +26,59 @@ pub struct Fingerprint {
     pub hash: Option<String>,
 }
 
+/// What a source says of its units, and of which units it cannot say it, and why.
+#[derive(Debug, Default)]
+pub struct Answer {
+    pub found: BTreeMap<Unit, Fingerprint>,
+    pub refused: BTreeMap<Unit, Error>,
+}
+
 /// Asks the audit query. Units without rows are absent from the answer of a daily dataset; any
-/// other dataset answers with one unit, [`Unit::Table`]. `None`: the query took too long.
+/// other dataset answers with one unit, [`Unit::Table`]. `clocks` are the moments whose offsets in `zone` the
+/// session's clock shall have, one after the other. `None`: the query took too long.
 pub async fn fingerprints(
     session: &mut dyn Session,
     statement: &Statement<'_>,
     definition: &DatasetDefinition,
     mapping: &DatasetMapping,
     timeout: Duration,
-) -> Result<Option<BTreeMap<Unit, Fingerprint>>> {
-    let mut reader = AuditReader::new(definition, mapping);
-    match session.query(statement, &mut reader, timeout).await? {
-        Outcome::Done => Ok(Some(reader.found)),
-        Outcome::TimedOut => Ok(None),
+    zone: &TimeZone,
+    clocks: &[Timestamp],
+) -> Result<Option<Answer>> {
+    let mut first: Option<Answer> = None;
+    for at in clocks {
+        session.enter_zone(zone, *at).await?;
+        let mut reader = AuditReader::new(definition, mapping);
+        if session.query(statement, &mut reader, timeout).await? == Outcome::TimedOut {
+            return Ok(None);
+        }
+        match &mut first {
+            None => first = Some(reader.answer),
+            Some(first) => first.refuse_other(&reader.answer, definition, zone),
+        }
+    }
+    Ok(Some(first.unwrap_or_default()))
+}
+
+impl Answer {
+    /// Refuses units that are others by another offset of the session's clock: neither is the store's day.
+    fn refuse_other(&mut self, other: &Self, definition: &DatasetDefinition, zone: &TimeZone) {
+        let units: BTreeSet<Unit> = self.found.keys().chain(other.found.keys()).copied().collect();
+        let zone = zone.iana_name().unwrap_or("the store's zone");
+        // Count and sums only: a hash of moments as text is another by another clock.
+        let facts = |answer: &Self, unit: &Unit| answer.found.get(unit).map(|found| found.facts.clone());
+        let moved: Vec<Unit> = units.into_iter().filter(|unit| facts(self, unit) != facts(other, unit)).collect();
+        for unit in moved {
+            self.found.remove(&unit);
+            self.refused.insert(
+                unit,
+                Error::data(format!(
+                    "adapter: {}.date: the clock of {zone} changes on {unit}, and the server converts moments by one offset a day: \
+                     write date = \"DATE(CONVERT_TZ(column, @@session.time_zone, '{zone}'))\", with the server's zone tables loaded",
+                    definition.name
+                )),
+            );
+        }
     }
 }
 
@@ -58,7 +100,8 @@ struct AuditReader<'a> {
     unit: Option<Unit>,
     current: Fingerprint,
     refused: Option<String>,
-    found: BTreeMap<Unit, Fingerprint>,
+    no_day: Option<String>,
+    answer: Answer,
 }
 
 impl<'a> AuditReader<'a> {
@@ -70,7 +113,8 @@ impl<'a> AuditReader<'a> {
             unit: None,
             current: Fingerprint::default(),
             refused: None,
-            found: BTreeMap::new(),
+            no_day: None,
+            answer: Answer::default(),
         }
     }
 
@@ -111,7 +155,10 @@ impl<'a> AuditReader<'a> {
                     _ => sum.rescale(0).map(|whole| ExactDecimal::new(whole.unscaled(), *scale)),
                 };
                 let sum = shifted.ok_or_else(|| format!("must be a whole number that counts 10^-{scale}"))?;
-                self.current.facts.sums.insert(name.clone(), sum.normalized());
+                // With the digits of the column: people read an amount of 54.20 as it is written.
+                let digits = self.definition.column(name).map_or(0, scale_of);
+                let sum = sum.rescale(digits).unwrap_or_else(|| sum.normalized());
+                self.current.facts.sums.insert(name.clone(), sum);
             }
         }
         Ok(())
@@ -137,7 +184,11 @@ impl Rows for AuditReader<'_> {
         let meaning = self.meanings[index].clone();
         if let Err(rule) = self.take(&meaning, value) {
             let name = match meaning {
-                Meaning::Day => "day".to_owned(),
+                // No single day is concerned: what has no day is in the answer of none.
+                Meaning::Day => {
+                    self.no_day.get_or_insert_with(|| value.to_string());
+                    return;
+                }
                 Meaning::Rows => "rows".to_owned(),
                 Meaning::Hash => "hash".to_owned(),
                 Meaning::LeftOut => return,
@@ -148,12 +199,21 @@ impl Rows for AuditReader<'_> {
     }
 
     fn end_row(&mut self) -> Result<()> {
-        if let Some(refused) = self.refused.take() {
-            return Err(Error::data(format!("audit: {refused}")));
+        if let Some(got) = self.no_day.take() {
+            let date = self.mapping.date.as_deref().unwrap_or("day");
+            return Err(Error::config(format!(
+                "adapter: {}.date: must be a day of the calendar, a date or text such as 2017-05-08, in every row; got {got} of {date:?}",
+                self.definition.name
+            )));
         }
         let unit = self.unit.take().unwrap_or(Unit::Table);
         let current = std::mem::take(&mut self.current);
-        if self.found.insert(unit, current).is_some() {
+        // It spoils the day that it is of, and no other.
+        if let Some(refused) = self.refused.take() {
+            self.answer.refused.insert(unit, Error::data(format!("audit of {unit}: {refused}")));
+            return Ok(());
+        }
+        if self.answer.found.insert(unit, current).is_some() {
             return Err(self.error("day", "must be grouped: one row per day", &format!("two rows for {unit}")));
         }
         Ok(())
@@ -164,13 +224,24 @@ impl Rows for AuditReader<'_> {
 pub(crate) fn day_of(value: Value<'_>) -> Option<jiff::civil::Date> {
     match value {
         Value::Date(days) => date_of(days),
-        Value::Local(micros) => date_of(i32::try_from(micros.div_euclid(crate::value::DAY_MICROS)).ok()?),
+        // A moment within a day is no day: as such it compares with no day's name.
+        Value::Local(micros) if micros % crate::value::DAY_MICROS == 0 => {
+            date_of(i32::try_from(micros / crate::value::DAY_MICROS).ok()?)
+        }
         Value::Text(text) => text.get(..10)?.parse().ok().filter(|_| text.len() == 10),
         _ => None,
     }
 }
 
-fn count_of(value: Value<'_>) -> Option<u64> {
+fn scale_of(column: &Column) -> u8 {
+    match column.column_type {
+        ColumnType::Decimal { scale, .. } => scale,
+        _ => 0,
+    }
+}
+
+/// A count, in any of the types that sources give one.
+pub(crate) fn count_of(value: Value<'_>) -> Option<u64> {
     match value {
         Value::Int(count) => u64::try_from(count).ok(),
         Value::UInt(count) => Some(count),
@@ -198,6 +269,9 @@ fn exact(value: Value<'_>) -> Result<ExactDecimal, String> {
         Value::Text(text) | Value::Digits(text) => text.parse().map_err(|_| "must be an exact number".to_owned()),
         Value::Float(_) => {
             Err("must be exact, not a float (declare `round` for the column, or cast it in the query)".to_owned())
+        }
+        Value::LargeMoney(_) => {
+            Err("must be money below 112589990684.2624, or SUM(CAST(column AS decimal(19,4))) in the query".to_owned())
         }
         _ => Err("must be an exact number".to_owned()),
     }

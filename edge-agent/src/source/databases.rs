@@ -49,7 +49,11 @@ impl Source for DatabasesSource {
     }
 
     fn describe(&self) -> String {
-        self.of(self.today()).map_or_else(|error| error.message().to_owned(), |source| source.describe())
+        self.describe_for(self.today())
+    }
+
+    fn describe_for(&self, day: Date) -> String {
+        self.of(day).map_or_else(|error| error.message().to_owned(), |source| source.describe())
     }
 
     fn connect(&self) -> LocalBoxFuture<'_, Result<Box<dyn Session>>> {

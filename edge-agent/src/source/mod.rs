@@ -19,6 +19,7 @@ use crate::sql::{Dialect, Statement};
 use crate::value::Rows;
 
 mod audit;
+mod certificate;
 mod databases;
 mod driver;
 mod firebird;
@@ -30,8 +31,8 @@ mod sqlite;
 mod sqlite_functions;
 mod sqlserver;
 
-pub(crate) use audit::day_of;
-pub use audit::{Fingerprint, fingerprints};
+pub use audit::{Answer, Fingerprint, fingerprints};
+pub(crate) use audit::{count_of, day_of};
 pub use databases::{DatabasesSource, connect_around, pieces};
 pub use firebird::{FirebirdSource, PORT as FIREBIRD_PORT};
 pub use mysql::{MysqlSource, PORT as MYSQL_PORT};
@@ -44,6 +45,10 @@ pub trait Source {
     fn dialect(&self) -> Dialect;
     /// Kind and place, without secrets.
     fn describe(&self) -> String;
+    /// The same of the database that holds `day`.
+    fn describe_for(&self, _day: Date) -> String {
+        self.describe()
+    }
     /// Opens a session. Errors: retry (not reachable), config (login, TLS, file name).
     fn connect(&self) -> LocalBoxFuture<'_, Result<Box<dyn Session>>>;
     /// The days around `day` that lie in the same database: all days, unless there are several.
@@ -60,7 +65,7 @@ pub trait Source {
 pub fn open(store: &StoreConfig, clock: &Rc<dyn Clock>) -> Result<Box<dyn Source>> {
     let opener = |source: SourceConfig, clock: Rc<dyn Clock>| -> Box<dyn Source> {
         match source {
-            SourceConfig::Sqlite { path } => Box::new(SqliteSource::new(path, clock)),
+            SourceConfig::Sqlite { path, charset } => Box::new(SqliteSource::new(path, clock).with_charset(charset)),
             SourceConfig::Mysql(server) => Box::new(MysqlSource::new(server)),
             SourceConfig::Postgres(server) => Box::new(PostgresSource::new(server)),
             SourceConfig::Firebird(server) => Box::new(FirebirdSource::new(server)),
@@ -79,9 +84,32 @@ pub fn open(store: &StoreConfig, clock: &Rc<dyn Clock>) -> Result<Box<dyn Source
 pub trait Session {
     /// The source's own clock. `zone` is the store's, for a clock that shows wall time only.
     fn now(&mut self, zone: &TimeZone) -> LocalBoxFuture<'_, Result<Timestamp>>;
+    /// Makes the session tell moments as the store's clock does that shows `zone`, as of `at`: its own conversions
+    /// of a moment to a day are the store's then. See [`Dialect::has_fixed_offsets`].
+    fn enter_zone<'a>(&'a mut self, _zone: &'a TimeZone, _at: Timestamp) -> LocalBoxFuture<'a, Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
+    /// Looks at statements that will be asked, before a transaction is begun: a server may end it at what is
+    /// asked about them.
+    fn prepare<'a>(&'a mut self, _statements: &'a [Statement<'a>]) -> LocalBoxFuture<'a, Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
+    /// Whether the transaction that [`Session::begin`] began still lasts, as far as the last query tells. A server
+    /// may end one by itself, and each query is then of a moment of its own.
+    fn is_transaction_open(&self) -> bool {
+        true
+    }
     /// Begins a read-only transaction. `true`: everything read until [`Session::end`] is of one
     /// moment, so one audit is enough.
     fn begin(&mut self) -> LocalBoxFuture<'_, Result<bool>>;
+    /// Whether all tables that `sql` may read are held still by the transaction that [`Session::begin`] began.
+    fn is_in_snapshot(&self, _sql: &str) -> bool {
+        true
+    }
+    /// Rows that one query may read at most while others cannot write; `None` where readers keep no one waiting.
+    fn rows_at_once_max(&self) -> Option<u64> {
+        None
+    }
     /// Ends the transaction; it is no error when there is none.
     fn end(&mut self) -> LocalBoxFuture<'_, Result<()>>;
     /// Runs a query and hands over its rows. A query that takes longer than `timeout` is ended.

@@ -15,6 +15,7 @@ use sqlx::{AssertSqlSafe, Column, ConnectOptions, Connection, Executor, SqlSafeS
 
 use super::postgres_copy::{Decoder, Kind};
 use super::{Outcome, Session, Source, driver};
+use crate::charset::Charset;
 use crate::config::{ServerConfig, TlsMode};
 use crate::sql::{Dialect, Statement};
 use crate::value::Rows;
@@ -36,9 +37,9 @@ impl PostgresSource {
     }
 
     fn options(&self) -> PgConnectOptions {
-        let ServerConfig { host, port, socket, database, user, password, tls, tls_ca_file } = &self.config;
-        // The driver sets the session's time zone to UTC, its dates to ISO and its text to UTF-8. No
-        // statement is asked twice with the same text, so none is kept at the server.
+        let ServerConfig { host, port, socket, database, user, password, tls, tls_ca_file, charset: _ } = &self.config;
+        // The driver sets the session's time zone to UTC until it enters the store's, its dates to ISO and its text
+        // to UTF-8. No statement is asked twice with the same text, so none is kept at the server.
         let mut options = PgConnectOptions::new_without_pgpass()
             .username(user)
             .database(database)
@@ -77,8 +78,9 @@ impl Source for PostgresSource {
         Box::pin(async move {
             let options = self.options();
             let connecting = PgConnection::connect_with(&options);
-            let connection = driver::connected(&self.describe(), connecting, refusal).await?;
-            Ok(Box::new(PostgresSession::new(connection)) as Box<dyn Session>)
+            let connection =
+                driver::connected(&self.describe(), self.config.tls_ca_file.as_deref(), connecting, refusal).await?;
+            Ok(Box::new(PostgresSession::new(connection, self.config.charset)) as Box<dyn Session>)
         })
     }
 }
@@ -86,15 +88,44 @@ impl Source for PostgresSource {
 struct PostgresSession {
     /// Gone after a query that failed or was ended half-way: what the server still sends is of no use.
     connection: Option<PgConnection>,
-    /// The time limit that the server knows of.
-    timeout: Option<Duration>,
+    /// Within a transaction, what is set is set for it alone: behind a pool another program has the connection next.
+    is_in_transaction: bool,
+    known: Known,
     /// Fraction digits of MONEY, asked for when first needed.
     money_digits: Option<u8>,
+    /// Of text in a database without encoding.
+    charset: Option<Charset>,
+    /// Whether it is one, once asked.
+    has_no_encoding: Option<bool>,
 }
 
+/// What the server was told. It forgets all of it with the transaction in which it was told.
+#[derive(Default)]
+struct Known {
+    settings: bool,
+    timeout: Option<Duration>,
+    zone: Option<String>,
+}
+
+/// A query that row-level security would shorten fails in its place: rows left out are no proof. And a pause between two
+/// chunks is no reason to end the session. Old servers lack one or both.
+const SETTINGS: &str = "SELECT set_config(name, CASE name WHEN 'row_security' THEN 'off' ELSE '0' END, IS_LOCAL)
+    FROM pg_catalog.pg_settings WHERE name IN ('row_security', 'idle_in_transaction_session_timeout')";
+
 impl PostgresSession {
-    fn new(connection: PgConnection) -> Self {
-        Self { connection: Some(connection), timeout: None, money_digits: None }
+    fn new(connection: PgConnection, charset: Option<Charset>) -> Self {
+        let (is_in_transaction, known) = (false, Known::default());
+        let (money_digits, has_no_encoding) = (None, None);
+        Self { connection: Some(connection), is_in_transaction, known, money_digits, charset, has_no_encoding }
+    }
+
+    /// The server converts nothing in a database of encoding SQL_ASCII.
+    async fn has_no_encoding(&mut self) -> Result<bool> {
+        if let Some(known) = self.has_no_encoding {
+            return Ok(known);
+        }
+        let encoding: String = self.ask("SHOW server_encoding").await?;
+        Ok(*self.has_no_encoding.insert(encoding == "SQL_ASCII"))
     }
 
     fn connection(&mut self) -> Result<&mut PgConnection> {
@@ -113,13 +144,22 @@ impl PostgresSession {
         sqlx::query_scalar(sql).fetch_one(self.connection()?).await.map_err(|error| query_error(sql, &error))
     }
 
-    /// Tells the server how long a statement may take.
+    /// Tells the server how long a statement may take, and what holds for all of them.
     async fn limit(&mut self, timeout: Duration) -> Result<()> {
-        if self.timeout != Some(timeout) {
-            self.execute(&format!("SET statement_timeout = {}", timeout.as_millis().max(1))).await?;
-            self.timeout = Some(timeout);
+        if !self.known.settings {
+            self.execute(&SETTINGS.replace("IS_LOCAL", if self.is_in_transaction { "true" } else { "false" })).await?;
+            self.known.settings = true;
+        }
+        if self.known.timeout != Some(timeout) {
+            self.set(&format!("statement_timeout = {}", timeout.as_millis().max(1))).await?;
+            self.known.timeout = Some(timeout);
         }
         Ok(())
+    }
+
+    async fn set(&mut self, setting: &str) -> Result<()> {
+        let reach = if self.is_in_transaction { "LOCAL" } else { "SESSION" };
+        self.execute(&format!("SET {reach} {setting}")).await
     }
 
     /// The names of the query's columns and how each is read.
@@ -152,6 +192,9 @@ impl PostgresSession {
         let sql = statement.sql.trim().trim_end_matches(';');
         let (names, kinds) = self.describe(sql).await?;
         let mut decoder = Decoder::new(kinds);
+        if self.has_no_encoding().await? {
+            decoder = decoder.without_encoding(self.charset);
+        }
         let copy = format!("COPY ({sql}) TO STDOUT (FORMAT binary)");
         let connection = self.connection()?;
         let failed = |error: sqlx::Error| {
@@ -174,6 +217,18 @@ impl PostgresSession {
 }
 
 impl Session for PostgresSession {
+    fn enter_zone<'a>(&'a mut self, zone: &'a TimeZone, _at: Timestamp) -> LocalBoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let Some(name) = zone.iana_name().filter(|name| self.known.zone.as_deref() != Some(*name)) else {
+                return Ok(());
+            };
+            // Moments themselves come in UTC, whatever the session's zone: COPY sends them so.
+            self.set(&format!("TIME ZONE '{}'", name.replace('\'', "''"))).await?;
+            self.known.zone = Some(name.to_owned());
+            Ok(())
+        })
+    }
+
     fn now(&mut self, _zone: &TimeZone) -> LocalBoxFuture<'_, Result<Timestamp>> {
         Box::pin(async {
             let micros: i64 = self.ask("SELECT (EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::bigint").await?;
@@ -185,14 +240,14 @@ impl Session for PostgresSession {
     fn begin(&mut self) -> LocalBoxFuture<'_, Result<bool>> {
         Box::pin(async {
             self.execute("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
+            (self.is_in_transaction, self.known) = (true, Known::default());
             Ok(true)
         })
     }
 
     fn end(&mut self) -> LocalBoxFuture<'_, Result<()>> {
         Box::pin(async {
-            // What the transaction set goes with it.
-            self.timeout = None;
+            (self.is_in_transaction, self.known) = (false, Known::default());
             if self.connection.is_some() { self.execute("ROLLBACK").await } else { Ok(()) }
         })
     }
@@ -246,6 +301,9 @@ fn refusal(database: &dyn DatabaseError) -> Option<&'static str> {
         "28000" => "user or password, or pg_hba.conf of the server",
         "3D000" => "source.database: no such database",
         "42501" => "source.database: GRANT the user CONNECT on it",
+        _ if database.message().contains("unsupported startup parameter") => {
+            "a pool stands before the server: set ignore_startup_parameters = extra_float_digits in its pgbouncer.ini, or use the server's own port"
+        }
         _ => return None,
     })
 }
@@ -257,9 +315,25 @@ fn is_canceled(error: &sqlx::Error) -> bool {
 fn query_error(sql: &str, error: &sqlx::Error) -> Error {
     let text = format!("source: postgres: {}: {error}", driver::shown(sql));
     let state = error.as_database_error().and_then(|database| database.code()).unwrap_or_default();
-    // Syntax, unknown table or column, missing right, a value that a cast refuses: a person must act.
+    // Syntax, unknown table or column, missing right: a person must act. A value that a cast refuses is of one row.
+    if state == "42501" && text.contains("row-level security") {
+        return Error::config(format!(
+            "{text} (its rows are not all visible to this user: ALTER ROLE user BYPASSRLS, or a policy that is made for it and a view \
+             of the table's owner)"
+        ));
+    }
     if state == "42501" {
         return Error::config(format!("{text} (GRANT the user that right)"));
     }
-    if state.starts_with("42") || state.starts_with("22") { Error::config(text) } else { Error::retry(text) }
+    if text.contains("not allowed in statement pooling") {
+        return Error::config(format!(
+            "{text} (all of a day is read in one transaction: pool_mode = transaction or session in pgbouncer.ini, or the server's own port)"
+        ));
+    }
+    match state.get(..2) {
+        // A value that a cast refuses.
+        Some("22") => Error::data(text),
+        Some("42") => Error::config(text),
+        _ => Error::retry(text),
+    }
 }

@@ -5,7 +5,8 @@ use std::fmt::Write;
 
 use ribera_storage::{Error, ExactDecimal, Result};
 
-use crate::value::{DAY_MICROS, Rows, Value, time_text};
+use crate::charset::Charset;
+use crate::value::{DAY_MICROS, Rows, Value, civil_of_days, time_text};
 
 const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
 /// Signature, flags, length of the extension.
@@ -81,11 +82,25 @@ pub struct Decoder {
     rest: Vec<u8>,
     /// Text made of a value that is none.
     scratch: String,
+    /// A database of encoding SQL_ASCII: its text is what its programs wrote, perhaps in a character set declared here.
+    unconverted: Option<Option<Charset>>,
 }
 
 impl Decoder {
     pub fn new(kinds: Vec<Kind>) -> Self {
-        Self { kinds, has_header: false, has_trailer: false, rest: Vec::new(), scratch: String::new() }
+        Self {
+            kinds,
+            has_header: false,
+            has_trailer: false,
+            rest: Vec::new(),
+            scratch: String::new(),
+            unconverted: None,
+        }
+    }
+
+    /// For a database whose server does not know what its text is in.
+    pub fn without_encoding(self, charset: Option<Charset>) -> Self {
+        Self { unconverted: Some(charset), ..self }
     }
 
     /// Hands over every row that `piece` completes.
@@ -143,6 +158,11 @@ impl Decoder {
             };
             let (bytes, behind) = behind.split_at(length);
             fields = behind;
+            if let (Some(charset), Kind::Text | Kind::Char) = (self.unconverted, kind) {
+                let text = if *kind == Kind::Char { without_blanks(bytes) } else { bytes };
+                rows.raw_text(index, text, charset);
+                continue;
+            }
             let value = value(*kind, bytes, &mut self.scratch)
                 .ok_or_else(|| Error::bug(format!("source: postgres: {kind:?} in {length} bytes")))?;
             rows.value(index, value);
@@ -202,7 +222,10 @@ fn value<'a>(kind: Kind, bytes: &'a [u8], scratch: &'a mut String) -> Option<Val
         Kind::Date => match i32::from_be_bytes(bytes.try_into().ok()?) {
             i32::MAX => Value::Text("infinity"),
             i32::MIN => Value::Text("-infinity"),
-            days => Value::Date(days.checked_add(EPOCH_DAYS)?),
+            days => match days.checked_add(EPOCH_DAYS) {
+                Some(days) => Value::Date(days),
+                None => Value::NoDate(civil_of_days(i64::from(days) + i64::from(EPOCH_DAYS))),
+            },
         },
         Kind::Timestamp => moment(bytes, Value::Local)?,
         Kind::TimestampWithZone => moment(bytes, Value::Instant)?,
@@ -237,7 +260,11 @@ fn moment<'a>(bytes: &[u8], value: impl Fn(i64) -> Value<'a>) -> Option<Value<'a
     Some(match i64::from_be_bytes(bytes.try_into().ok()?) {
         i64::MAX => Value::Text("infinity"),
         i64::MIN => Value::Text("-infinity"),
-        micros => value(micros.checked_add(EPOCH_MICROS)?),
+        micros => match micros.checked_add(EPOCH_MICROS) {
+            Some(micros) => value(micros),
+            // The server's years reach further than ours do in 64 bits.
+            None => Value::NoDate(civil_of_days(micros.div_euclid(DAY_MICROS) + i64::from(EPOCH_DAYS))),
+        },
     })
 }
 

@@ -3,6 +3,7 @@
 
 use ribera_storage::{Error, Result};
 
+use crate::charset::Charset;
 use crate::sql::ResultSet;
 use crate::value::{Rows, Value};
 
@@ -78,6 +79,11 @@ impl<'a> ResultSets<'a> {
     #[inline]
     pub fn value(&mut self, index: usize, value: Value<'_>) {
         self.rows.value(index, value);
+    }
+
+    #[inline]
+    pub fn raw_text(&mut self, index: usize, bytes: &[u8], charset: Option<Charset>) {
+        self.rows.raw_text(index, bytes, charset);
     }
 
     #[inline]

@@ -1,16 +1,40 @@
-//! Aggregates that SQLite lacks, registered on our own connection: an exact sum and a hash of
-//! rows.
+//! Functions that SQLite lacks, registered on our own connection: an exact sum, rounding that reads no number into a
+//! text, a hash of rows.
 
 use ribera_storage::ExactDecimal;
 use rusqlite::functions::{Aggregate, Context, FunctionFlags};
-use rusqlite::types::ValueRef;
+use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, Error, Result};
 use twox_hash::XxHash3_128;
 
 pub fn register(connection: &Connection) -> Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
     connection.create_aggregate_function("ribera_sum", 1, flags, ExactSum)?;
+    connection.create_scalar_function("ribera_round", 2, flags, |context| {
+        Ok(rounded(context.get_raw(0), context.get::<u8>(1)?))
+    })?;
     connection.create_aggregate_function("ribera_hash", -1, flags, RowHash)
+}
+
+/// An integer or decimal text with `digits` fraction digits, as text; what is neither as it is, for the rows' reader
+/// to refuse by name. Floats do not come here.
+fn rounded(value: ValueRef<'_>, digits: u8) -> Value {
+    let number = match value {
+        ValueRef::Integer(number) => Some(ExactDecimal::new(number.into(), 0)),
+        ValueRef::Text(text) => std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()),
+        _ => None,
+    };
+    match (number.and_then(|number| number.rounded(digits)), value) {
+        (Some(number), _) => Value::Text(number.to_string()),
+        (None, ValueRef::Text(bytes)) => match std::str::from_utf8(bytes) {
+            Ok(text) => Value::Text(text.to_owned()),
+            Err(_) => Value::Blob(bytes.to_owned()),
+        },
+        (None, ValueRef::Blob(bytes)) => Value::Blob(bytes.to_owned()),
+        (None, ValueRef::Integer(number)) => Value::Integer(number),
+        (None, ValueRef::Real(number)) => Value::Real(number),
+        (None, ValueRef::Null) => Value::Null,
+    }
 }
 
 /// The sum of integers and of decimal text; a float is an error, for its sum depends on the order.

@@ -4,7 +4,7 @@
 use ribera_storage::dataset::{Column, ColumnType, DatasetDefinition, DatasetKind, Transform};
 use ribera_storage::{Error, Result};
 
-use super::{Dialect, Template, refuse_call};
+use super::{Dialect, QuestionSql, Template, plain_sql, refuse_call};
 use crate::config::{ColumnMapping, DatasetMapping};
 
 /// The two queries of a dataset.
@@ -14,13 +14,22 @@ pub struct Queries {
     pub extract: Template,
     /// One row per day (or one at all): `day`, `rows`, a column per audit sum, perhaps `hash`.
     pub audit: Template,
+    /// The audit without its hash, which costs the source several times the rest; `None` where the mapping wrote its own.
+    counted: Option<Template>,
+    /// One of the rows of `extract`, whichever; `None` where the mapping's own SQL cannot be cut to a row.
+    pub sample: Option<Template>,
+    /// The rows before the source rounds, where a mapping asks it to: what it refuses to round is found in them.
+    unrounded: Option<Template>,
     /// What stands before the moment in the query for the days of rows written since.
     written: Option<String>,
+    /// What proves that the queries ask for whole days; `None` where the mapping's own SQL cannot be taken apart.
+    pub question: Option<QuestionSql>,
 }
 
 impl Queries {
     pub fn new(definition: &DatasetDefinition, mapping: &DatasetMapping, dialect: Dialect) -> Result<Self> {
         let context = |error: Error| error.context(format_args!("dataset {}", definition.name));
+        let mapping = &without_comments(mapping, dialect).map_err(context)?;
         if let (Some(extract), Some(audit)) = (&mapping.extract, &mapping.audit) {
             if let Some(name) = mapping.columns.keys().find(|name| definition.column(name).is_none()) {
                 return Err(context(Error::config(format!(
@@ -34,14 +43,22 @@ impl Queries {
             return Ok(Self {
                 extract: parse(extract, mapping.result_set).map_err(context)?,
                 audit: parse(audit, mapping.audit_result_set).map_err(context)?,
+                counted: None,
+                sample: None,
+                unrounded: None,
                 written: None,
+                question: None,
             });
         }
         let derived = Derived::new(definition, mapping, dialect)?;
         Ok(Self {
-            extract: Template::parse(&derived.extract(), dialect).map_err(context)?,
-            audit: Template::parse(&derived.audit(), dialect).map_err(context)?,
+            extract: Template::parse(&derived.extract(true), dialect).map_err(context)?,
+            audit: Template::parse(&derived.audit(mapping.row_hash), dialect).map_err(context)?,
+            counted: Some(Template::parse(&derived.audit(false), dialect).map_err(context)?),
+            sample: Some(Template::parse(&derived.sample(), dialect).map_err(context)?),
+            unrounded: Some(Template::parse(&derived.extract(false), dialect).map_err(context)?),
             written: derived.written()?,
+            question: derived.question().map_err(context)?,
         })
     }
 
@@ -54,6 +71,24 @@ impl Queries {
 }
 
 impl Queries {
+    /// Count and sums alone, where that can be told apart.
+    pub fn counted(&self) -> &Template {
+        self.counted.as_ref().unwrap_or(&self.audit)
+    }
+
+    /// Every query but that for the days of a watermark, whose text is another one each time.
+    pub fn all(&self) -> Vec<&Template> {
+        let question = self.question.iter();
+        let question =
+            question.flat_map(|one| [Some(&one.total), Some(&one.within), one.unfiltered.as_ref()]).flatten();
+        [&self.extract, &self.audit].into_iter().chain(self.counted.as_ref()).chain(question).collect()
+    }
+
+    /// The rows as they are before the source rounds.
+    pub fn unrounded(&self) -> &Template {
+        self.unrounded.as_ref().unwrap_or(&self.extract)
+    }
+
     /// Whether a procedure is called: it may commit, or begin a transaction of its own, so that
     /// what is read is not of one moment.
     pub fn call_procedures(&self) -> bool {
@@ -68,8 +103,20 @@ struct Derived<'a> {
     from: &'a str,
     /// The business date's expression, for a daily dataset.
     date: Option<&'a str>,
-    /// Dataset column, its expression.
-    columns: Vec<(&'a Column, String)>,
+    columns: Vec<Selected<'a>>,
+}
+
+struct Selected<'a> {
+    column: &'a Column,
+    sql: &'a str,
+    /// Fraction digits that the source rounds to.
+    round: Option<u8>,
+}
+
+impl Selected<'_> {
+    fn rounded(&self, dialect: Dialect) -> String {
+        self.round.map_or_else(|| self.sql.to_owned(), |digits| dialect.rounded(self.sql, digits))
+    }
 }
 
 impl<'a> Derived<'a> {
@@ -99,18 +146,14 @@ impl<'a> Derived<'a> {
                 Some(_) if by_agent => {
                     return bad(&format!("columns.{}", column.name), "must be absent: the agent fills it", "SQL");
                 }
-                Some((options, Some(sql))) => {
-                    let sql = match options.round {
-                        Some(digits) => dialect.rounded(sql, digits),
-                        None => sql.to_owned(),
-                    };
-                    columns.push((column, sql));
-                }
+                // What nobody shall see is not asked for either.
+                Some((_, Some(_))) if column.transforms.contains(&Transform::Drop) => {}
+                Some((options, Some(sql))) => columns.push(Selected { column, sql, round: options.round }),
                 Some((_, None)) => {
                     return bad(&format!("columns.{}.sql", column.name), "must be there", "nothing");
                 }
                 None if is(&definition.business_date) && daily => {
-                    columns.push((column, date.unwrap_or_default().to_owned()));
+                    columns.push(Selected { column, sql: date.unwrap_or_default(), round: None });
                 }
                 None if by_agent || column.nullable || is(&definition.store_column) => {}
                 None => {
@@ -121,28 +164,41 @@ impl<'a> Derived<'a> {
         Ok(Self { definition, mapping, dialect, from, date, columns })
     }
 
-    fn extract(&self) -> String {
-        let select = |(column, sql): &(&Column, String)| format!("{sql} AS {}", self.dialect.quote(&column.name));
+    fn extract(&self, rounded: bool) -> String {
+        format!("SELECT {}", self.selected(rounded))
+    }
+
+    /// One row, whichever.
+    fn sample(&self) -> String {
+        let selected = self.selected(true);
+        match self.dialect {
+            Dialect::SqlServer => format!("SELECT TOP (1) {selected}"),
+            Dialect::Firebird => format!("SELECT FIRST 1 {selected}"),
+            Dialect::Sqlite | Dialect::Mysql | Dialect::Postgres => format!("SELECT {selected} LIMIT 1"),
+        }
+    }
+
+    /// What stands behind SELECT in the query for the rows.
+    fn selected(&self, rounded: bool) -> String {
+        let select = |one: &Selected<'_>| {
+            let sql = if rounded { one.rounded(self.dialect) } else { one.sql.to_owned() };
+            format!("{sql} AS {}", self.dialect.quote(&one.column.name))
+        };
         let columns: Vec<String> = self.columns.iter().map(select).collect();
         let order: Vec<&str> = self.date.into_iter().chain(self.mapping.order.iter().map(String::as_str)).collect();
         let order = if order.is_empty() { String::new() } else { format!(" ORDER BY {}", order.join(", ")) };
-        format!("SELECT {} FROM {}{}{order}", columns.join(", "), self.from, self.filter())
+        format!("{} FROM {}{}{order}", columns.join(", "), self.from, self.filter())
     }
 
-    fn audit(&self) -> String {
+    fn audit(&self, with_hash: bool) -> String {
         let mut columns = Vec::new();
         columns.extend(self.date.map(|date| format!("{date} AS {}", self.dialect.quote("day"))));
         columns.push(format!("COUNT(*) AS {}", self.dialect.quote("rows")));
-        for (column, sql) in &self.columns {
-            if self.definition.audit_sums.contains(&column.name) {
-                let sum = self.dialect.sum(&self.summed(column, sql), scale_of(column));
-                columns.push(format!("{sum} AS {}", self.dialect.quote(&column.name)));
-            }
+        for one in self.columns.iter().filter(|one| self.definition.audit_sums.contains(&one.column.name)) {
+            columns.push(format!("{} AS {}", self.summed(one), self.dialect.quote(&one.column.name)));
         }
-        let expressions: Vec<String> = self.columns.iter().map(|(_, sql)| sql.clone()).collect();
-        if self.mapping.row_hash
-            && let Some(hash) = self.dialect.row_hash(&expressions)
-        {
+        let expressions: Vec<String> = self.columns.iter().map(|one| one.rounded(self.dialect)).collect();
+        if with_hash && let Some(hash) = self.dialect.row_hash(&expressions) {
             columns.push(format!("{hash} AS {}", self.dialect.quote("hash")));
         }
         let group = self.date.map(|date| format!(" GROUP BY {date}")).unwrap_or_default();
@@ -163,26 +219,50 @@ impl<'a> Derived<'a> {
         Ok(Some(format!("SELECT {date} AS {day} FROM {from} WHERE {} >= ", watermark.column)))
     }
 
-    /// The expression whose sum equals the sum after the column's transforms.
-    fn summed(&self, column: &Column, sql: &str) -> String {
+    /// The sum that equals the sum after the column's transforms.
+    fn summed(&self, Selected { column, sql, round }: &Selected<'_>) -> String {
+        let scale = scale_of(column);
+        if let Some(digits) = round {
+            return self.dialect.rounded_sum(sql, *digits, scale);
+        }
         let mapping = self.mapping.columns.get(&column.name);
         let has_comma = mapping.is_some_and(ColumnMapping::is_read_with_comma);
         if has_comma && column.transforms.contains(&Transform::DecimalComma) {
-            self.dialect.decimal_comma(sql, scale_of(column))
+            self.dialect.sum(&self.dialect.decimal_comma(sql, scale), scale)
         } else {
-            sql.to_owned()
+            self.dialect.sum(sql, scale)
         }
     }
 
+    fn question(&self) -> Result<Option<QuestionSql>> {
+        let (Some(date), Some(range)) = (self.date, self.range()) else { return Ok(None) };
+        QuestionSql::new(self.from, self.mapping.filter.as_deref(), date, &range, self.dialect)
+    }
+
+    /// The predicate of the days, for a daily dataset.
+    fn range(&self) -> Option<String> {
+        let given = self.mapping.range.clone();
+        self.date.map(|date| given.unwrap_or_else(|| format!("{date} BETWEEN :from AND :to")))
+    }
+
     fn filter(&self) -> String {
-        let days = self.date.map(|date| match &self.mapping.range {
-            Some(range) => range.clone(),
-            None => format!("{date} BETWEEN :from AND :to"),
-        });
         let parts: Vec<String> =
-            self.mapping.filter.iter().cloned().chain(days).map(|part| format!("({part})")).collect();
+            self.mapping.filter.iter().cloned().chain(self.range()).map(|part| format!("({part})")).collect();
         if parts.is_empty() { String::new() } else { format!(" WHERE {}", parts.join(" AND ")) }
     }
+}
+
+/// The mapping with line comments and last semicolons taken out of its SQL: at the end of a text they would
+/// swallow what the derived queries put behind it.
+fn without_comments(mapping: &DatasetMapping, dialect: Dialect) -> Result<DatasetMapping> {
+    let mut plain = mapping.clone();
+    let DatasetMapping { from, filter, date, range, order, extract, audit, columns, .. } = &mut plain;
+    let columns = columns.values_mut().filter_map(|column| column.sql.as_mut());
+    let texts = [from, filter, date, range, extract, audit].into_iter().flatten().chain(order).chain(columns);
+    for text in texts {
+        *text = plain_sql(text, dialect)?;
+    }
+    Ok(plain)
 }
 
 fn scale_of(column: &Column) -> u8 {

@@ -29,6 +29,12 @@ impl Dialect {
         (self == Self::SqlServer).then(|| self.placeholder())
     }
 
+    /// Whether a session converts moments by one offset from UTC at a time: days before and after a change of the
+    /// clock have to be asked apart. Names of zones are unknown to most servers of this kind.
+    pub fn has_fixed_offsets(self) -> bool {
+        self == Self::Mysql
+    }
+
     pub fn quote(self, name: &str) -> String {
         match self {
             Self::Sqlite | Self::Postgres | Self::Firebird => format!("\"{}\"", name.replace('"', "\"\"")),
@@ -46,13 +52,25 @@ impl Dialect {
         }
     }
 
-    /// A float rounded to `digits` fraction digits, as an exact number; with SQLite as its text.
+    /// A number rounded to `digits` fraction digits, as an exact number or as its text. Where the server would make a
+    /// number of any text (`12,50` is 12 to it), what is none stays as it is, and is refused where the rows are read.
     pub fn rounded(self, expression: &str, digits: u8) -> String {
         match self {
-            // Its printf makes a zero of NULL.
-            Self::Sqlite => format!("IIF(({expression}) IS NULL, NULL, printf('%.{digits}f', {expression}))"),
-            Self::Mysql => format!("CAST(({expression}) AS DECIMAL(38,{digits}))"),
-            Self::Postgres => format!("CAST(({expression}) AS NUMERIC(38,{digits}))"),
+            // Its printf reads numbers of text by their beginning: it gets floats alone.
+            Self::Sqlite => format!(
+                "CASE typeof({expression}) WHEN 'real' THEN printf('%.{digits}f', {expression}) \
+                 ELSE ribera_round({expression}, {digits}) END"
+            ),
+            Self::Mysql => {
+                let rounded = format!("CAST(CAST(({expression}) AS DECIMAL(38,{digits})) AS CHAR)");
+                format!("IF({}, {rounded}, CONCAT({expression}))", mysql_number(expression, digits))
+            }
+            // Straight to NUMERIC a float would lose what its text has behind the 6th or 15th digit.
+            Self::Postgres => format!(
+                "CASE WHEN pg_typeof({expression}) IN ('real'::regtype, 'double precision'::regtype) \
+                 THEN CAST(CAST(({expression}) AS TEXT) AS NUMERIC(38,{digits})) \
+                 ELSE CAST(({expression}) AS NUMERIC(38,{digits})) END"
+            ),
             Self::Firebird => format!("CAST(({expression}) AS NUMERIC(18,{digits}))"),
             Self::SqlServer => format!("CAST(({expression}) AS DECIMAL(38,{digits}))"),
         }
@@ -89,6 +107,21 @@ impl Dialect {
         }
     }
 
+    /// The sum of what [`Dialect::rounded`] gives; what is no number makes the answer one that is refused.
+    pub fn rounded_sum(self, expression: &str, digits: u8, scale: u8) -> String {
+        match self {
+            Self::Mysql => {
+                let number = mysql_number(expression, digits);
+                let rounded = format!("CAST(({expression}) AS DECIMAL(38,{digits}))");
+                format!(
+                    "COALESCE(MIN(IF({number}, NULL, CONCAT('no number: ', {expression}))), \
+                     CAST(SUM(IF({number}, {rounded}, NULL)) AS CHAR))"
+                )
+            }
+            _ => self.sum(&self.rounded(expression, digits), scale),
+        }
+    }
+
     /// A hash of all rows that does not depend on their order, if the server can.
     pub fn row_hash(self, expressions: &[String]) -> Option<String> {
         match self {
@@ -107,12 +140,27 @@ impl Dialect {
                     .iter()
                     .map(|expression| format!("COALESCE(CAST(({expression}) AS TEXT), CHR(30))"))
                     .collect();
-                let row = format!("MD5(CONCAT_WS(CHR(31), {}))", values.join(", "));
+                // A function of PostgreSQL takes 100 arguments: joined in groups, the text is the same.
+                let group = |values: &[String]| format!("CONCAT_WS(CHR(31), {})", values.join(", "));
+                let joined = match values.len() {
+                    0..=99 => group(&values),
+                    _ => group(&values.chunks(50).map(group).collect::<Vec<_>>()),
+                };
+                let row = format!("MD5({joined})");
                 // 60 bits: the sum of many stays exact, as NUMERIC.
                 Some(format!("SUM(CAST(CAST('x' || LEFT({row}, 15) AS BIT(60)) AS BIGINT))"))
             }
         }
     }
+}
+
+/// Whether an expression of any type is a number that DECIMAL(38,digits) holds. Beyond that MySQL takes the nearest
+/// that it has.
+fn mysql_number(expression: &str, digits: u8) -> String {
+    let whole = 38 - digits.min(38);
+    format!(
+        "(({expression}) REGEXP '^[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?$' AND ABS({expression}) < 1e{whole})"
+    )
 }
 
 /// Firebird 3 has one hash, of 60 bits and linear in the letters: alone, changes that cancel out in

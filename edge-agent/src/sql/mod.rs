@@ -9,12 +9,14 @@ use ribera_storage::{Error, Result, StoreId};
 mod calls;
 mod derive;
 mod dialect;
+mod question;
 #[cfg(test)]
 mod tests;
 
 pub use calls::{is_call, refuse_call};
 pub use derive::Queries;
 pub use dialect::Dialect;
+pub use question::QuestionSql;
 
 /// A query whose named parameters were replaced by the dialect's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,6 +110,16 @@ impl Template {
         self.result_set != ResultSet::Only
     }
 
+    /// Whether it has a parameter for a day.
+    pub fn asks_for_days(&self) -> bool {
+        self.parameters.iter().any(|parameter| *parameter != Parameter::Store)
+    }
+
+    /// The SQL as it is sent, parameters by place.
+    pub fn sql(&self) -> &str {
+        &self.sql
+    }
+
     /// The statement for the days `from` to `to`.
     pub fn bind(&self, from: Date, to: Date, store: &StoreId) -> Statement<'_> {
         let after = to.checked_add(1.day()).unwrap_or(to);
@@ -141,6 +153,50 @@ impl Template {
     }
 }
 
+/// `text` without its line comments and without semicolons at its end.
+///
+/// # Errors
+/// Config: a block comment or a quoted text has no end, and would take in what follows.
+pub(crate) fn plain_sql(text: &str, dialect: Dialect) -> Result<String> {
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(['\'', '"', '`', '[', '-', '/', '#', '$']) {
+        plain.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let kept = skipped(rest, dialect);
+        let piece = &rest[..kept];
+        if is_line_comment(rest, dialect) {
+            plain.push('\n');
+        } else if has_no_end(piece, dialect) {
+            let begin: String = piece.chars().take(40).collect();
+            return Err(Error::config(format!("adapter: SQL: quotes and comments must end, got {begin:?}")));
+        } else {
+            plain.push_str(piece);
+        }
+        rest = &rest[kept..];
+    }
+    plain.push_str(rest);
+    Ok(plain.trim_end_matches(|last: char| last == ';' || last.is_whitespace()).trim_start().to_owned())
+}
+
+fn is_line_comment(text: &str, dialect: Dialect) -> bool {
+    // To MySQL `5--3` is a number less a negative one.
+    let begins = |behind: &str| dialect != Dialect::Mysql || !behind.starts_with(|next: char| !next.is_whitespace());
+    text.strip_prefix("--").is_some_and(begins) || (dialect == Dialect::Mysql && text.starts_with('#'))
+}
+
+/// Whether a quoted text or a block comment, as [`skipped`] cut it, ran into the end of the SQL.
+fn has_no_end(piece: &str, dialect: Dialect) -> bool {
+    let closes = |end: &str, begin: usize| piece.len() >= begin + end.len() && piece.ends_with(end);
+    match piece.as_bytes() {
+        [b'/', b'*', ..] => !closes("*/", 2),
+        [quote @ (b'\'' | b'"' | b'`'), ..] => !closes(char::from(*quote).encode_utf8(&mut [0; 4]), 1),
+        [b'[', ..] if dialect == Dialect::SqlServer => !closes("]", 1),
+        [b'$', _, ..] => !closes("$", 2),
+        _ => false,
+    }
+}
+
 fn parameter(name: &str) -> Result<Parameter> {
     Ok(match name {
         "from" | "day" => Parameter::From,
@@ -164,7 +220,7 @@ fn skipped(text: &str, dialect: Dialect) -> usize {
     };
     match (bytes[0], bytes.get(1)) {
         (quote @ (b'\'' | b'"' | b'`'), _) => quoted(bytes, quote, dialect),
-        (b'-', Some(b'-')) => through("\n", 2),
+        (b'-', Some(b'-')) if is_line_comment(text, dialect) => through("\n", 2),
         (b'[', _) if dialect == Dialect::SqlServer => through("]", 1),
         (b'#', _) if dialect == Dialect::Mysql => through("\n", 1),
         (b'/', Some(b'*')) => through("*/", 2),

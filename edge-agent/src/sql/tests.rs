@@ -56,17 +56,28 @@ fn derived_queries_use_the_same_expressions_on_both_sides_of_the_audit() {
     let bind = |template: &Template| {
         template.bind(date(2017, 1, 1), date(2017, 1, 31), &"s1".parse().unwrap()).sql.into_owned()
     };
-    assert_eq!(
-        bind(&queries.extract),
-        "SELECT l.fecha AS `fecha`, l.ticket AS `ticket_id`, l.linea AS `linea`, l.codigo AS `producto_id`, \
-         l.cantidad AS `cantidad`, CAST((l.importe) AS DECIMAL(38,2)) AS `total` FROM lineas l \
-         WHERE (l.anulada = 0) AND (l.fecha BETWEEN ? AND ?) ORDER BY l.fecha, l.ticket"
-    );
+    let extract = |total: &str| {
+        format!(
+            "SELECT l.fecha AS `fecha`, l.ticket AS `ticket_id`, l.linea AS `linea`, l.codigo AS `producto_id`, \
+             l.cantidad AS `cantidad`, {total} AS `total` FROM lineas l \
+             WHERE (l.anulada = 0) AND (l.fecha BETWEEN ? AND ?) ORDER BY l.fecha, l.ticket"
+        )
+    };
+    // A number that the column holds is rounded; what is none stays as it is, or makes the sum none.
+    let number =
+        "((l.importe) REGEXP '^[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?$' AND ABS(l.importe) < 1e36)";
+    let rounded = "CAST((l.importe) AS DECIMAL(38,2))";
+    let total = format!("IF({number}, CAST({rounded} AS CHAR), CONCAT(l.importe))");
+    assert_eq!(bind(&queries.extract), extract(&total));
+    assert_eq!(bind(queries.unrounded()), extract("l.importe"));
     assert_eq!(
         bind(&queries.audit),
-        "SELECT l.fecha AS `day`, COUNT(*) AS `rows`, SUM(l.cantidad) AS `cantidad`, \
-         SUM(CAST((l.importe) AS DECIMAL(38,2))) AS `total` FROM lineas l \
-         WHERE (l.anulada = 0) AND (l.fecha BETWEEN ? AND ?) GROUP BY l.fecha"
+        format!(
+            "SELECT l.fecha AS `day`, COUNT(*) AS `rows`, SUM(l.cantidad) AS `cantidad`, \
+             COALESCE(MIN(IF({number}, NULL, CONCAT('no number: ', l.importe))), \
+             CAST(SUM(IF({number}, {rounded}, NULL)) AS CHAR)) AS `total` FROM lineas l \
+             WHERE (l.anulada = 0) AND (l.fecha BETWEEN ? AND ?) GROUP BY l.fecha"
+        )
     );
     let firebird = DatasetMapping { row_hash: true, ..mapping.clone() };
     let queries = Queries::new(&definition, &firebird, Dialect::Firebird).unwrap();

@@ -157,7 +157,7 @@ fn abasto(database: &str, datasets: &str) -> Till {
     let (server, product) = (mariadb_server::server(), shipped("abasto").unwrap());
     let (database, data) = (server.database(database), generated("abasto"));
     let source = abasto_source(&database, "ribera", PASSWORD);
-    let owner = move |sql: &str| server.sql(&format!("USE {database};\n{sql}"));
+    let owner = move |sql: &str| drop(server.sql(&format!("USE {database};\n{sql}")));
     owner(&format!("{}\nSTART TRANSACTION;\n{data}\nCOMMIT;\n{}", product.schema, product.grant));
     Till {
         names: ABASTO,
@@ -478,11 +478,12 @@ fn check_finds_the_grant_scripts_user_without_a_right_to_write_and_warns_of_the_
     {
         let lines = checked(&till.world);
         assert!(lines.values().all(|(ok, _)| *ok), "{lines:?}");
-        assert_eq!(lines["source"].1, None, "{lines:?}");
+        // A server whose wall clock shows another zone than the store's may be told, but nothing of rights.
+        assert!(!lines["source"].1.as_deref().unwrap_or_default().contains("escribir"), "{lines:?}");
         assert!(lines.contains_key(till.dataset) && lines.contains_key("inventario"), "{lines:?}");
         let lines = checked(&World::with_config(&owner));
         let warning = lines["source"].1.as_deref().unwrap_or_default();
-        assert!(warning.contains("can write") && warning.contains(right), "{lines:?}");
+        assert!(warning.contains("puede escribir") && warning.contains(right), "{lines:?}");
     }
 }
 

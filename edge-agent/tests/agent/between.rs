@@ -57,6 +57,10 @@ impl Source for PassedOn<dyn Source> {
 }
 
 impl Session for PassedOn<dyn Session> {
+    fn enter_zone<'a>(&'a mut self, zone: &'a TimeZone, at: Timestamp) -> LocalBoxFuture<'a, Result<()>> {
+        self.inner.enter_zone(zone, at)
+    }
+
     fn now(&mut self, zone: &TimeZone) -> LocalBoxFuture<'_, Result<Timestamp>> {
         let zone = zone.clone();
         Box::pin(async move { Ok(self.between.now(self.inner.now(&zone).await?)) })

@@ -190,3 +190,23 @@ fn a_line_that_is_down_is_told_from_a_service_that_is() {
     assert!(told.contains("perdida: the machine does not answer: check that it is on, its line"), "{told}");
     assert!(told.contains("reachable: 0 %"), "{told}");
 }
+
+#[test]
+fn an_instance_whose_browser_is_silent_is_told_so_and_no_port_is_blamed() {
+    let folder = tempfile::tempdir().unwrap();
+    ping(folder.path(), 0);
+    let instance = "[[store]]\nid = \"expres\"\ntime_zone = \"Europe/Madrid\"\nadapter = \"caja\"\n[store.source]\nkind = \"sqlserver\"\n\
+        host = \"127.0.0.1\"\ninstance = \"SQLEXPRESS\"\ndatabase = \"Caja\"\nuser = \"u\"\npassword = \"secreto-1\"\n";
+    let text = format!("folder = \"agent\"\nobject_store = {{ folder = \"objects\" }}\n{instance}{ADAPTER}");
+    std::fs::write(folder.path().join("agent.toml"), text).unwrap();
+    for words in [&[][..], &["--quick"]] {
+        let told = String::from_utf8(check(folder.path(), &[words, &["--lang", "en"]].concat()).stdout).unwrap();
+        let told = told.split_whitespace().collect::<Vec<_>>().join(" ");
+        for step in ["127.0.0.1\\SQLEXPRESS", "SQL Server Browser (UDP 1434)"] {
+            assert!(told.contains(step), "{step}: {told}");
+        }
+        assert!(!told.contains("1433") && !told.contains("correct source.port"), "{told}");
+    }
+    let answer: Value = serde_json::from_slice(&check(folder.path(), &["--quick", "--json"]).stdout).unwrap();
+    assert_eq!(answer["causes"]["browser_silent"][0], "expres", "{answer}");
+}

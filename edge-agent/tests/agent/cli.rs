@@ -126,9 +126,7 @@ fn an_audit_shows_source_sent_and_lake_side_by_side() {
     let changed = audit(&[]);
     let told = String::from_utf8(changed.stdout).unwrap();
     assert_eq!(changed.status.code(), Some(6));
-    for word in
-        ["2017-01-02", "la fuente difiere", "1.51", "1.50", "ribera-agent extract --stores s1 --datasets ventas"]
-    {
+    for word in ["2017-01-02", "la fuente difiere", "1.51", "1.50", "extract --stores s1 --datasets ventas"] {
         assert!(told.contains(word), "{word}: {told}");
     }
     assert!(!told.contains("2017-03-04"), "{told}");
@@ -222,10 +220,7 @@ fn what_is_installed_starts_this_program_and_may_write_only_its_folders() {
     assert_eq!(install(&["--force"]).status.code(), Some(0));
     let line = agent(place.path(), &["install", "--cron", "--print", "--user", "caja"]);
     let line = String::from_utf8(line.stdout).unwrap();
-    assert!(
-        line.contains(&format!("caja [ ! -r /etc/ribera/agent.env ] || . /etc/ribera/agent.env; '{program}'")),
-        "{line}"
-    );
+    assert!(line.contains(&format!("caja '{program}' --config ")), "{line}");
     assert_eq!(agent(place.path(), &["install", "--print", "--user", "una caja"]).status.code(), Some(2));
 }
 
@@ -310,7 +305,7 @@ fn a_damaged_journal_has_its_own_code_and_its_remedy_brings_back_what_waited() {
     std::fs::write(&journal, &bytes[..bytes.len() / 2]).unwrap();
     let refused = agent(place.path(), &["once"]);
     assert_eq!(refused.status.code(), Some(8));
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("ribera-agent once --new-journal"));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("once --new-journal"));
     let report = json(&agent(place.path(), &["once", "--new-journal", "--json"]));
     assert_eq!(report["exit_code"].as_u64(), Some(0), "{report}");
     // All days of the three months that waited are there, though the lookback is far later.
@@ -355,4 +350,66 @@ fn the_adapters_that_come_with_the_agent_are_listed_and_printed_without_a_config
     let unknown = agent(nowhere.path(), &["config", "adapters", "otro"]);
     assert_eq!(unknown.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("abasto, mostrador, quirofano"));
+}
+
+/// An agent that runs, ended with the test.
+struct Running(std::process::Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    for _ in 0..300 {
+        if is_so() {
+            return;
+        }
+        std::thread::park_timeout(std::time::Duration::from_millis(100));
+    }
+    panic!("{what} never came");
+}
+
+#[test]
+fn a_running_agent_carries_out_a_backfill_that_is_registered_beside_its_daily_work() {
+    let place = place();
+    let run = Command::new(env!("CARGO_BIN_EXE_ribera-agent"))
+        .args(["--config", "agent.toml", "run"])
+        .current_dir(place.path())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let _running = Running(run);
+    let objects = |part: &str| -> usize {
+        let listed = Command::new("find").arg(place.path().join("objects")).args(["-path", part]).output().unwrap();
+        String::from_utf8_lossy(&listed.stdout).lines().count()
+    };
+    until("the first heartbeat", || objects("*heartbeat*.json") > 0);
+    assert_eq!(agent(place.path(), &["once"]).status.code(), Some(7), "the folder is in use");
+    // Stopped before it begins: it stays as it was asked for.
+    let told = agent(place.path(), &["backfill", "--from", "2017-01-01", "--to", "2017-03-31"]);
+    assert_eq!(told.status.code(), Some(0), "{told:?}");
+    let status = || json(&agent(place.path(), &["--json", "backfill", "--status"]));
+    // Asked once: of two answers the first could be of before the order was taken.
+    let is_over = || {
+        let status = status();
+        status["backfill"].is_null() && status["waits"] == false
+    };
+    until("the end of the backfill", is_over);
+    let history = objects("*inbox*") + objects("*done*");
+    assert!(history >= 3, "a batch for each month at least, got {history}");
+    // One that never ends by itself: its source is gone. It is stopped, goes on, and is forgotten.
+    std::fs::rename(place.path().join("pos.db"), place.path().join("away.db")).unwrap();
+    assert_eq!(agent(place.path(), &["backfill", "--from", "2016-01-01", "--to", "2016-03-31"]).status.code(), Some(0));
+    until("the next backfill", || !status()["backfill"].is_null());
+    let order = |order: &str| assert_eq!(agent(place.path(), &["backfill", order]).status.code(), Some(0), "{order}");
+    order("--stop");
+    until("the stop", || status()["backfill"]["stopped"] == true);
+    order("--resume");
+    until("the resumption", || status()["backfill"]["stopped"] == false);
+    order("--cancel");
+    until("the end", is_over);
 }

@@ -7,7 +7,9 @@ use ribera_agent::cycle::Ask;
 use ribera_agent::report::Report;
 
 use crate::between::{Between, stand_between};
-use crate::fixture::{World, block_on, day, days, request};
+use crate::fixture::{World, block_on, day, days, request, run};
+use crate::tds_responder::{self, Reply};
+use crate::{sqlserver, tds};
 
 /// A till whose own clock is off by this.
 struct Off(SignedDuration);
@@ -117,4 +119,53 @@ fn facts_outlive_the_spool_and_are_forgotten_by_the_object_stores_clock_alone() 
     assert_eq!(known(&world), Some(4));
     cycle(&world, "2017-06-10T16:01:00Z", right, right);
     assert_eq!(known(&world), None);
+}
+
+#[test]
+fn a_sources_own_clock_that_is_off_is_told_in_report_heartbeat_and_log() {
+    let told = |source_now: &'static str| {
+        let responder = tds_responder::respond_all(false, move |request| {
+            if request.sql == "SELECT SYSUTCDATETIME()" {
+                let columns = [(String::new(), tds::Type::of("datetime2(7)"))];
+                return Some(Reply::Tokens(tds::result(&columns, &[vec![Some(source_now.to_owned())]]), 1));
+            }
+            None
+        });
+        let config = sqlserver::store(responder.port, "tienda", "off") + sqlserver::BY_HAND;
+        let world = World::with_config(&config);
+        let agent = world.start().unwrap();
+        let report = run(&agent, Ask::Cycle);
+        block_on(agent.beat(&[])).unwrap();
+        let heartbeat = world.object("agents/s1/heartbeat.json").unwrap();
+        let heartbeat: serde_json::Value = serde_json::from_slice(&heartbeat).unwrap();
+        (report.datasets[0].source_clock_offset_s, heartbeat)
+    };
+    let (offset, heartbeat) = told("2017-05-10T15:58:00");
+    assert_eq!((offset, heartbeat["source_clock_offset_s"].as_i64()), (Some(-120), Some(-120)));
+    assert!(!heartbeat["log_tail"].to_string().contains("clock"), "{heartbeat}");
+    let (offset, heartbeat) = told("2017-05-07T16:00:00");
+    assert_eq!((offset, heartbeat["source_clock_offset_s"].as_i64()), (Some(-3 * 86_400), Some(-3 * 86_400)));
+    assert!(heartbeat["log_tail"].to_string().contains("store s1: the source's clock is 3 d behind"), "{heartbeat}");
+}
+
+#[test]
+fn check_says_that_the_sources_own_clock_is_off() {
+    let folder = tempfile::tempdir().unwrap();
+    // Its clock stands in 2017.
+    let responder = tds_responder::respond(false, |_| Reply::Tokens(Vec::new(), 0));
+    let config = sqlserver::store(responder.port, "tienda", "off") + sqlserver::BY_HAND;
+    std::fs::write(folder.path().join("agent.toml"), config).unwrap();
+    let checked = |lang: &str| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_ribera-agent"))
+            .arg("--config")
+            .arg(folder.path().join("agent.toml"))
+            .args(["check", "--lang", lang])
+            .env("CLAVE", "secret")
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let (spanish, english) = (checked("es"), checked("en"));
+    assert!(spanish.contains("el reloj de la fuente está") && spanish.contains(" d atrasado"), "{spanish}");
+    assert!(english.contains("the source's clock is") && english.contains(" d behind"), "{english}");
 }

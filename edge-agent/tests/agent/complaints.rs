@@ -82,7 +82,7 @@ fn peak_kb(folder: &Path, words: &[&str]) -> (u64, Option<i32>) {
 fn wide_rows_and_a_spool_larger_than_memory_stay_within_64_mb() {
     const LIMIT_KB: u64 = 64 << 10;
     let place = place();
-    // 90 MB of text that no compression makes small, in rows of 3 kB, and a row of 2 MB; all in one month,
+    // 90 MB of text that no compression makes small, in rows of 3 kB, and a row of 1 MB; all in one month,
     // and no index on the day: the source has to sort them all.
     let till = rusqlite::Connection::open(place.path().join("pos.db")).unwrap();
     till.execute_batch(
@@ -90,7 +90,7 @@ fn wide_rows_and_a_spool_larger_than_memory_stay_within_64_mb() {
          WITH RECURSIVE n (i) AS (SELECT 10 UNION ALL SELECT i + 1 FROM n WHERE i < 30000)
          INSERT INTO lineas SELECT i, 1, date('2017-02-01', '+' || (i % 28) || ' days'), '10:00:00',
              hex(randomblob(1500)), 1, i FROM n;
-         INSERT INTO lineas VALUES (5, 1, '2017-02-03', '10:00:00', hex(randomblob(1000000)), 1, 5);",
+         INSERT INTO lineas VALUES (5, 1, '2017-02-03', '10:00:00', hex(randomblob(500000)), 1, 5);",
     )
     .unwrap();
     let (peak, code) = peak_kb(place.path(), &backfill(&["--local-only"]));

@@ -268,3 +268,67 @@ fn a_day_on_which_the_source_was_away_is_found_however_many_cycles_failed_since(
     world.once();
     assert_eq!(world.lake()[&day("2017-05-11")].0, 2);
 }
+
+#[test]
+fn history_is_compared_by_count_and_sums_and_the_days_of_the_window_by_a_hash_too() {
+    let world = World::new();
+    // Where a transaction holds what is read still.
+    world.till.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())).unwrap();
+    world.sell("2017-03-05", 1..4);
+    world.sell("2017-05-08", 11..14);
+    assert_eq!(world.backfill("2017-03-01", "2017-05-09").exit(), Exit::Done);
+    world.ingest();
+    let hash = |text: &str| {
+        let journal = world.journal().unwrap();
+        let id = &world.config.stores[0].id;
+        let date = day(text).date().unwrap();
+        let units = journal.units_between(id, &"ventas".parse().unwrap(), date, date).unwrap();
+        units.into_values().next().unwrap().fingerprint.hash
+    };
+    assert_eq!((hash("2017-03-05"), hash("2017-05-08").is_some()), (None, true));
+    let batches = |report: &ribera_agent::report::Report| report.datasets[0].batches;
+    // What no sum shows: in the window a cycle finds it, of history a person has to insist.
+    world.sql("UPDATE lineas SET producto = 'otro' WHERE fecha IN ('2017-03-05', '2017-05-08')");
+    let report = world.backfill("2017-03-01", "2017-03-31");
+    assert_eq!(batches(&report), 0, "{report:?}");
+    assert_eq!(batches(&world.once()), 1);
+    world.sql("UPDATE lineas SET centavos = centavos + 1 WHERE fecha = '2017-03-05' AND ticket = 1");
+    assert_eq!(batches(&world.backfill("2017-03-01", "2017-03-31")), 1);
+    let insists = Ask::Backfill { days: days("2017-03-01", "2017-03-31"), force: true };
+    assert_eq!(batches(&world.run(insists)), 1);
+}
+
+#[test]
+fn without_a_snapshot_history_is_guarded_by_the_hash() {
+    let world = World::new();
+    // No lock is held between reads there, so nothing holds still.
+    world.till.query_row("PRAGMA journal_mode = DELETE", [], |_| Ok(())).unwrap();
+    world.sell("2017-03-05", 1..4);
+    assert_eq!(world.backfill("2017-03-01", "2017-03-31").exit(), Exit::Done);
+    let date = day("2017-03-05").date().unwrap();
+    let journal = world.journal().unwrap();
+    let units = journal.units_between(&world.config.stores[0].id, &"ventas".parse().unwrap(), date, date).unwrap();
+    assert!(units.into_values().next().unwrap().fingerprint.hash.is_some());
+}
+
+#[test]
+fn a_cycle_that_drifts_over_the_end_of_a_stretch_leaves_none_without_a_snapshot() {
+    let stock = "[adapter.caja.inventario]\nfrom = \"existencias\"\n[adapter.caja.inventario.columns]\n\
+                 producto_id = \"codigo\"\nexistencia = \"cantidad\"\n";
+    let world = World::with_config(&format!("{CONFIG}{stock}"));
+    world.sql("CREATE TABLE existencias (codigo TEXT, cantidad INTEGER); INSERT INTO existencias VALUES ('a', 5)");
+    let agent = world.start().unwrap();
+    // Every four hours by the clock of New York; each look comes a little later than the one a stretch before.
+    for look in ["07:59:50", "08:00:20", "08:30:10", "11:59:40", "12:00:10", "16:00:40", "16:16:00"] {
+        world.clock.set(&format!("2017-05-11T{look}Z"));
+        crate::fixture::block_on(agent.run("run", &crate::fixture::request(Ask::Due), std::time::Duration::ZERO));
+    }
+    let moments: Vec<String> = world
+        .manifests()
+        .into_iter()
+        .filter(|one| one.batch.dataset.as_str() == "inventario")
+        .map(|one| one.units[0].unit.to_string())
+        .collect();
+    let hours: Vec<&str> = moments.iter().map(|moment| &moment[11..16]).collect();
+    assert_eq!(hours, ["07:59", "08:30", "12:00", "16:00"], "{moments:?}");
+}

@@ -363,3 +363,44 @@ fn what_cannot_be_used_is_refused_before_anything_is_written() {
     assert!(json_of(&unknown)["servers"][0]["problem"]["message"].as_str().unwrap().contains("NO_SUCH"));
     assert!(!Path::new(&output).exists());
 }
+
+#[test]
+fn a_discovery_on_the_command_line_names_a_next_command_that_works() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = sqlbridge::server().port.to_string();
+    std::fs::write(folder.path().join("mi cadena.toml"), ADAPTER).unwrap();
+    let asked = Command::new(env!("CARGO_BIN_EXE_ribera-agent"))
+        .args([
+            "--config",
+            "mi cadena.toml",
+            "discover",
+            "--kind",
+            "sqlserver",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            &port,
+            "--database",
+            "pySQLbridge",
+        ])
+        .args(["--user", "lector", "--password-env", "CLAVE", "--table", "EMPRESAS", "--adapter", "caja"])
+        .args(["--zone", "America/Bogota"])
+        .env("CLAVE", "secret")
+        .env_remove("RIBERA_LANG")
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    let told = String::from_utf8(asked.stdout.clone()).unwrap();
+    assert_eq!(asked.status.code(), Some(0), "{asked:?}");
+    let next = told.split("siguiente:\n").nth(1).unwrap().trim().to_owned();
+    let program = env!("CARGO_BIN_EXE_ribera-agent");
+    let followed = Command::new("sh")
+        .args(["-c", &next.replacen("ribera-agent", program, 1)])
+        .env("CLAVE", "secret")
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    assert_eq!(followed.status.code(), Some(0), "{next}: {followed:?}");
+    let written = std::fs::read_to_string(folder.path().join("agent.toml")).unwrap();
+    assert!(written.contains("Emp001_2026") && written.contains("[adapter.caja.ventas]"), "{written}");
+}

@@ -52,6 +52,16 @@ impl Place {
         world
     }
 
+    /// What the server's own client shows of one value.
+    pub fn ask(&self, world: &World, query: &str) -> String {
+        match self.kind {
+            Kind::Sqlite => world.till.query_row(query, [], |row| row.get(0)).unwrap(),
+            Kind::Mariadb => mariadb_server::server().sql(&format!("USE {}; {query}", self.database)),
+            Kind::Postgres => postgres_server::server().sql(&self.database, query),
+            Kind::Firebird => firebird_server::server().sql(&self.database, &format!("{query};")),
+        }
+    }
+
     /// Runs statements as the owner. `TIMESTAMP` becomes what the server calls a moment without a zone.
     pub fn sql(&self, world: &World, statements: &[String]) {
         let text = statements.iter().map(|one| format!("{one};\n")).collect::<String>();
@@ -59,10 +69,20 @@ impl Place {
             Kind::Sqlite => world.sql(&text),
             Kind::Mariadb => {
                 let text = text.replace("TIMESTAMP", "DATETIME(6)");
-                mariadb_server::server().sql(&format!("USE {};\n{text}", self.database));
+                drop(mariadb_server::server().sql(&format!("USE {};\n{text}", self.database)));
             }
             Kind::Postgres => drop(postgres_server::server().sql(&self.database, &text)),
             Kind::Firebird => drop(firebird_server::server().sql(&self.database, &text)),
+        }
+    }
+
+    /// Runs statements by the client of a server, from any thread.
+    pub fn client(&self, sql: &str) -> String {
+        match self.kind {
+            Kind::Sqlite => panic!("a file has no client"),
+            Kind::Mariadb => mariadb_server::server().sql(&format!("USE {}; {sql}", self.database)),
+            Kind::Postgres => postgres_server::server().sql(&self.database, sql),
+            Kind::Firebird => firebird_server::server().sql(&self.database, sql),
         }
     }
 

@@ -317,3 +317,27 @@ fn an_alias_of_the_server_is_a_database_too() {
     let report = extract(&world, "2017-05-09", "2017-05-09");
     assert_eq!(report.exit(), Exit::Done, "{:?}", report.problems);
 }
+
+#[test]
+fn columns_of_more_bytes_together_than_a_message_holds_are_read() {
+    let server = crate::firebird_server::server();
+    let database = server.database("ancha", "WIN1252");
+    server.sql(
+        &database,
+        "CREATE TABLE lineas (ticket INTEGER, fecha DATE, producto VARCHAR(6000), nota VARCHAR(6000), otra VARCHAR(6000));
+         COMMIT;
+         INSERT INTO lineas VALUES (1, '2017-05-08', 'ñandú', 'a', 'b');
+         GRANT SELECT ON lineas TO LECTOR;",
+    );
+    let world = crate::fixture::World::with_config(&format!(
+        "folder = \"agent\"\nobject_store = {{ folder = \"objects\" }}\n[[store]]\nid = \"s1\"\ntime_zone = \"America/Bogota\"\n\
+         adapter = \"caja\"\n[store.source]\nkind = \"firebird\"\nhost = \"127.0.0.1\"\nport = {}\ndatabase = \"{database}\"\n\
+         user = \"lector\"\npassword = \"secret\"\n[adapter.caja.ventas]\nfrom = \"lineas\"\ndate = \"fecha\"\n\
+         [adapter.caja.ventas.columns]\nticket_id = \"ticket\"\nlinea = \"1\"\nproducto_id = \"producto\"\n\
+         cliente_id = \"nota || otra\"\ncantidad = \"1\"\ntotal = \"1\"\n",
+        server.port
+    ));
+    let report = crate::fixture::extract(&world, "2017-05-08", "2017-05-08");
+    assert_eq!(report.exit(), Exit::Done, "{:?}", report.problems);
+    assert_eq!(world.lake()[&crate::fixture::day("2017-05-08")].0, 1);
+}

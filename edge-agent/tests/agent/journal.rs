@@ -148,3 +148,36 @@ fn cloned_or_committed(manifest: &ribera_storage::batch::Manifest) -> AckOutcome
     let units = manifest.units.iter().map(|facts| (facts.unit, facts.file.clone())).collect();
     AckOutcome::Committed { version: 1, rows: 0, units }
 }
+
+#[test]
+fn a_batch_that_the_version_before_wrote_otherwise_is_known_again_when_it_is_answered() {
+    let world = World::new();
+    world.sell("2017-05-08", 1..5);
+    world.sell("2017-05-09", 5..9);
+    world.once();
+    // The same manifests as a program that writes JSON with blanks puts and keeps them.
+    let old = rusqlite::Connection::open(world.journal_file()).unwrap();
+    let texts: Vec<(i64, String)> = old
+        .prepare("SELECT id, manifest FROM batch")
+        .unwrap()
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+        .unwrap()
+        .map(|row| row.unwrap())
+        .collect();
+    let count = texts.len() as u64;
+    assert!(count >= 2);
+    for (id, text) in texts {
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let otherwise = serde_json::to_string_pretty(&value).unwrap();
+        old.execute("UPDATE batch SET manifest = ? WHERE id = ?", rusqlite::params![otherwise, id]).unwrap();
+        let manifest = ribera_storage::batch::Manifest::from_json(text.as_bytes()).unwrap();
+        let path = ribera_storage::paths::inbox(&manifest.batch).unwrap();
+        block_on(ribera_storage::ObjectStore::put(&world.objects, &path, otherwise.into_bytes().into())).unwrap();
+    }
+    drop(old);
+    world.ingest();
+    let report = world.once();
+    assert_eq!((report.exit(), report.upload.acknowledged), (Exit::Done, count), "{:?}", report.problems);
+    assert_eq!(report.upload.new_epochs, 0, "no journal but ours used the stream");
+    assert!(report.datasets[0].planned.is_empty());
+}

@@ -115,7 +115,7 @@ fn no_secret_is_in_any_line_whatever_goes_wrong() {
             ));
         }
     }
-    let log = "hash_salt = \"S3cr3t-salt\"\n[log]\nfile = \"agent.log\"\nlevel = \"debug\"";
+    let log = "hash_salt = \"S3cr3t-salt-of-some-length\"\n[log]\nfile = \"agent.log\"\nlevel = \"debug\"";
     let place = place(log, &stores);
     let mut told = String::new();
     // The object store is away, and so is the proxy to it.

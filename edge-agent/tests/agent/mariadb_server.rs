@@ -26,17 +26,21 @@ pub fn server() -> &'static Server {
 }
 
 impl Server {
-    /// Runs statements as the owner.
-    pub fn sql(&self, sql: &str) {
+    /// Runs statements as the owner; gives what the client prints.
+    pub fn sql(&self, sql: &str) -> String {
         let mut client = Command::new("mariadb")
-            .args(["--no-defaults", "--user=root", "--default-character-set=utf8mb4", "--batch"])
+            .args(["--no-defaults", "--user=root", "--default-character-set=utf8mb4", "--batch", "--skip-column-names"])
             .arg(format!("--socket={}", self.socket.display()))
             .stdin(Stdio::piped())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .spawn()
             .expect("the mariadb client is installed (apt-get install mariadb-client)");
-        std::io::Write::write_all(client.stdin.as_mut().unwrap(), sql.as_bytes()).unwrap();
-        assert!(client.wait().unwrap().success(), "{sql}");
+        let mut input = client.stdin.take().unwrap();
+        std::io::Write::write_all(&mut input, sql.as_bytes()).unwrap();
+        drop(input);
+        let output = client.wait_with_output().unwrap();
+        assert!(output.status.success(), "{sql}");
+        String::from_utf8_lossy(&output.stdout).trim_end_matches('\n').to_owned()
     }
 
     /// A fresh database and the name of it.

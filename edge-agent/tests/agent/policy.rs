@@ -73,6 +73,11 @@ fn matches(pattern: &str, text: &str) -> bool {
     }
 }
 
+/// What a credential of store `s1` opens of these objects.
+pub fn policed(objects: &MemoryStore) -> impl ObjectStore + use<> {
+    Policed::of(objects)
+}
+
 /// An object store that a credential of store `s1` opens.
 #[derive(Clone)]
 struct Policed {

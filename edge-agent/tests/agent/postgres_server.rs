@@ -50,6 +50,19 @@ impl Server {
         String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
     }
 
+    /// The same as the reader, through what listens at `port`.
+    pub fn sql_at(&self, port: u16, database: &str, sql: &str) -> String {
+        let output = Command::new(self.programs.join("psql"))
+            .args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--username=lector", "--host=127.0.0.1"])
+            .args(["--dbname", database, "--command", sql])
+            .arg(format!("--port={port}"))
+            .env("PGPASSWORD", "contraseña")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+    }
+
     /// A fresh database of an encoding, which the reader `lector` may read.
     pub fn database(&self, name: &str, encoding: &str) -> String {
         self.sql("postgres", &format!("DROP DATABASE IF EXISTS {name}"));

@@ -27,7 +27,7 @@ fn a_bucket_that_works_is_shown_step_by_step() {
     let names: Vec<&str> = lines.iter().map(|(what, ..)| what.as_str()).collect();
     assert_eq!(names, ["object_store_network", "object_store_tls", "object_store_login", "object_store"]);
     assert!(lines.iter().all(|(_, ok, _)| *ok), "{lines:?}");
-    assert!(lines[3].2.contains("clock"), "{lines:?}");
+    assert!(lines[3].2.contains("reloj"), "{lines:?}");
 }
 
 #[test]

@@ -135,6 +135,16 @@ fn an_error_of_a_query_tells_the_servers_number_and_who_must_act() {
 }
 
 #[test]
+fn a_server_that_stops_in_the_middle_is_told_in_words_that_are_not_the_drivers() {
+    let responder = respond(false, |_| Reply::Hangup);
+    let (_, report) = extract_world(&(store(responder.port, "tienda", "off") + BY_HAND));
+    let problem = &report.problems[0];
+    assert_eq!(problem.kind, "retry", "{problem:?}");
+    assert!(problem.message.contains("the connection was lost: the server was stopped"), "{problem:?}");
+    assert!(!problem.message.contains("performing I/O"), "{problem:?}");
+}
+
+#[test]
 fn check_says_of_each_store_what_works_and_needs_no_password_for_the_way() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("agent.toml"), bridge("require")).unwrap();
@@ -156,7 +166,7 @@ fn check_says_of_each_store_what_works_and_needs_no_password_for_the_way() {
     let lines = answer["checks"].as_array().unwrap();
     let told: Vec<&str> = lines.iter().map(|line| line["what"].as_str().unwrap()).collect();
     assert_eq!(told, ["object_store", "network", "source", "ventas"], "{answer}");
-    assert!(lines[2]["detail"].as_str().unwrap().starts_with("sqlserver pySQLbridge at 127.0.0.1:"), "{answer}");
+    assert!(lines[2]["detail"].as_str().unwrap().starts_with("sqlserver pySQLbridge en 127.0.0.1:"), "{answer}");
     assert!(
         !String::from_utf8_lossy(&output.stderr).contains("tiberius"),
         "the driver's own words are for nobody: {output:?}"
@@ -186,19 +196,9 @@ fn row(values: &[&str]) -> Vec<Option<String>> {
     values.iter().map(|value| Some((*value).to_owned())).collect()
 }
 
-/// The days that a request asks for.
-fn asked_days(request: &Request) -> Vec<String> {
-    let date = |parameter: &Parameter| match parameter {
-        Parameter::Date(days) => i32::try_from(*days).unwrap() - 719_162,
-        Parameter::Text(text) => panic!("{text} in place of a day"),
-    };
-    let (from, to) = (date(&request.parameters[0]), date(&request.parameters[1]));
-    (from..=to).map(ribera_agent::value::date_text).collect()
-}
-
 /// A sale on each day, asked by statements that were derived from a mapping.
 fn sales(request: &Request) -> Reply {
-    let days = asked_days(request);
+    let days = request.asked_days();
     if request.sql.contains("COUNT(*)") {
         let named = [
             ("day", "date"),
@@ -226,10 +226,10 @@ fn days_go_to_the_server_as_dates_that_no_language_reads_otherwise() {
     let (world, report) = extract_world(&(store(responder.port, "tienda", "off") + &derived()));
     assert_eq!(report.exit(), Exit::Done, "{:?}", report.problems);
     assert!(world.manifests()[0].units.iter().all(|unit| unit.is_proven()));
-    let asked = responder.asked("lineas:todas");
+    let asked = responder.asked("BETWEEN");
     assert!(asked.len() >= 2, "{asked:?}");
     for request in &asked {
-        assert!(request.sql.contains("BETWEEN @P1 AND @P2"), "{}", request.sql);
+        assert!(request.sql.contains("lineas:todas") && request.sql.contains("BETWEEN @P1 AND @P2"), "{}", request.sql);
         assert_eq!(request.declared.replace(' ', ""), "@P1date,@P2date");
         // By their number; as text a Spanish login would read the 5th of August, or of September.
         let days: Vec<&Parameter> = request.parameters.iter().collect();
@@ -251,13 +251,45 @@ fn a_snapshot_is_taken_where_the_database_allows_it_and_all_is_read_within_it() 
     let responder = respond(true, sales);
     extract_world(&(store(responder.port, "tienda", "off") + &derived()));
     assert!(responder.asked("lineas").iter().all(|request| request.transaction == 0x1122_3344_5566_7788));
-    assert_eq!(responder.asked("COUNT(*)").len(), 1, "one audit is enough");
+    assert_eq!(responder.asked("AS [rows]").len(), 1, "one audit is enough");
     assert_eq!(responder.asked("ISOLATION LEVEL SNAPSHOT").len(), 1);
     let without = respond(false, sales);
     let (world, report) = extract_world(&(store(without.port, "tienda", "off") + &derived()));
     assert_eq!(report.exit(), Exit::Done, "{:?}", report.problems);
     assert!(without.asked("lineas").iter().all(|request| request.transaction == 0));
-    assert_eq!(without.asked("COUNT(*)").len(), 5, "asked before and after the rows of each day");
+    assert_eq!(without.asked("AS [rows]").len(), 5, "asked before and after the rows of each day");
+    assert!(world.manifests()[0].units.iter().all(|unit| unit.is_proven()));
+}
+
+#[test]
+fn nothing_is_asked_about_a_statement_within_the_snapshot_that_it_could_end() {
+    let responder = respond(true, sales);
+    let (_, report) = extract_world(&(store(responder.port, "tienda", "off") + &derived()));
+    assert_eq!(report.exit(), Exit::Done, "{:?}", report.problems);
+    let described = responder.asked("dm_exec_describe_first_result_set");
+    assert!(described.len() >= 2, "{described:?}");
+    assert!(described.iter().all(|request| request.transaction == 0), "{described:?}");
+    // Where the till's login has it on, any error would end the transaction.
+    assert!(responder.requests()[0].sql.contains("SET XACT_ABORT OFF"), "{:?}", responder.requests()[0]);
+}
+
+#[test]
+fn a_snapshot_that_the_server_ended_is_noticed_and_counts_as_none() {
+    // The server says so of the transaction, as of one that it rolled back, and begins no other.
+    let responder = respond_all(true, |request| {
+        if request.sql == "SELECT @@TRANCOUNT" {
+            return Some(Reply::Tokens(tds::result(&columns(&[("", "int")]), &[row(&["0"])]), 1));
+        }
+        let is_of_days = request.sql.contains("lineas") && !request.sql.contains("AS c1");
+        is_of_days.then(|| sales(request))
+    });
+    let (world, report) = extract_world(&(store(responder.port, "tienda", "off") + &derived()));
+    assert_eq!(report.exit(), Exit::Done, "{:?}", report.problems);
+    assert_eq!(
+        responder.asked("AS [rows]").len(),
+        5,
+        "asked before and after the rows of each day, as without a snapshot"
+    );
     assert!(world.manifests()[0].units.iter().all(|unit| unit.is_proven()));
 }
 
@@ -281,7 +313,7 @@ fn a_table_that_does_not_hold_still_without_snapshots_is_not_proven() {
 #[test]
 fn a_query_that_takes_too_long_is_ended_at_the_server_and_asked_in_halves() {
     let responder = respond(true, |request| {
-        let slow = asked_days(request).len() > 1 && !request.sql.contains("COUNT(*)");
+        let slow = request.asked_days().len() > 1 && !request.sql.contains("COUNT(*)");
         match sales(request) {
             Reply::Tokens(tokens, _) if slow => Reply::Silence(tokens),
             quick => quick,
@@ -316,7 +348,7 @@ fn a_reader_that_is_sent_on_to_a_copy_of_the_database_goes_there() {
     let (_, report) = extract_world(&(store(listener.port, &format!("lejos{}", copy.port), "off") + &derived()));
     assert_eq!(report.exit(), Exit::Done, "{:?}", report.problems);
     assert!(listener.seen.lock().unwrap().logins[0].readonly, "it says that it only reads");
-    assert_eq!((listener.requests().len(), copy.asked("lineas").len()), (0, 3));
+    assert_eq!((listener.requests().len(), copy.asked("lineas").len()), (0, 4));
 }
 
 const TYPES: &str = r#"
@@ -341,11 +373,15 @@ fn a_procedure_with_several_results_hands_over_the_rows_of_the_one_that_is_meant
         let day = |id: &str| row(&["2017-05-09", id, "5"]);
         let rows = columns(&[("d", "date"), ("id", "int"), ("n", "bigint")]);
         let title = columns(&[("titulo", "sql_variant")]);
+        let is_asked = request.asked_days().iter().any(|day| day == "2017-05-09");
+        let of_day = |columns: &[(String, Type)], rows: &[Vec<Option<String>>]| {
+            tds::result(columns, if is_asked { rows } else { &[] })
+        };
         let (title, wanted) = if request.sql.contains("auditoria") {
             let columns = columns(&[("day", "date"), ("rows", "int"), ("n", "bigint")]);
-            (tds::result(&title, &[row(&["7"])]), tds::result(&columns, &[row(&["2017-05-09", "2", "10"])]))
+            (tds::result(&title, &[row(&["7"])]), of_day(&columns, &[row(&["2017-05-09", "2", "10"])]))
         } else {
-            (tds::result(&title, &[row(&["7"])]), tds::result(&rows, &[day("1"), day("2")]))
+            (tds::result(&title, &[row(&["7"])]), of_day(&rows, &[day("1"), day("2")]))
         };
         let between = tds::done(tds::DONE_IN_PROC, tds::MORE | tds::COUNTED, 1);
         // An empty result and a statement that only counts.
@@ -374,7 +410,7 @@ fn text_of_a_collation_that_the_driver_cannot_read_is_refused_by_name() {
         }
         let [Parameter::Text(sql), Parameter::Text(declared)] = &request.parameters[..] else { return None };
         let found = sql.contains("producto").then(|| row(&["producto_id"]));
-        assert_eq!(declared, "@P1 date, @P2 date");
+        assert!(found.is_none() || declared == "@P1 date, @P2 date", "{declared}");
         let rows: Vec<_> = found.into_iter().collect();
         Some(Reply::Tokens(tds::result(&columns(&[("name", "nvarchar(128)")]), &rows), rows.len()))
     });
@@ -388,7 +424,7 @@ fn text_of_a_collation_that_the_driver_cannot_read_is_refused_by_name() {
 fn a_day_with_a_bad_value_spoils_only_itself_and_its_reason_is_told() {
     for snapshot in [true, false] {
         let responder = respond(snapshot, |request| match sales(request) {
-            Reply::Tokens(..) if asked_days(request) == ["2017-05-09"] && !request.sql.contains("COUNT(*)") => {
+            Reply::Tokens(..) if request.asked_days() == ["2017-05-09"] && !request.sql.contains("COUNT(*)") => {
                 let bad = row(&["2017-05-09", "09", "1", "2017-05-09T10:30:00.000", "ñ", "2.000", "1.05"]);
                 let named = LINES.map(|(name, kind)| (name, if name == "total" { "float" } else { kind }));
                 Reply::Tokens(tds::result(&columns(&named), &[bad]), 1)

@@ -103,3 +103,94 @@ fn a_server_that_ends_the_connection_at_once_may_be_such_a_one() {
     assert_eq!(kind, "retry", "it may pass: {message}");
     names_the_next_step(&message);
 }
+
+/// OpenSSL as a server with that certificate.
+fn openssl_with(root: &std::path::Path, certificate: &str) -> u16 {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--pdeathsig", "KILL", "openssl", "s_server", "-quiet", "-accept", &port.to_string()])
+        .args(["-key", &format!("{certificate}.key"), "-cert", &format!("{certificate}.pem")])
+        .current_dir(root)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    servers::spawn(command);
+    let begun = Instant::now();
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "openssl s_server does not answer");
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+    port
+}
+
+/// Hands what TLS says to a server behind this one, and its answers back.
+fn greeter_for(openssl: u16) -> u16 {
+    greeter(move |mut client, hello| {
+        let mut server = TcpStream::connect(("127.0.0.1", openssl)).unwrap();
+        server.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        server.write_all(&hello).unwrap();
+        let (mut answer, mut buffer) = (Vec::new(), vec![0; 16_384]);
+        while let Ok(length @ 1..) = server.read(&mut buffer) {
+            answer.extend(&buffer[..length]);
+        }
+        assert!(!answer.is_empty(), "openssl said nothing");
+        send_as(&mut client, PRELOGIN, &answer).unwrap();
+        // The client ends the connection if it does not trust what it saw.
+        let _ = message(&mut client);
+    })
+}
+
+/// What the agent says of a server with `certificate` when it checks it against `file`.
+fn distrust(root: &std::path::Path, certificate: &str, file: &str) -> String {
+    let port = greeter_for(openssl_with(root, certificate));
+    let text = store(port, "tienda", "verify");
+    let checked = format!("\"verify\"\ntls_ca_file = '{}'", root.join(file).display());
+    let world = World::with_config(&(text.replace("\"verify\"", &checked) + BY_HAND));
+    let report = extract(&world, "2017-05-09", "2017-05-09");
+    assert_eq!(report.problems[0].kind, "config", "{:?}", report.problems);
+    report.problems[0].message.clone()
+}
+
+#[test]
+fn a_certificate_that_is_not_trusted_is_told_with_the_file_that_was_asked_and_the_next_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let make = |words: &str| {
+        let done = Command::new("openssl").args(words.split(' ')).current_dir(root).stderr(Stdio::null()).status();
+        assert!(done.unwrap().success(), "openssl {words}");
+    };
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=pos";
+    let name = "-addext subjectAltName=IP:127.0.0.1";
+    // As `openssl req -x509` makes it; one of a server that signed itself; one of another server; one of version 1.
+    make(&format!("req -x509 {key} {name} -keyout authority.key -out authority.pem"));
+    make(&format!("req -x509 {} -keyout strange.key -out strange.pem", key.replace("CN=pos", "CN=otra")));
+    make(&format!("req -x509 {key} {name} -addext basicConstraints=critical,CA:FALSE -keyout self.key -out self.pem"));
+    make(&format!(
+        "req -x509 {key} -addext subjectAltName=DNS:otra -addext basicConstraints=critical,CA:FALSE -keyout other.key -out other.pem"
+    ));
+    make(&format!("req {key} -keyout old.key -out old.csr"));
+    make("x509 -req -in old.csr -CA authority.pem -CAkey authority.key -CAcreateserial -out old.pem");
+    std::fs::write(root.join("empty.pem"), "").unwrap();
+    let cases = [
+        ("self", "strange.pem", "authority that signed"),
+        // Of the same name: another key.
+        ("self", "authority.pem", "authority that signed"),
+        ("authority", "authority.pem", "basicConstraints=critical,CA:FALSE"),
+        ("old", "authority.pem", "version 3"),
+        ("other", "other.pem", "subjectAltName"),
+        ("self", "empty.pem", "must be a PEM file that holds a certificate"),
+    ];
+    for (certificate, file, step) in cases {
+        let told = distrust(root, certificate, file);
+        let path = root.join(file).display().to_string();
+        assert!(told.contains(step) && told.contains(&path) && told.contains("source.tls"), "{certificate}: {told}");
+        assert!(!told.contains("0 bytes") && !told.contains("Config::"), "{told}");
+    }
+    // The kind that the advice names is trusted: what fails then is the login, which this server does not know.
+    let port = greeter_for(openssl_with(root, "self"));
+    let checked = format!("\"verify\"\ntls_ca_file = '{}'", root.join("self.pem").display());
+    let world = World::with_config(&(store(port, "tienda", "verify").replace("\"verify\"", &checked) + BY_HAND));
+    let report = extract(&world, "2017-05-09", "2017-05-09");
+    assert_eq!(report.problems[0].kind, "retry", "{:?}", report.problems);
+}

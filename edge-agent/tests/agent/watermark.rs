@@ -140,6 +140,63 @@ fn only_days_with_rows_written_since_are_asked_for_and_by_way_of_an_index() {
 }
 
 #[test]
+fn a_change_of_any_age_that_the_column_shows_reaches_the_lake() {
+    // In a snapshot, which SQLite has with WAL alone, history is sent without a hash.
+    for (row_hash, mode) in [(true, "DELETE"), (true, "WAL"), (false, "DELETE"), (false, "WAL")] {
+        let config = CONFIG.replace(
+            "date = \"fecha\"",
+            &format!("date = \"fecha\"\nwhere = \"cantidad <> 0\"\nrow_hash = {row_hash}\n{MAPPING}"),
+        );
+        let world = World::with_config(&config);
+        world.till.query_row(&format!("PRAGMA journal_mode = {mode}"), [], |_| Ok(())).unwrap();
+        world.sql("ALTER TABLE lineas ADD COLUMN escrito TEXT; CREATE INDEX lineas_escrito ON lineas (escrito)");
+        for (ticket, date) in [(1, "2017-03-02"), (2, "2017-04-20"), (3, "2017-05-09")] {
+            write(&world, ticket, date, at("2017-05-09T20:00:00Z"));
+        }
+        world.backfill("2017-03-01", "2017-05-10");
+        world.ingest();
+        world.once();
+        world.ingest();
+        world.clock.set("2017-05-10T18:00:00Z");
+        // A return that is booked today on old tickets; and a change that keeps count and sums.
+        let stamp = local(now(&world)).strftime("%Y-%m-%d %H:%M:%S").to_string();
+        world.sql(&format!("UPDATE lineas SET centavos = 1, escrito = '{stamp}' WHERE ticket = 1"));
+        world.sql(&format!("UPDATE lineas SET producto = 'otro', escrito = '{stamp}' WHERE ticket = 2"));
+        let report = world.once();
+        let both = ["2017-03-02", "2017-04-20"].map(|date| (day(date), Why::Changed));
+        assert_eq!(planned(&report), both, "row_hash = {row_hash}");
+        assert_eq!(world.lake()[&day("2017-03-02")].1, "0.01");
+        // A day that was never sent is a backfill's business.
+        write(&world, 9, "2016-12-24", now(&world));
+        world.clock.set("2017-05-10T20:00:00Z");
+        let found = planned(&world.once());
+        // Without a hash, days that were written to within the lag are sent once more.
+        let again = if row_hash { &[][..] } else { &both[..] };
+        assert_eq!(found, again, "row_hash = {row_hash}");
+        world.clock.set("2017-05-10T22:00:00Z");
+        world.ingest();
+        assert!(planned(&world.once()).is_empty(), "row_hash = {row_hash}");
+    }
+}
+
+#[test]
+fn a_hash_that_is_turned_on_later_compares_the_days_already_sent() {
+    let without = CONFIG.replace("date = \"fecha\"", "date = \"fecha\"\nrow_hash = false");
+    let mut world = World::with_config(&without);
+    world.sell("2017-05-08", 1..5);
+    world.once();
+    world.ingest();
+    world.sql("UPDATE lineas SET producto = 'otro' WHERE ticket = 1");
+    assert!(planned(&world.once()).is_empty(), "count and sums are as before");
+    let file = world.folder.path().join("agent.toml");
+    std::fs::write(&file, CONFIG).unwrap();
+    world.config = ribera_agent::config::Config::load(&file, &|_| Some("secret".to_owned())).unwrap();
+    assert_eq!(planned(&world.once()), [(day("2017-05-08"), Why::Changed)]);
+    world.ingest();
+    assert!(planned(&world.once()).is_empty());
+}
+
+#[test]
 fn rows_of_one_moment_are_never_split_by_the_cursor() {
     let world = world();
     let moment = at("2017-05-10T15:59:59Z");

@@ -1,6 +1,6 @@
 //! The rules of a dataset definition. Every error names dataset, field, rule and value got.
 
-use super::{CheckRule, ColumnType, DAYS_SUFFIX, DatasetDefinition, DatasetKind, STORE_COLUMN};
+use super::{CheckRule, ColumnType, DAYS_SUFFIX, DatasetDefinition, DatasetKind, STORE_COLUMN, Transform};
 use crate::error::{Error, Result};
 
 const RESERVED: [&str; 3] = [STORE_COLUMN, "month", "year"];
@@ -14,6 +14,7 @@ impl DatasetDefinition {
     /// `Config`, naming the field, the rule and the value got.
     pub fn validate(&self) -> Result<()> {
         self.validate_columns()?;
+        self.validate_hidden()?;
         self.validate_kind()?;
         self.validate_references()?;
         self.schedule_seconds().map(drop)
@@ -66,6 +67,28 @@ impl DatasetDefinition {
             }
             if self.columns[..index].iter().any(|other| other.name == column.name) {
                 return self.bad("column.name", "must be unique", &column.name);
+            }
+        }
+        Ok(())
+    }
+
+    /// Columns whose values nobody shall see.
+    fn validate_hidden(&self) -> Result<()> {
+        for column in &self.columns {
+            let (hashes, drops) =
+                (column.transforms.contains(&Transform::Hash), column.transforms.contains(&Transform::Drop));
+            if drops && !column.nullable {
+                return self.bad("column.transforms", "drop must be of a column with nullable = true", &column.name);
+            }
+            if hashes && column.column_type != ColumnType::Text {
+                let got = format!("{} of type {}", column.name, column.column_type);
+                return self.bad("column.transforms", "hash must be of a column of type text", &got);
+            }
+            if (hashes || drops) && self.audit_sums.contains(&column.name) {
+                return self.bad("audit_sums", "must not be columns with hash or drop", &column.name);
+            }
+            if hashes && self.store_column.as_ref() == Some(&column.name) {
+                return self.bad("store_column", "must not be a column with hash", &column.name);
             }
         }
         Ok(())

@@ -126,6 +126,12 @@ pub trait ObjectStore {
     /// Writes whole, over whatever was there. Readers see the old or the new object.
     async fn put(&self, path: &ObjectPath, body: PutBody) -> Result<()>;
 
+    /// As [`ObjectStore::put`], and what time it was then by the store's own clock; `None` where that is not told.
+    async fn put_timed(&self, path: &ObjectPath, body: PutBody) -> Result<Option<Timestamp>> {
+        self.put(path, body).await?;
+        Ok(self.head(path).await?.map(|meta| meta.modified))
+    }
+
     /// Writes whole only if no object is there: of many callers exactly one gets `Created`.
     async fn put_if_absent(&self, path: &ObjectPath, body: PutBody) -> Result<PutOutcome>;
 
@@ -253,13 +259,12 @@ pub async fn list_owner<S: ObjectStore>(objects: &S, prefix: &str, owner: &str, 
 ///
 /// # Errors
 ///
-/// `Retry` when the object store does not answer, or the object vanished.
+/// `Retry` when the object store does not answer, or does not say.
 pub async fn object_store_now<S: ObjectStore>(store: &S, fresh_name: &str) -> Result<Timestamp> {
     let path = ObjectPath::new(format!("state/probe/clock-{fresh_name}"))?;
-    store.put(&path, Bytes::from_static(b"now").into()).await?;
-    let meta = store.head(&path).await?;
+    let now = store.put_timed(&path, Bytes::from_static(b"now").into()).await?;
     store.delete(&path).await?;
-    meta.map(|meta| meta.modified).ok_or_else(|| Error::retry(format!("{path}: vanished")))
+    now.ok_or_else(|| Error::retry(format!("{path}: the object store does not say what time it is")))
 }
 
 /// Whether of two puts of a fresh object only the first one counts. `put` is the store's own
@@ -290,6 +295,9 @@ impl<T: ObjectStore> ObjectStore for &T {
     }
     async fn put(&self, path: &ObjectPath, body: PutBody) -> Result<()> {
         (**self).put(path, body).await
+    }
+    async fn put_timed(&self, path: &ObjectPath, body: PutBody) -> Result<Option<Timestamp>> {
+        (**self).put_timed(path, body).await
     }
     async fn put_if_absent(&self, path: &ObjectPath, body: PutBody) -> Result<PutOutcome> {
         (**self).put_if_absent(path, body).await

@@ -66,6 +66,8 @@ const QUERY: &[Meaning] = &[
     ("numeric overflow, or string truncation", ErrorKind::Data, ""),
     ("conversion error from string", ErrorKind::Data, ""),
     ("Integer overflow", ErrorKind::Data, ""),
+    ("Integer divide by zero", ErrorKind::Data, ""),
+    ("Floating-point divide by zero", ErrorKind::Data, ""),
 ];
 
 pub fn connect_error(place: &str, error: FbError) -> Error {

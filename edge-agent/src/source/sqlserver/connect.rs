@@ -9,7 +9,7 @@ use tokio_util::compat::{Compat, TokioAsyncWriteCompatExt};
 
 use super::errors::connect_error;
 use super::instance::{self, PORT};
-use crate::config::{SqlServerConfig, TlsMode};
+use crate::config::{SqlServerConfig, SqlServerLogin, TlsMode};
 
 pub type Link = Client<Compat<TcpStream>>;
 
@@ -52,7 +52,7 @@ async fn hop(config: &SqlServerConfig, place: &str) -> Result<Link> {
         match Client::connect(target(config, &host, port)?, tcp.compat_write()).await {
             Ok(link) => return Ok(link),
             Err(tiberius::error::Error::Routing { host: next, port: at }) => (host, port) = (next, at),
-            Err(error) => return Err(connect_error(place, &error, config.tls).with_hint("ribera-agent check")),
+            Err(error) => return Err(connect_error(place, &error, config).with_hint("ribera-agent check")),
         }
     }
     Err(Error::config(format!("source: {place}: sent on more than {HOPS_MAX} times, at last to {host}:{port}")))
@@ -71,8 +71,7 @@ fn target(config: &SqlServerConfig, host: &str, port: u16) -> Result<Config> {
     // The whole of it has its limit above.
     target.handshake_timeout(None);
     target.command_timeout(None);
-    let password = config.password.as_ref().map(|password| password.expose()).unwrap_or_default();
-    target.authentication(AuthMethod::sql_server(&config.user, password));
+    target.authentication(authentication(config)?);
     match config.tls {
         TlsMode::Off => target.encryption(EncryptionLevel::NotSupported),
         TlsMode::Require | TlsMode::Verify => target.encryption(EncryptionLevel::Required),
@@ -88,4 +87,19 @@ fn target(config: &SqlServerConfig, host: &str, port: u16) -> Result<Config> {
         (_, TlsMode::Require | TlsMode::Off) => target.trust_cert(),
     }
     Ok(target)
+}
+
+fn authentication(config: &SqlServerConfig) -> Result<AuthMethod> {
+    let password = config.password.as_ref().map(|password| password.expose()).unwrap_or_default();
+    match config.login() {
+        SqlServerLogin::Server(user) => Ok(AuthMethod::sql_server(user, password)),
+        #[cfg(windows)]
+        SqlServerLogin::Windows(account) => Ok(AuthMethod::windows(account, password)),
+        #[cfg(windows)]
+        SqlServerLogin::Integrated => Ok(AuthMethod::Integrated),
+        #[cfg(not(windows))]
+        SqlServerLogin::Windows(_) | SqlServerLogin::Integrated => {
+            Err(Error::bug("a login of Windows, which the configuration refuses on this system"))
+        }
+    }
 }

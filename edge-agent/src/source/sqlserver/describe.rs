@@ -10,7 +10,7 @@ use super::connect::Link;
 use super::errors::query_error;
 use crate::sql::Statement;
 
-const SQL: &str =
+pub const SQL: &str =
     "SELECT name FROM sys.dm_exec_describe_first_result_set(@P1, @P2, 0) WHERE collation_name LIKE N'%[_]UTF8'";
 
 /// Asks once for each statement of a session.

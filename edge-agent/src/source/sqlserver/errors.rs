@@ -3,8 +3,8 @@
 use ribera_storage::{Error, ErrorKind};
 use tiberius::error::{Error as DriverError, IoErrorKind};
 
-use crate::config::TlsMode;
-use crate::source::driver;
+use crate::config::{SqlServerConfig, SqlServerLogin, TlsMode};
+use crate::source::{certificate, driver};
 
 pub use driver::shown;
 
@@ -30,6 +30,21 @@ const CONNECT: &[Meaning] = &[
     (4063, ErrorKind::Config, "source.database"),
     (911, ErrorKind::Config, "source.database"),
     (916, ErrorKind::Config, "CREATE USER ... FOR LOGIN ... in that database"),
+];
+
+/// The same of a login by a Windows account.
+const CONNECT_BY_WINDOWS: &[Meaning] = &[
+    (
+        18456,
+        ErrorKind::Config,
+        r"source.user: the server has no login for that Windows account: CREATE LOGIN [DOMAIN\name] FROM WINDOWS",
+    ),
+    (
+        18452,
+        ErrorKind::Config,
+        "source.user: the server does not trust that Windows account's domain: take an account of its own machine or domain, or a \
+         login of SQL Server's own",
+    ),
 ];
 
 const QUERY: &[Meaning] = &[
@@ -72,10 +87,11 @@ const OLD_TLS: &str = "source.tls: the server speaks no TLS that is still safe, 
      2012 SP4 have it, 2008 R2 SP3 and 2008 SP4 with update KB3135244), with a cipher suite with ECDHE; or tls = \"off\", if agent and server \
      are on the same machine";
 
-pub fn connect_error(place: &str, error: &DriverError, tls: TlsMode) -> Error {
+pub fn connect_error(place: &str, error: &DriverError, config: &SqlServerConfig) -> Error {
     let text = format!("source: {place}: cannot connect");
+    let untrusted = |message: &str| certificate::explained(message, config.tls_ca_file.as_deref());
     match error {
-        DriverError::Server(token) => meant(CONNECT, &text, error).unwrap_or_else(|| {
+        DriverError::Server(token) => refused_login(&text, error, config).unwrap_or_else(|| {
             // Too many users, starting up, going down.
             Error::retry(format!("{text}: {} (error {})", token.message(), token.code()))
         }),
@@ -84,13 +100,18 @@ pub fn connect_error(place: &str, error: &DriverError, tls: TlsMode) -> Error {
         }
         // How the TLS library says that it does not trust the certificate.
         DriverError::Io { kind: IoErrorKind::InvalidData | IoErrorKind::NotFound, message } => {
-            Error::config(format!("{text}: source.tls: {message}"))
+            let told = untrusted(message).unwrap_or_else(|| format!("source.tls: {message}"));
+            Error::config(format!("{text}: {told}"))
         }
-        DriverError::Tls(message) => Error::config(format!("{text}: source.tls: {}", first_sentence(message))),
+        DriverError::Tls(message) => {
+            let message = first_sentence(message);
+            let told = untrusted(message).unwrap_or_else(|| format!("source.tls: {message}"));
+            Error::config(format!("{text}: {told}"))
+        }
         DriverError::Protocol(message) if message.contains("encryption") => Error::config(format!(
             "{text}: source.tls: the server does not encrypt; tls = \"off\", if agent and server are on the same machine"
         )),
-        DriverError::Io { message, .. } if tls == TlsMode::Off => Error::retry(format!(
+        DriverError::Io { message, .. } if config.tls == TlsMode::Off => Error::retry(format!(
             "{text}: {message} (a server that forces encryption ends the connection: tls = \"require\")"
         )),
         DriverError::Io { kind: IoErrorKind::UnexpectedEof | IoErrorKind::ConnectionReset, message } => {
@@ -99,6 +120,12 @@ pub fn connect_error(place: &str, error: &DriverError, tls: TlsMode) -> Error {
         DriverError::Io { message, .. } => Error::retry(format!("{text}: {message}")),
         other => Error::retry(format!("{text}: {other}")),
     }
+}
+
+fn refused_login(text: &str, error: &DriverError, config: &SqlServerConfig) -> Option<Error> {
+    let by_windows = !matches!(config.login(), SqlServerLogin::Server(_));
+    let known = if by_windows { CONNECT_BY_WINDOWS } else { &[] };
+    meant(known, text, error).or_else(|| meant(CONNECT, text, error))
 }
 
 pub fn query_error(sql: &str, error: &DriverError) -> Error {
@@ -112,7 +139,19 @@ pub fn query_error(sql: &str, error: &DriverError) -> Error {
         DriverError::Encoding(message) => Error::data(format!("{text}: {message}")),
         DriverError::Utf16 => Error::data(format!("{text}: invalid UTF-16")),
         DriverError::Protocol(message) if message.contains("UTF-16") => Error::data(format!("{text}: {message}")),
+        DriverError::Io { message, .. } => Error::retry(format!(
+            "{text}: the connection was lost: the server was stopped, ended it, or the line is down ({message})"
+        )),
         other => Error::retry(format!("{text}: {other}")),
+    }
+}
+
+/// Whether the driver could not read a text; else it is the server that refuses something.
+pub fn is_of_letters(error: &DriverError) -> bool {
+    match error {
+        DriverError::Encoding(_) | DriverError::Utf16 => true,
+        DriverError::Protocol(message) => message.contains("UTF-16"),
+        _ => false,
     }
 }
 

@@ -36,10 +36,10 @@ const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What the till's own program may have set otherwise. An overflow is an error and never NULL, long
-/// text comes whole, and if two block each other the till goes on.
+/// text comes whole, if two block each other the till goes on, and an error ends no transaction that others go on in.
 const SETTINGS: &str = "SET ANSI_NULLS ON; SET ANSI_PADDING ON; SET ANSI_WARNINGS ON; SET ARITHABORT ON; \
      SET CONCAT_NULL_YIELDS_NULL ON; SET QUOTED_IDENTIFIER ON; SET NUMERIC_ROUNDABORT OFF; SET NOCOUNT ON; \
-     SET TEXTSIZE 2147483647; SET DEADLOCK_PRIORITY LOW;";
+     SET TEXTSIZE 2147483647; SET DEADLOCK_PRIORITY LOW; SET XACT_ABORT OFF;";
 
 pub struct SqlServerSource {
     config: SqlServerConfig,
@@ -97,10 +97,18 @@ impl SqlServerSession {
             Ok(Err(error)) => Err(query_error(sql, &error)),
             Err(_) => {
                 self.link = None;
-                let seconds = REPLY_TIMEOUT.as_secs();
-                Err(Error::retry(format!("source: sqlserver: no answer within {seconds} s: {}", errors::shown(sql))))
+                Err(silent(sql))
             }
         }
+    }
+
+    /// Notices a transaction that the server ended by itself, at an error or because a statement did so.
+    async fn look_at_transaction(&mut self) -> Result<()> {
+        if self.in_transaction {
+            let open = self.ask("SELECT @@TRANCOUNT").await?;
+            self.in_transaction = !matches!(open, Some(ColumnData::I32(Some(0))));
+        }
+        Ok(())
     }
 
     /// Tells the server to end the query, and leaves the connection either way.
@@ -120,6 +128,27 @@ impl Session for SqlServerSession {
                 .and_then(|micros| Timestamp::from_microsecond(micros).ok())
                 .ok_or_else(|| Error::data(format!("source: sqlserver: its clock shows {now:?}")))
         })
+    }
+
+    fn prepare<'a>(&'a mut self, statements: &'a [Statement<'a>]) -> LocalBoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            for statement in statements {
+                let Self { link, describer, .. } = self;
+                let link = link.as_mut().ok_or_else(ended)?;
+                match timeout(REPLY_TIMEOUT, describer.check(link, statement)).await {
+                    Ok(checked) => checked?,
+                    Err(_) => {
+                        self.link = None;
+                        return Err(silent(describe::SQL));
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn is_transaction_open(&self) -> bool {
+        self.in_transaction
     }
 
     fn begin(&mut self) -> LocalBoxFuture<'_, Result<bool>> {
@@ -160,7 +189,10 @@ impl Session for SqlServerSession {
                 run(link, statement, rows).await
             });
             match done.await {
-                Ok(Ok(())) => Ok(Outcome::Done),
+                Ok(Ok(())) => {
+                    self.look_at_transaction().await?;
+                    Ok(Outcome::Done)
+                }
                 Ok(Err(error)) => {
                     self.link = None;
                     Err(error)
@@ -197,6 +229,11 @@ impl Session for SqlServerSession {
     }
 }
 
+fn silent(sql: &str) -> Error {
+    let seconds = REPLY_TIMEOUT.as_secs();
+    Error::retry(format!("source: sqlserver: no answer within {seconds} s: {}", errors::shown(sql)))
+}
+
 fn ended() -> Error {
     Error::retry("source: sqlserver: the connection was ended")
 }
@@ -219,7 +256,8 @@ async fn run(link: &mut Link, statement: &Statement<'_>, rows: &mut dyn Rows) ->
             Ok(Some(QueryItem::Row(row))) if sets.wants() => reader.hand_over(&row, &mut sets)?,
             Ok(Some(QueryItem::Row(_))) => {}
             Ok(None) => return sets.finish(),
-            Err(error) => return Err(reader.unreadable(failed(error))),
+            Err(error) if errors::is_of_letters(&error) => return Err(reader.unreadable(&failed(error))),
+            Err(error) => return Err(failed(error)),
         }
     }
 }

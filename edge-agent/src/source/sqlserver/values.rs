@@ -7,7 +7,7 @@ use tiberius::time::{Date, DateTime, DateTime2, SmallDateTime, Time};
 use tiberius::{Column, ColumnData, ColumnType, Row};
 
 use crate::source::result_sets::ResultSets;
-use crate::value::{DAY_MICROS, Value, date_text};
+use crate::value::{DAY_MICROS, NoDate, Value, civil_of_days, date_text};
 
 /// Days between year 1, and 1900, and 1970.
 const DAYS_1_TO_1970: i32 = 719_162;
@@ -49,28 +49,23 @@ impl Reader {
             let value = match (data, kind) {
                 (ColumnData::F64(Some(amount)), Kind::Money) => money(*amount).unwrap_or_else(|| {
                     large_money = true;
-                    Value::Float(*amount)
+                    Value::LargeMoney(*amount)
                 }),
-                (data, _) => value(data, &mut self.scratch).ok_or_else(|| {
-                    let name = self.names.get(index).map_or("", String::as_str);
-                    Error::data(format!("source: sqlserver: column {name}: beyond the calendar: {data:?}"))
-                })?,
+                (data, _) => value(data, &mut self.scratch).unwrap_or_else(|| Value::NoDate(no_date(data))),
             };
             rows.value(index, value);
         }
         rows.end_row().map_err(|error| if large_money { error.with_hint(MONEY_HINT) } else { error })
     }
 
-    /// The error of a row, which the driver reads without saying where it is.
-    pub fn unreadable(&self, error: Error) -> Error {
-        if error.kind() != ribera_storage::ErrorKind::Data {
-            return error;
-        }
+    /// The error of a text, which the driver reads without saying where it is.
+    pub fn unreadable(&self, error: &Error) -> Error {
         let texts = self.names.iter().zip(&self.kinds).filter(|(_, kind)| **kind == Kind::Text);
         let texts: Vec<&str> = texts.map(|(name, _)| name.as_str()).collect();
-        error.context(format_args!(
-            "a text that is not of its own character set, in one of the columns {}",
-            texts.join(", ")
+        let columns = texts.join(", ");
+        Error::data(format!(
+            "a text that is not of its own character set, in one of the columns {columns}: {}",
+            error.message()
         ))
     }
 }
@@ -149,6 +144,21 @@ fn value<'v>(data: &'v ColumnData<'static>, scratch: &'v mut String) -> Option<V
         },
         _ => Value::Null,
     })
+}
+
+/// The day of a date or moment that no calendar has, as far as it can be told.
+fn no_date(data: &ColumnData<'_>) -> NoDate {
+    let days = match data {
+        ColumnData::Date(Some(date)) => i64::from(date.days()) - i64::from(DAYS_1_TO_1970),
+        ColumnData::DateTime2(Some(moment)) => i64::from(moment.date().days()) - i64::from(DAYS_1_TO_1970),
+        ColumnData::DateTimeOffset(Some(moment)) => {
+            i64::from(moment.datetime2().date().days()) - i64::from(DAYS_1_TO_1970)
+        }
+        ColumnData::DateTime(Some(moment)) => i64::from(moment.days()) - i64::from(DAYS_1900_TO_1970),
+        ColumnData::SmallDateTime(Some(moment)) => i64::from(moment.days()) - i64::from(DAYS_1900_TO_1970),
+        _ => return NoDate { year: 0, month: 0, day: 0 },
+    };
+    civil_of_days(days)
 }
 
 /// A moment without zone in microseconds, finer digits cut.

@@ -1,5 +1,6 @@
 //! Limits on what a store may send.
 
+use ribera_storage::limits::VALUE_BYTES_MAX;
 use serde::{Deserialize, Serialize};
 
 /// What one batch may cost. Beyond it the batch is quarantined as `limit_exceeded`. Raising a
@@ -16,7 +17,7 @@ pub struct Limits {
     pub page_bytes_max: u64,
     /// All pages decompressed, and separately all values written out in full.
     pub decoded_bytes_max: u64,
-    /// One text or binary value.
+    /// One text or binary value. The agent refuses what is beyond the default.
     pub value_bytes_max: u64,
 }
 
@@ -28,7 +29,7 @@ impl Default for Limits {
             footer_bytes_max: 4 << 20,
             page_bytes_max: 32 << 20,
             decoded_bytes_max: 4 << 30,
-            value_bytes_max: 1 << 20,
+            value_bytes_max: VALUE_BYTES_MAX,
         }
     }
 }

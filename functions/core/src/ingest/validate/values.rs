@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use jiff::civil::{Date, date};
 use ribera_storage::batch::QuarantineReason;
 use ribera_storage::dataset::{Column, DatasetDefinition};
+use ribera_storage::limits::{FIRST_DAY, FIRST_MICROS, LAST_DAY, LAST_MICROS};
 use ribera_storage::text::quoted;
 use ribera_storage::{ExactDecimal, StoreId};
 
@@ -59,8 +60,7 @@ pub fn check_values(
                 check_all(column, array, values, rows_before, |days| (FIRST_DAY..=LAST_DAY).contains(days))?
             }
             DataType::Timestamp(TimeUnit::Microsecond, _) => {
-                const DAY: i64 = 86_400_000_000;
-                let range = FIRST_DAY as i64 * DAY..(LAST_DAY as i64 + 1) * DAY;
+                let range = FIRST_MICROS..=LAST_MICROS;
                 let values = array.as_primitive::<TimestampMicrosecondType>().values();
                 check_all(column, array, values, rows_before, |micros| range.contains(micros))?
             }
@@ -141,10 +141,6 @@ fn check_all<T>(
     }
     Ok(size_of_val(values) as u64)
 }
-
-/// 0001-01-01 and 9999-12-31, the dates every engine can show, in days since 1970-01-01.
-const FIRST_DAY: i32 = -719_162;
-const LAST_DAY: i32 = 2_932_896;
 
 /// A value as a detail shows it.
 pub fn value_text(array: &dyn Array, row: usize) -> String {
