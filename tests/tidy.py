@@ -40,6 +40,7 @@ def main() -> int:
     breaches += check_licences()
     breaches += check_planted_bugs()
     breaches += check_promised_tests(files)
+    breaches += check_rooms_of_the_agent()
     for breach in breaches:
         print(breach)
     print(f"tidy: {len(files)} files, {len(breaches)} breaches", file=sys.stderr)
@@ -75,6 +76,27 @@ def check_lines(path: Path, lines: list[str]):
             for target in LINK.findall(line):
                 if not target.startswith(("http:", "https:", "#")) and not (path.parent / target.split("#")[0]).exists():
                     yield f"{name}:{number}: broken link: {target}"
+
+
+def check_rooms_of_the_agent():
+    """ARCHITECTURE.md lists the agent's rooms from the top down: one uses those below it only."""
+    source = ROOT / "edge-agent/src"
+    table = re.search(r"^\| agent \|.*?\n\n", (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8"), re.M | re.S)
+    cells = [line.split("|")[2] for line in table.group().strip().split("\n")] if table else []
+    rooms = [name.removesuffix(".rs").strip("/") for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
+    homes = {path.stem for path in source.iterdir()} - {"lib", "main"}
+    for missing in sorted(homes ^ set(rooms)):
+        yield f"ARCHITECTURE.md:1: the table of rooms and edge-agent/src must have the same, differs: {missing}"
+    for path in sorted(source.rglob("*.rs")):
+        room = path.relative_to(source).parts[0].removesuffix(".rs")
+        if room not in rooms:
+            continue
+        for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+            if line == "mod tests {":
+                break
+            for used in re.findall(r"\bcrate::(\w+)", line):
+                if used in rooms and rooms.index(used) < rooms.index(room):
+                    yield f"{path.relative_to(ROOT)}:{number}: {room} must not use {used}: see ARCHITECTURE.md"
 
 
 def check_licences():

@@ -2,17 +2,16 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind as Io, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use futures::future::LocalBoxFuture;
 use jiff::Timestamp;
+use ribera_storage::Result;
 use ribera_storage::object::PutBody;
 use ribera_storage::ports::{Clock, Random};
-use ribera_storage::{Error, Result};
 
-use crate::ports::{SpoolDisk, SpoolFile, Timer};
-use crate::system;
+use crate::ports::{SpoolDisk, SpoolFile, Timer, disk_error};
 
 /// The one place where the agent reads the time.
 #[derive(Debug, Clone, Copy, Default)]
@@ -153,20 +152,4 @@ impl SpoolDisk for FolderDisk {
             _ => Ok(()),
         }
     }
-}
-
-/// Says what the disk refused, and the next step. A full or read-only disk is
-/// [`ribera_storage::ErrorKind::Config`]: waiting does not help, a person must act.
-pub fn disk_error(doing: &str, path: &Path, error: std::io::Error) -> Error {
-    let place = path.display();
-    match error.kind() {
-        Io::StorageFull | Io::QuotaExceeded => Error::config(format!("spool: {doing} {place}: the disk is full"))
-            .with_hint(system::free_space(path.parent().unwrap_or(path))),
-        Io::ReadOnlyFilesystem | Io::PermissionDenied => {
-            Error::config(format!("spool: {doing} {place}: the folder must be writable by this user"))
-                .with_hint(system::folder_rights(path.parent().unwrap_or(path)))
-        }
-        _ => Error::retry(format!("spool: {doing} {place}")),
-    }
-    .with_source(error)
 }

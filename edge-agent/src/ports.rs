@@ -1,12 +1,15 @@
 //! What the deciding parts ask of their host, beside the clock, randomness and object store of
 //! `ribera-storage`: a timer, the spool's disk, and a hook before every step of I/O.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind as Io, Read, Write};
+use std::path::Path;
 use std::time::Duration;
 
 use futures::future::LocalBoxFuture;
-use ribera_storage::Result;
 use ribera_storage::object::PutBody;
+use ribera_storage::{Error, Result};
+
+use crate::system;
 
 /// Waits. A simulation moves its own clock instead.
 pub trait Timer {
@@ -99,4 +102,20 @@ pub trait SpoolDisk {
     fn list(&self) -> Result<Vec<(String, u64)>>;
     /// It is no error when there is no such file.
     fn delete(&self, name: &str) -> Result<()>;
+}
+
+/// Says what the disk refused, and the next step. A full or read-only disk is
+/// [`ribera_storage::ErrorKind::Config`]: waiting does not help, a person must act.
+pub fn disk_error(doing: &str, path: &Path, error: std::io::Error) -> Error {
+    let place = path.display();
+    match error.kind() {
+        Io::StorageFull | Io::QuotaExceeded => Error::config(format!("spool: {doing} {place}: the disk is full"))
+            .with_hint(system::free_space(path.parent().unwrap_or(path))),
+        Io::ReadOnlyFilesystem | Io::PermissionDenied => {
+            Error::config(format!("spool: {doing} {place}: the folder must be writable by this user"))
+                .with_hint(system::folder_rights(path.parent().unwrap_or(path)))
+        }
+        _ => Error::retry(format!("spool: {doing} {place}")),
+    }
+    .with_source(error)
 }

@@ -11,7 +11,7 @@ use arrow_array::{
 use bytes::Bytes;
 use jiff::Timestamp;
 use jiff::civil::{Date, date};
-use ribera_agent::batch_file::BatchFile;
+use ribera_agent::encode::batch_file::BatchFile;
 use ribera_agent::host::FolderDisk;
 use ribera_agent::ports::NoSteps;
 use ribera_core::ingest::{self, IngestSettings, Outcome};

@@ -8,9 +8,10 @@ use std::time::Duration;
 use futures::future::LocalBoxFuture;
 use jiff::Timestamp;
 use jiff::civil::Date;
+use ribera_agent::calendar::days_of;
 use ribera_agent::source::{Outcome, Session, Source};
+use ribera_agent::source::{Rows as RowsSink, Value};
 use ribera_agent::sql::{Dialect, Statement};
-use ribera_agent::value::{Rows as RowsSink, Value, days_of};
 use ribera_storage::{Error, ExactDecimal, Result};
 
 use super::cloud::{Cloud, timestamp};

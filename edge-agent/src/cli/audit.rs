@@ -11,12 +11,13 @@ use serde::Serialize;
 
 use super::{AuditDays, Common, Stopped, audit_show, checked_days, hints, setup};
 use crate::agent::{Agent, DatasetContext, ServedStore};
+use crate::calendar::Days;
 use crate::config::DatasetMapping;
-use crate::cycle::no_day_left;
 use crate::objects::Objects;
-use crate::plan::{Days, LakeState, LeftOut, UnitRow, days_of_life};
+use crate::plan::{Fingerprint, LakeState, LeftOut, UnitRow, days_of_life};
 use crate::report::{Exit, Problem, Stage};
-use crate::source::{self, Fingerprint, pieces};
+use crate::run::collect::no_day_left;
+use crate::source::{self, pieces};
 
 /// What comes of comparing a day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -11,14 +11,14 @@ use serde::Serialize;
 
 use super::setup::Ready;
 use super::{Common, Stopped, Wait, checked_days, once, render, setup, stopped};
-use crate::backfill::{Backfill, Order};
+use crate::calendar::Days;
 use crate::config::{Config, Hours, Limits, StoreConfig};
-use crate::cycle::Ask;
 use crate::host::OsRandom;
 use crate::journal::Journal;
-use crate::plan::Days;
-use crate::reach;
 use crate::report::{Exit, Problem, Stage};
+use crate::run::backfill::{Backfill, Order};
+use crate::run::collect::Ask;
+use crate::source::reach;
 use crate::terminal::say;
 
 /// For name, ping and port of a store before its history is asked for.

@@ -8,17 +8,18 @@ use ribera_storage::ports::Random;
 use ribera_storage::{Error, ObjectStore, Result, StoreId};
 use serde::Serialize;
 
+use super::views;
 use super::{CheckArgs, Common, Lang, Stopped, check_s3, check_show, hints, render, setup};
 use crate::agent::{Agent, DatasetContext, ServedStore, StorePlace};
-use crate::extract::{Job, sink_context};
+use crate::calendar::Days;
+use crate::encode::Sink;
 use crate::host::OsRandom;
 use crate::objects::Objects;
-use crate::plan::Days;
-use crate::question::Proven;
-use crate::reach::{self, Obstacle, Reach, State};
 use crate::report::{Exit, Problem, Stage};
-use crate::session::{Reading, in_context};
-use crate::sink::Sink;
+use crate::run::extract::{Job, sink_context};
+use crate::run::question::Proven;
+use crate::run::session::{Reading, in_context};
+use crate::source::reach::{self, Obstacle, Reach, State};
 use crate::source::{Outcome, Session, timed_out};
 
 /// One line of the answer.
@@ -225,9 +226,12 @@ async fn check_dataset<S: ObjectStore>(
     let held = reading.held().clone();
     let day = table.last.filter(|last| (held.from..=held.to.min(today)).contains(last)).unwrap_or(newest);
     let (audited, read) = count_both(agent, &mut reading, day).await?;
+    let by_user = views::filtering_by_user(&mut reading).await;
     let counted = lang.pick("auditadas", "audited");
     let detail = format!("{day}: {audited} {counted}, {read} {}", lang.pick("leídas", "read"));
-    Ok((table_shown(&table, lang).map_or(detail.clone(), |table| format!("{table}\n{detail}")), odd_rows(&table, lang)))
+    let warnings: Vec<String> = odd_rows(&table, lang).into_iter().chain(views::told(&by_user, lang)).collect();
+    let warning = (!warnings.is_empty()).then(|| warnings.join("\n"));
+    Ok((table_shown(&table, lang).map_or(detail.clone(), |table| format!("{table}\n{detail}")), warning))
 }
 
 /// The rows of a day, as the audit counts them and as they are read.
@@ -238,11 +242,20 @@ async fn count_both<S: ObjectStore>(agent: &Agent<S>, reading: &mut Reading<'_>,
     let mut counts = (0, 0);
     for _ in 0..reading.limits.audit_tries.max(1) {
         let found = agent.ask(reading, &days).await?;
-        let mut sink = Sink::new(sink_context(reading, &job, agent)?, None)?;
+        let mut sink = Sink::new(sink_context(reading, &job, agent)?, None)?.noting_keys();
         let statement = reading.queries.extract.bind(day, day, &context.store.config.id);
         let timeout = reading.timeout();
         if reading.session.query(&statement, &mut sink, timeout).await? == Outcome::TimedOut {
             return Err(timed_out(&format!("extraction of {}", context.name), timeout));
+        }
+        if let Some((rows, key)) = sink.repeated_keys() {
+            return Err(Error::config(format!(
+                "dataset {}: key ({}): must name each row of a day once, got {rows} of {day} that repeat one, first {key}: \
+                 the centre would refuse the day. Where each till counts from 1 its number belongs to the key",
+                context.name,
+                context.definition.key.join(", ")
+            ))
+            .with_hint("ribera dataset check FILE, with the column that is missing in `key`"));
         }
         counts = (found.values().map(|one| one.facts.rows).sum(), sink.rows());
         if counts.0 == counts.1 {

@@ -10,8 +10,8 @@ use ribera_storage::{Error, ObjectStore};
 use super::Lang;
 use super::check::{Checked, bad, good};
 use crate::config::S3Config;
-use crate::reach::{self, Cause as Way, Reach};
 use crate::report::Stage;
+use crate::source::reach::{self, Cause as Way, Reach};
 
 /// Name and port, TLS, credentials. False when there is no use in going on.
 pub async fn way(config: &S3Config, store: &S3Store, lang: Lang, timeout: Duration, lines: &mut Vec<Checked>) -> bool {

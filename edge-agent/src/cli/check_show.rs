@@ -8,9 +8,9 @@ use super::check::Checked;
 use super::quick::Answer;
 use super::render::{json, table};
 use super::{Common, Lang};
-use crate::reach::{self, Obstacle, State};
+use crate::agent::{is_off, rounded};
 use crate::report::Exit;
-use crate::source_clock::{is_off, rounded};
+use crate::source::reach::{self, Obstacle, State};
 use crate::terminal::say;
 
 pub fn checks(common: &Common, lines: &[Checked], exit: Exit) {

@@ -6,10 +6,10 @@ use ribera_storage::Error;
 use serde::Serialize;
 
 use super::{Common, Stopped, render, setup, stopped};
-use crate::adapters::{SHIPPED, Shipped, shipped};
+use crate::config::adapters::{SHIPPED, Shipped, shipped};
 use crate::config::twins;
-use crate::reach;
 use crate::report::{Exit, Stage};
+use crate::source::reach;
 
 #[derive(Debug, Clone, Subcommand)]
 pub enum ConfigVerb {

@@ -19,9 +19,8 @@ use crate::discover::company::{Found, Row, sort};
 use crate::discover::stores::{self, Known, Plan, Written};
 use crate::discover::{ask, file};
 use crate::host::SystemClock;
-use crate::reach;
 use crate::report::{Exit, Problem, Stage};
-use crate::source;
+use crate::source::{self, reach};
 
 const DEFAULT_PASSWORD_ENV: &str = "RIBERA_PASSWORD";
 

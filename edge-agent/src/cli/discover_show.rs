@@ -10,7 +10,7 @@ use super::render::{json, table, tell};
 use super::{Common, Lang};
 use crate::discover::company::{Company, Counts, Fate};
 use crate::discover::stores::{Change, Kind};
-use crate::reach::Obstacle;
+use crate::source::reach::Obstacle;
 use crate::system;
 use crate::terminal::{complain, say};
 

@@ -1,8 +1,8 @@
 //! `ribera-agent extract`: named days, a batch per day.
 
 use super::{Common, Days, Stopped, checked, once};
-use crate::cycle::Ask;
 use crate::report::Exit;
+use crate::run::collect::Ask;
 
 pub async fn main(common: &Common, days: &Days) -> Result<Exit, Stopped> {
     let ask = Ask::Extract { days: checked(days)?, force: days.force };

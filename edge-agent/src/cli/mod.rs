@@ -31,6 +31,7 @@ mod run;
 mod service;
 mod setup;
 mod spool;
+mod views;
 
 /// The command line of `ribera-agent`.
 #[derive(Debug, Parser)]
@@ -294,14 +295,14 @@ fn stopped(stage: Stage, exit: Option<Exit>) -> impl Fn(ribera_storage::Error) -
 }
 
 /// The days of a command, in order.
-fn checked(days: &Days) -> Result<crate::plan::Days, Stopped> {
+fn checked(days: &Days) -> Result<crate::calendar::Days, Stopped> {
     checked_days(days.from, days.to)
 }
 
-fn checked_days(from: Date, to: Date) -> Result<crate::plan::Days, Stopped> {
+fn checked_days(from: Date, to: Date) -> Result<crate::calendar::Days, Stopped> {
     if to < from {
         let error = ribera_storage::Error::config(format!("--to: must not lie before --from, got {to}"));
         return Err(stopped(Stage::Definition, Some(Exit::Config))(error));
     }
-    Ok(crate::plan::Days { from, to })
+    Ok(crate::calendar::Days { from, to })
 }

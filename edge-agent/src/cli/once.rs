@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::setup::Ready;
 use super::{Common, Stopped, Wait, hints, render, setup};
-use crate::cycle::{Ask, Request};
 use crate::report::{Exit, Problem};
+use crate::run::collect::{Ask, Request};
 
 pub async fn main(common: &Common, wait: &Wait) -> Result<Exit, Stopped> {
     run(common, "once", Ask::Cycle, wait).await

@@ -7,8 +7,8 @@ use ribera_storage::StoreId;
 use serde::Serialize;
 
 use super::{CheckArgs, Common, Stopped, check_show, setup};
-use crate::reach::{self, Cause, Reach, State};
 use crate::report::Exit;
+use crate::source::reach::{self, Cause, Reach, State};
 
 /// A store and what came of it; nothing for one whose database is a file of this machine.
 #[derive(Debug, Serialize)]

@@ -21,12 +21,12 @@ use super::spool::SpoolList;
 use super::{Common, Lang};
 use crate::agent::{Agent, Progress, ServedStore};
 use crate::config::Config;
-use crate::cycle::Ask;
 use crate::journal::{BatchState, StoreAlarm};
-use crate::logbook::Logbook;
-use crate::logfile;
 use crate::plan::{LakeState, LeftOut, WhyLeftOut};
+use crate::report::logbook::Logbook;
+use crate::report::logfile;
 use crate::report::{Problem, Report};
+use crate::run::collect::Ask;
 use crate::terminal::{self, complain, say};
 
 /// Days and rows of a backfill, on a terminal only.

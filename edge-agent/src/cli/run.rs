@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use super::{Common, Stopped, hints, render, setup};
 use crate::agent::{Agent, Progress};
-use crate::backfill::{Backfill, Order};
-use crate::cycle::{Ask, Request};
-use crate::logfile;
-use crate::plan::Days;
+use crate::calendar::Days;
 use crate::report::Exit;
+use crate::report::logfile;
+use crate::run::backfill::{Backfill, Order};
+use crate::run::collect::{Ask, Request};
 use ribera_storage::ObjectStore;
 
 /// How often it is looked whether a heartbeat is due: `limits.heartbeat_s` is at least as long.

@@ -209,7 +209,7 @@ fn command_line(program: &Path, file: &Path) -> String {
 /// The service may read its settings and write to its folders; its secrets are nobody else's.
 fn give_rights(args: &InstallArgs, config: &Config, file: &Path) -> Result<()> {
     for folder in folders(config) {
-        std::fs::create_dir_all(&folder).map_err(|error| crate::host::disk_error("create", &folder, error))?;
+        std::fs::create_dir_all(&folder).map_err(|error| crate::ports::disk_error("create", &folder, error))?;
     }
     for line in rights(args, config, file) {
         let done = Command::new("icacls").args(&line).output();

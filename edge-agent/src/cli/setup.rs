@@ -15,14 +15,13 @@ use crate::agent::{Agent, Ports, ServedStore};
 use crate::config::{Config, LogConfig, LogFormat, LogLevel, StoreConfig};
 use crate::host::{FolderDisk, OsRandom, SystemClock, TokioTimer};
 use crate::journal::Journal;
-use crate::logfile::{self, ToFile};
+use crate::journal::recover;
 use crate::objects::Objects;
 use crate::ports::ToldSteps;
-use crate::recover;
+use crate::report::logfile::{self, ToFile};
 use crate::report::{Exit, Stage};
-use crate::source;
-use crate::system;
 use crate::terminal::ErrorOutput;
+use crate::{source, system};
 
 /// An agent, and the lock on its folder for as long as it lives.
 pub struct Ready {
@@ -36,7 +35,7 @@ pub fn logging(cli: &Cli) {
     let common = &cli.common;
     let filter = EnvFilter::try_from_env("RIBERA_LOG")
         // A report is printed there as it is; what a driver says beside its errors is of no use to whoever runs the agent.
-        .unwrap_or_else(|_| EnvFilter::new("warn,ribera_agent::logfile=off,tiberius=off"));
+        .unwrap_or_else(|_| EnvFilter::new("warn,ribera_agent::report::logfile=off,tiberius=off"));
     let stderr = fmt::layer().with_writer(ErrorOutput).with_ansi(false).without_time().log_internal_errors(false);
     let file = log_config(common).map(|config| {
         let level = match config.level {
@@ -157,7 +156,7 @@ fn open_journal(common: &Common, config: &Config, disk: &FolderDisk, random: &Os
 fn lock(config: &Config) -> Result<File, Stopped> {
     let path = config.folder.join("agent.lock");
     let file = File::create(&path)
-        .map_err(|error| crate::host::disk_error("create", &path, error))
+        .map_err(|error| crate::ports::disk_error("create", &path, error))
         .map_err(stopped(Stage::Spool, None))?;
     match file.try_lock() {
         Ok(()) => Ok(file),

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::load::bad;
 use super::{SourceConfig, StoreConfig};
-use crate::plan::Days;
+use crate::calendar::Days;
 
 /// In the name of a database: the year in which its fiscal year begins, and in which it ends.
 const YEAR: &str = "{year}";

@@ -6,14 +6,13 @@ use std::path::Path;
 use ribera_storage::{DatasetName, Error, Result};
 use serde::Deserialize;
 
-use crate::adapters;
+use super::adapters;
 use crate::system;
-use crate::uplink::{Rate, Uplink};
 
 use super::secrets::{ENV_FILE, Secrets};
 use super::{
-    Config, Databases, DatasetMapping, FirebirdConfig, Limits, LogConfig, ServerConfig, SourceConfig, StoreConfig,
-    TlsMode,
+    Config, Databases, DatasetMapping, FirebirdConfig, Limits, LogConfig, Rate, ServerConfig, SourceConfig,
+    StoreConfig, TlsMode,
 };
 
 /// Shorter ones can be found by trying, and with them every identity number.
@@ -189,9 +188,9 @@ impl Limits {
                 return bad("limits.upload_schedule.bytes_per_s", "must be 0, or 1024 and more", &rate.to_string());
             }
         }
-        let uplink = Uplink::new(self);
+        let uploads = self.upload_schedule();
         let noon = jiff::civil::date(2026, 1, 1).at(12, 0, 0, 0);
-        if uplink.rate(noon.time()) == Rate::Closed && uplink.opens_at(noon).is_none() {
+        if uploads.rate(noon.time()) == Rate::Closed && uploads.opens_at(noon).is_none() {
             return bad("limits.upload_schedule", "must leave some time of the day for uploads", "none");
         }
         Ok(())

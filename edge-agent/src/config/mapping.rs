@@ -8,8 +8,8 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::Watermark;
-use crate::charset::Charset;
-use crate::sql::is_call;
+use super::is_call;
+use crate::config::Charset;
 
 /// Either `from` (queries are derived from it) or `extract` and `audit` (queries written by hand).
 #[derive(Debug, Clone, Default, Deserialize)]

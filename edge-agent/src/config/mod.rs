@@ -9,8 +9,9 @@ use ribera_storage::secret::Secret;
 use ribera_storage::{DatasetName, StoreId, TaxNumber};
 use serde::Deserialize;
 
-use crate::charset::Charset;
-
+pub mod adapters;
+mod calls;
+mod charset;
 mod databases;
 mod discover;
 mod hours;
@@ -23,8 +24,12 @@ mod sqlserver;
 mod store_limits;
 #[cfg(test)]
 mod tests;
+mod upload_schedule;
 mod watermark;
 
+pub use calls::is_call;
+pub(crate) use calls::verb;
+pub use charset::{Charset, decoded};
 pub use databases::{DatabaseDays, Databases, have_days_in_common, twins};
 pub use discover::{Discover, DiscoverServer};
 pub use hours::Hours;
@@ -34,6 +39,7 @@ pub use object_store::{ObjectStoreConfig, ProxyConfig, S3Config};
 pub use secrets::ENV_FILE;
 pub use sqlserver::{SqlServerConfig, SqlServerLogin};
 pub use store_limits::StoreLimits;
+pub use upload_schedule::{Rate, UploadSchedule};
 pub use watermark::{Lag, Watermark};
 
 /// The whole configuration file.

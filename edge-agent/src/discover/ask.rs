@@ -6,10 +6,10 @@ use std::time::Duration;
 use ribera_storage::{Error, Result};
 
 use super::company::Row;
+use crate::calendar::{DAY_MICROS, date_of};
 use crate::config::Discover;
-use crate::source::{Outcome, Source, timed_out};
+use crate::source::{Outcome, Rows, Source, Value, timed_out};
 use crate::sql::{ResultSet, Statement};
-use crate::value::{DAY_MICROS, Rows, Value, date_of};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// No chain has so many companies; a wrong table may have so many rows.

@@ -10,7 +10,7 @@ use toml::{Table, Value};
 
 use super::company::{Company, Fate, Found};
 use crate::config::{SourceConfig, have_days_in_common};
-use crate::reach;
+use crate::source::reach;
 
 /// A `[[store]]` as it is written, and a line for people above it.
 #[derive(Debug, Clone, PartialEq)]

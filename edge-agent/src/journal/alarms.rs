@@ -11,8 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::units::{json, parsed};
 use super::{Journal, journal_error};
-use crate::plan::{Refusal, TRIES_MAX};
-use crate::source::Fingerprint;
+use crate::plan::{Fingerprint, Refusal, TRIES_MAX};
 
 /// The key of the alarms that stand.
 const NOTED: &str = "alarms";

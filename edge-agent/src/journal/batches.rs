@@ -10,8 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::units::{Stream, change, change_known, json, parsed, to_json};
 use super::{Journal, execute, journal_error, streams};
-use crate::plan::{Event, LakeState};
-use crate::source::Fingerprint;
+use crate::plan::{Event, Fingerprint, LakeState};
 
 /// Where a batch stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,6 +78,8 @@ pub struct NewBatch {
     pub manifest: Manifest,
     /// Per unit: what the source said, and whether the unit has left the lookback window.
     pub fingerprints: BTreeMap<Unit, (Fingerprint, bool)>,
+    /// See [`crate::plan::UnitRow::values_digest`].
+    pub values_digest: String,
 }
 
 /// What the spool holds of one store.
@@ -339,6 +340,7 @@ fn extracted(
         closed: facts.closed,
         proven: facts.audit.as_ref().is_some_and(|audit| audit.agrees_with(&facts.file)),
         is_final,
+        values_digest: batch.values_digest.clone(),
     }
 }
 

@@ -15,6 +15,7 @@ use crate::ports::{NoSteps, Steps, step};
 mod alarms;
 mod batches;
 mod differing;
+pub mod recover;
 mod streams;
 #[cfg(test)]
 mod tests;
@@ -47,7 +48,7 @@ const SCHEMA: &str = "
         lake TEXT NOT NULL,
         doubted INTEGER NOT NULL DEFAULT 0,
         extracted_at TEXT NOT NULL,
-        refused TEXT,
+        refused TEXT, values_digest TEXT,
         PRIMARY KEY (store, dataset, unit)
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX unit_batch ON unit (batch);
@@ -80,9 +81,10 @@ const SCHEMA: &str = "
     ) STRICT, WITHOUT ROWID;
 ";
 
-/// From version 1: units that are refused, and what grew with stores and years without an index.
+/// From version 1: units that are refused, by what values were read, and what grew with stores and years without an index.
 const TO_VERSION_2: &str = "
     ALTER TABLE unit ADD COLUMN refused TEXT;
+    ALTER TABLE unit ADD COLUMN values_digest TEXT;
     CREATE INDEX unit_batch ON unit (batch);
     CREATE INDEX unit_refused ON unit (store, dataset) WHERE refused IS NOT NULL;
     CREATE INDEX batch_unit_unit ON batch_unit (unit);

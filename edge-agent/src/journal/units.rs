@@ -14,7 +14,7 @@ use super::{Journal, execute, journal_error};
 use crate::plan::{Event, LakeState, UnitRow};
 
 const COLUMNS: &str = "unit, dataset_version, fingerprint, facts, closed, proven, final, stale, tries, batch, lake, \
-                       extracted_at, doubted, refused";
+                       extracted_at, doubted, refused, values_digest";
 
 impl Journal {
     /// The known units of the days `from` to `to`.
@@ -185,6 +185,7 @@ fn unit_row(row: &Row<'_>) -> rusqlite::Result<UnitRow> {
         extracted_at: parsed(row, 11)?,
         doubted: row.get(12)?,
         refused: row.get::<_, Option<String>>(13)?.and_then(|text| serde_json::from_str(&text).ok()),
+        values_digest: row.get(14)?,
     })
 }
 
@@ -253,7 +254,7 @@ fn write_unit(transaction: &Transaction<'_>, stream: Stream<'_>, row: &UnitRow) 
     let refused = row.refused.as_ref().map(to_json).transpose()?;
     execute(
         transaction,
-        &format!("INSERT OR REPLACE INTO unit (store, dataset, {COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"),
+        &format!("INSERT OR REPLACE INTO unit (store, dataset, {COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"),
         params![
             stream.store.as_str(),
             stream.dataset.as_str(),
@@ -270,7 +271,8 @@ fn write_unit(transaction: &Transaction<'_>, stream: Stream<'_>, row: &UnitRow) 
             row.lake.as_str(),
             row.extracted_at.to_string(),
             row.doubted,
-            refused
+            refused,
+            row.values_digest
         ],
     )
     .map(drop)

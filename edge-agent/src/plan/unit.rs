@@ -5,7 +5,7 @@ use ribera_storage::Unit;
 use ribera_storage::batch::Facts;
 use serde::{Deserialize, Serialize};
 
-use crate::source::Fingerprint;
+use crate::plan::Fingerprint;
 
 /// What the agent knows of one unit.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,6 +29,8 @@ pub struct UnitRow {
     pub lake: LakeState,
     /// The lake may call the unit complete although the source has moved on.
     pub doubted: bool,
+    /// Of what decided the values that were sent: of the mapping, the zone, the salt. `None`: an older program sent them.
+    pub values_digest: Option<String>,
     /// The rows cannot be sent as they are: nothing was sent since.
     pub refused: Option<Refusal>,
     pub extracted_at: Timestamp,
@@ -82,6 +84,7 @@ pub enum Event {
         closed: bool,
         proven: bool,
         is_final: bool,
+        values_digest: String,
     },
     /// A value of its rows does not fit. `None`: the source could not even say count and sums.
     Refused { dataset_version: u32, fingerprint: Option<Fingerprint>, closed: bool, reason: String, mapping: String },
@@ -111,6 +114,7 @@ impl UnitRow {
             batch: 0,
             lake: LakeState::Waiting,
             doubted: false,
+            values_digest: None,
             refused: None,
             extracted_at: now,
         }
@@ -125,7 +129,16 @@ impl UnitRow {
     #[must_use]
     pub fn after(self, event: Event, now: Timestamp) -> Self {
         match event {
-            Event::Extracted { batch, dataset_version, fingerprint, facts, closed, proven, is_final } => {
+            Event::Extracted {
+                batch,
+                dataset_version,
+                fingerprint,
+                facts,
+                closed,
+                proven,
+                is_final,
+                values_digest,
+            } => {
                 let before = if self.fingerprint == fingerprint { self.tries } else { 0 };
                 Self {
                     doubted: self.doubted || (self.is_settled() && self.facts != facts),
@@ -141,6 +154,7 @@ impl UnitRow {
                     stale: false,
                     batch,
                     lake: LakeState::Waiting,
+                    values_digest: Some(values_digest),
                     refused: None,
                     extracted_at: now,
                 }

@@ -5,26 +5,16 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use ribera_storage::batch::Facts;
 use ribera_storage::dataset::{Column, ColumnType, DatasetDefinition, DatasetKind};
 use ribera_storage::hex::hex;
 use ribera_storage::{Error, ExactDecimal, Result, Unit};
-use serde::{Deserialize, Serialize};
 
 use super::{Outcome, Session};
+use crate::calendar::date_of;
 use crate::config::DatasetMapping;
+use crate::plan::Fingerprint;
+use crate::source::{Rows, Value};
 use crate::sql::Statement;
-use crate::value::{Rows, Value, date_of};
-
-/// Count, sums and perhaps a hash of a unit's rows. Two that are equal mean that nothing changed,
-/// as far as the source can tell.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Fingerprint {
-    #[serde(flatten)]
-    pub facts: Facts,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hash: Option<String>,
-}
 
 /// What a source says of its units, and of which units it cannot say it, and why.
 #[derive(Debug, Default)]
@@ -225,8 +215,8 @@ pub(crate) fn day_of(value: Value<'_>) -> Option<jiff::civil::Date> {
     match value {
         Value::Date(days) => date_of(days),
         // A moment within a day is no day: as such it compares with no day's name.
-        Value::Local(micros) if micros % crate::value::DAY_MICROS == 0 => {
-            date_of(i32::try_from(micros / crate::value::DAY_MICROS).ok()?)
+        Value::Local(micros) if micros % crate::calendar::DAY_MICROS == 0 => {
+            date_of(i32::try_from(micros / crate::calendar::DAY_MICROS).ok()?)
         }
         Value::Text(text) => text.get(..10)?.parse().ok().filter(|_| text.len() == 10),
         _ => None,

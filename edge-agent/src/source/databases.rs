@@ -9,8 +9,8 @@ use ribera_storage::ports::Clock;
 use ribera_storage::{Error, Result};
 
 use super::{Session, Source};
+use crate::calendar::Days;
 use crate::config::{Databases, StoreConfig};
-use crate::plan::Days;
 use crate::sql::Dialect;
 
 type Open = dyn Fn(&str) -> Box<dyn Source>;

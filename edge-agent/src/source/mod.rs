@@ -13,30 +13,31 @@ use jiff::tz::TimeZone;
 use ribera_storage::ports::Clock;
 use ribera_storage::{Error, Result};
 
+use crate::calendar::Days;
 use crate::config::{Databases, SourceConfig, StoreConfig};
-use crate::plan::Days;
 use crate::sql::{Dialect, Statement};
-use crate::value::Rows;
 
 mod audit;
 mod certificate;
 mod databases;
-mod driver;
 mod firebird;
 mod mysql;
 mod postgres;
-mod postgres_copy;
+pub mod reach;
 mod result_sets;
+mod row;
 mod sqlite;
-mod sqlite_functions;
 mod sqlserver;
+mod sqlx_common;
+pub(crate) mod tls;
 
-pub use audit::{Answer, Fingerprint, fingerprints};
+pub use audit::{Answer, fingerprints};
 pub(crate) use audit::{count_of, day_of};
 pub use databases::{DatabasesSource, connect_around, pieces};
 pub use firebird::{FirebirdSource, PORT as FIREBIRD_PORT};
 pub use mysql::{MysqlSource, PORT as MYSQL_PORT};
 pub use postgres::{PORT as POSTGRES_PORT, PostgresSource};
+pub use row::{Rows, Value};
 pub use sqlite::SqliteSource;
 pub use sqlserver::{PORT as SQL_SERVER_PORT, SqlServerSource, port_of};
 

@@ -14,11 +14,11 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlDatabaseError, MySq
 use sqlx::{AssertSqlSafe, Column, ConnectOptions, Connection, Decode, Either, Executor, MySql, Row, Type, TypeInfo};
 
 use super::result_sets::ResultSets;
-use super::{Outcome, Session, Source, driver};
-use crate::charset::Charset;
-use crate::config::{ServerConfig, TlsMode};
+use super::{Outcome, Session, Source, sqlx_common};
+use crate::calendar::{NoDate, civil_of_days, days_of_civil};
+use crate::config::{Charset, ServerConfig, TlsMode};
+use crate::source::{Rows, Value};
 use crate::sql::{Dialect, ResultSet, Statement};
-use crate::value::{NoDate, Rows, Value, civil_of_days, days_of_civil};
 
 pub const PORT: u16 = 3306;
 /// For the end of a query that took too long.
@@ -69,7 +69,7 @@ impl Source for MysqlSource {
     }
 
     fn describe(&self) -> String {
-        driver::describe("mysql", &self.config, PORT)
+        sqlx_common::describe("mysql", &self.config, PORT)
     }
 
     fn connect(&self) -> LocalBoxFuture<'_, Result<Box<dyn Session>>> {
@@ -77,7 +77,8 @@ impl Source for MysqlSource {
             let options = self.options();
             let connecting = MySqlConnection::connect_with(&options);
             let mut connection =
-                driver::connected(&self.describe(), self.config.tls_ca_file.as_deref(), connecting, refusal).await?;
+                sqlx_common::connected(&self.describe(), self.config.tls_ca_file.as_deref(), connecting, refusal)
+                    .await?;
             const SQL: &str = "SELECT CAST(CONNECTION_ID() AS UNSIGNED)";
             let id: u64 =
                 sqlx::query_scalar(SQL).fetch_one(&mut connection).await.map_err(|error| query_error(SQL, error))?;
@@ -440,11 +441,11 @@ impl Kind {
                 Err(date) => Value::NoDate(date),
             },
             Self::DateTime => match date_time(bytes)? {
-                Ok((days, micros)) => Value::Local(i64::from(days) * crate::value::DAY_MICROS + micros),
+                Ok((days, micros)) => Value::Local(i64::from(days) * crate::calendar::DAY_MICROS + micros),
                 Err(date) => Value::NoDate(date),
             },
             Self::Timestamp => match date_time(bytes)? {
-                Ok((days, micros)) => Value::Instant(i64::from(days) * crate::value::DAY_MICROS + micros),
+                Ok((days, micros)) => Value::Instant(i64::from(days) * crate::calendar::DAY_MICROS + micros),
                 Err(date) => Value::NoDate(date),
             },
             Self::Time => Value::Time(time(bytes)?),
@@ -508,7 +509,7 @@ fn time(bytes: &[u8]) -> Option<i64> {
         return Some(0);
     }
     let days = i64::from(u32::from_le_bytes(rest.get(1..5)?.try_into().ok()?));
-    let micros = days * crate::value::DAY_MICROS + clock_micros(rest.get(5..8)?) + fraction(rest.get(8..12));
+    let micros = days * crate::calendar::DAY_MICROS + clock_micros(rest.get(5..8)?) + fraction(rest.get(8..12));
     Some(if rest[0] == 1 { -micros } else { micros })
 }
 
@@ -534,7 +535,7 @@ fn refusal(database: &dyn DatabaseError) -> Option<&'static str> {
 }
 
 fn query_error(sql: &str, error: sqlx::Error) -> Error {
-    let shown = driver::shown(sql);
+    let shown = sqlx_common::shown(sql);
     match &error {
         sqlx::Error::Database(database) => {
             // Syntax, unknown table or column, missing right: a person must act.

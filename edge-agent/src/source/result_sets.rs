@@ -3,9 +3,9 @@
 
 use ribera_storage::{Error, Result};
 
-use crate::charset::Charset;
+use crate::config::Charset;
+use crate::source::{Rows, Value};
 use crate::sql::ResultSet;
-use crate::value::{Rows, Value};
 
 /// Result sets, and columns of each, that an error shows.
 const SETS_SHOWN: usize = 8;

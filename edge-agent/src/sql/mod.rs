@@ -12,11 +12,13 @@ mod dialect;
 mod question;
 #[cfg(test)]
 mod tests;
+mod views;
 
-pub use calls::{is_call, refuse_call};
+pub use calls::refuse_call;
 pub use derive::Queries;
 pub use dialect::Dialect;
 pub use question::QuestionSql;
+pub use views::{UserViews, View};
 
 /// A query whose named parameters were replaced by the dialect's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,7 +98,7 @@ impl Template {
             rest = &rest[1 + name.len()..];
         }
         sql.push_str(rest);
-        let result_set = if is_call(text) { ResultSet::Fitting } else { ResultSet::Only };
+        let result_set = if crate::config::is_call(text) { ResultSet::Fitting } else { ResultSet::Only };
         Ok(Self { sql, parameters, places: dialect.placeholder().is_empty().then_some(places), result_set })
     }
 

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use ribera_agent::cycle::Ask;
 use ribera_agent::plan::TRIES_MAX;
 use ribera_agent::report::{Exit, Report};
+use ribera_agent::run::collect::Ask;
 use ribera_storage::batch::{AckOutcome, Facts};
 use ribera_storage::heartbeat::{AuditAlarm, Heartbeat, Trouble};
 

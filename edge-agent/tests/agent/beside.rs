@@ -6,9 +6,9 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use ribera_agent::cycle::Ask;
 use ribera_agent::host::TokioTimer;
 use ribera_agent::report::Exit;
+use ribera_agent::run::collect::Ask;
 
 use crate::each::{Kind, Place};
 use crate::fixture::{World, day, days, request};

@@ -8,9 +8,9 @@ use futures::future::LocalBoxFuture;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use ribera_agent::agent::ServedStore;
+use ribera_agent::source::Rows;
 use ribera_agent::source::{Outcome, Session, Source};
 use ribera_agent::sql::{Dialect, Statement};
-use ribera_agent::value::Rows;
 use ribera_storage::Result;
 
 use crate::fixture::TestAgent;

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::each::{KINDS, Kind, Place};
+use crate::fixture::World;
 use crate::{firebird_server, mariadb_server, postgres_server};
 
 const ADAPTER: &str = "[adapter.caja.ventas]\nfrom = \"lineas\"\ndate = \"fecha\"\n[adapter.caja.ventas.columns]\n\
@@ -209,4 +211,74 @@ fn an_instance_whose_browser_is_silent_is_told_so_and_no_port_is_blamed() {
     }
     let answer: Value = serde_json::from_slice(&check(folder.path(), &["--quick", "--json"]).stdout).unwrap();
     assert_eq!(answer["causes"]["browser_silent"][0], "expres", "{answer}");
+}
+
+/// The lines of `check` about dataset ventas.
+fn of_ventas(world: &World) -> Value {
+    let answer = check(world.folder.path(), &["--json"]);
+    let answer: Value = serde_json::from_slice(&answer.stdout).unwrap();
+    answer["checks"].as_array().unwrap().iter().find(|line| line["what"] == "ventas").unwrap().clone()
+}
+
+const ROW: &str = "(1, 1, '2017-05-08', 'p', 1, 2)";
+const WITHOUT_KEY: &str = "ticket INTEGER, linea INTEGER, fecha DATE, producto VARCHAR(40), cantidad NUMERIC(18,3), \
+    total NUMERIC(18,2), cajero VARCHAR(40)";
+
+#[test]
+fn a_view_that_shows_each_user_other_rows_is_named() {
+    for kind in [Kind::Mariadb, Kind::Postgres, Kind::Firebird] {
+        let place = Place::new(kind, "vistas_por_usuario");
+        let world = place.world(&ADAPTER.replace("\"lineas\"", "\"resumen\""));
+        place.create(&world, "ventas", WITHOUT_KEY);
+        let of_user = if kind == Kind::Mariadb { "SUBSTRING_INDEX(USER(), '@', 1)" } else { "CURRENT_USER" };
+        let mut statements = vec![
+            format!("INSERT INTO ventas VALUES {}", ROW.replace(", 2)", ", 2, 'LECTOR')")),
+            format!("CREATE VIEW mias AS SELECT * FROM ventas WHERE UPPER(cajero) = UPPER({of_user})"),
+            "CREATE VIEW resumen AS SELECT ticket, linea, fecha, producto, cantidad, total FROM mias".to_owned(),
+        ];
+        match kind {
+            Kind::Firebird => statements.push("GRANT SELECT ON resumen TO LECTOR".to_owned()),
+            Kind::Mariadb => {
+                statements.push("GRANT SHOW VIEW ON vistas_por_usuario.* TO lector@'127.0.0.1'".to_owned())
+            }
+            _ => {}
+        }
+        place.sql(&world, &statements);
+        let line = of_ventas(&world);
+        let warning = line["warning"].as_str().unwrap_or_default().to_lowercase();
+        assert!(line["ok"] == true && warning.contains("resumen filtra según el usuario"), "{kind:?}: {line}");
+        // One that all users see alike is none to speak of.
+        let plain = place.world(&ADAPTER.replace("\"lineas\"", "\"ventas\""));
+        assert!(of_ventas(&plain)["warning"].is_null(), "{kind:?}");
+    }
+    // MariaDB does not show the text of a view without the right to see it.
+    let place = Place::new(Kind::Mariadb, "vistas_cerradas");
+    let world = place.world(&ADAPTER.replace("\"lineas\"", "\"resumen\""));
+    place.create(&world, "ventas", WITHOUT_KEY);
+    place.sql(&world, &["CREATE VIEW resumen AS SELECT * FROM ventas".to_owned()]);
+    let warning = of_ventas(&world)["warning"].to_string();
+    assert!(warning.contains("resumen no es visible") && warning.contains("SHOW VIEW"), "{warning}");
+}
+
+#[test]
+fn a_key_that_repeats_within_a_day_is_told_before_the_centre_refuses_the_day() {
+    for kind in KINDS {
+        let place = Place::new(kind, "claves_repetidas");
+        let world = place.world(ADAPTER);
+        if kind == Kind::Sqlite {
+            world.sql("DROP TABLE lineas");
+        }
+        place.create(&world, "lineas", WITHOUT_KEY);
+        let insert = format!("INSERT INTO lineas VALUES {}", ROW.replace(", 2)", ", 2, 'a')"));
+        // The same ticket on another day repeats nothing.
+        place.sql(&world, &[insert.clone(), insert.replace("05-08", "05-07")]);
+        assert_eq!(of_ventas(&world)["ok"], true, "{kind:?}");
+        place.sql(&world, &[insert.clone(), insert]);
+        let line = of_ventas(&world);
+        assert_eq!(line["ok"], false, "{kind:?}: {line}");
+        let told = line["problem"]["message"].as_str().unwrap();
+        for part in ["key (ticket_id, linea)", "got 2 of 2017-05-08", "ticket_id = 1, linea = 1"] {
+            assert!(told.contains(part), "{kind:?}: {told}");
+        }
+    }
 }

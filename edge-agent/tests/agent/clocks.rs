@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use ribera_agent::cycle::Ask;
 use ribera_agent::report::Report;
+use ribera_agent::run::collect::Ask;
 
 use crate::between::{Between, stand_between};
 use crate::fixture::{World, block_on, day, days, request, run};

@@ -6,9 +6,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use ribera_agent::cycle::Ask;
 use ribera_agent::ports::SpoolDisk;
 use ribera_agent::report::{Exit, Report};
+use ribera_agent::run::collect::Ask;
 use ribera_storage::heartbeat::Heartbeat;
 use ribera_storage::{ObjectStore, Unit, paths};
 
@@ -142,7 +142,7 @@ fn what_one_store_or_dataset_cleans_up_leaves_a_neighbour_of_nearly_its_name_alo
     world.sell("2017-05-09", 10..12);
     world.once();
     world.config.local_only = false;
-    let ours_alone = |ask| ribera_agent::cycle::Request {
+    let ours_alone = |ask| ribera_agent::run::collect::Request {
         ask,
         stores: vec!["s".parse().unwrap()],
         datasets: vec!["ventas".parse().unwrap()],
@@ -167,7 +167,7 @@ fn what_one_store_or_dataset_cleans_up_leaves_a_neighbour_of_nearly_its_name_alo
     world.once();
     world.ingest();
     let before: BTreeSet<String> = world.objects_under("").into_iter().collect();
-    ribera_agent::recover::set_aside(&world.journal_file(), "2017-05-10T16:00:00Z".parse().unwrap()).unwrap();
+    ribera_agent::journal::recover::set_aside(&world.journal_file(), "2017-05-10T16:00:00Z".parse().unwrap()).unwrap();
     world.once();
     world.ingest();
     let after: BTreeSet<String> = world.objects_under("").into_iter().collect();

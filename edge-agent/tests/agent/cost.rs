@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::Timestamp;
 use ribera_agent::agent::Agent;
-use ribera_agent::cycle::Ask;
 use ribera_agent::ports::Timer;
+use ribera_agent::run::collect::Ask;
 use ribera_storage::object::{MemoryStore, ObjectMeta, ObjectPath, Part, PutBody, PutOutcome};
 use ribera_storage::{ObjectStore, Result};
 

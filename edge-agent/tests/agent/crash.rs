@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ribera_agent::cycle::Ask;
 use ribera_agent::ports::step;
 use ribera_agent::report::Exit;
+use ribera_agent::run::collect::Ask;
 
 use crate::fixture::{World, block_on, day, days, request};
 

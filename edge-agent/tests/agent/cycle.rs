@@ -2,9 +2,9 @@
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Date32Type, Decimal128Type, TimestampMicrosecondType};
-use ribera_agent::cycle::Ask;
 use ribera_agent::plan::Why;
 use ribera_agent::report::Exit;
+use ribera_agent::run::collect::Ask;
 use ribera_storage::Unit;
 
 use crate::fixture::{CONFIG, World, day, days};
@@ -331,4 +331,48 @@ fn a_cycle_that_drifts_over_the_end_of_a_stretch_leaves_none_without_a_snapshot(
         .collect();
     let hours: Vec<&str> = moments.iter().map(|moment| &moment[11..16]).collect();
     assert_eq!(hours, ["07:59", "08:30", "12:00", "16:00"], "{moments:?}");
+}
+
+/// The source says of its days what it said before: without a hash nothing else tells.
+#[test]
+fn a_corrected_mapping_another_zone_or_character_set_sends_the_days_again_once() {
+    const ZONE: &str = "time_zone = \"America/New_York\"";
+    const SOURCE: &str = "path = \"pos.db\"";
+    const MAPPING: &str = "from = \"lineas\"";
+    let without_hash = CONFIG.replace(MAPPING, &format!("{MAPPING}\nrow_hash = false"));
+    let corrections = [
+        ("producto_id = \"producto\"", "producto_id = \"upper(producto)\"", true),
+        ("fecha || ' ' || hora", "fecha || ' 12:00:00'", true),
+        (
+            "vendido_en = \"fecha || ' ' || hora\"",
+            "vendido_en = { sql = \"fecha || ' ' || hora\", zone = \"UTC\" }",
+            true,
+        ),
+        (MAPPING, "from = \"lineas\"\nwhere = \"1 = 1\"", true),
+        (ZONE, "time_zone = \"America/Bogota\"", true),
+        (SOURCE, "path = \"pos.db\", charset = \"windows-1252\"", true),
+        // What only proves or paces.
+        (MAPPING, "from = \"lineas\"\nchunk_rows = 1000", false),
+        (MAPPING, "from = \"lineas\"\norder = [\"ticket\"]", false),
+    ];
+    for (before, after, shall_send) in corrections {
+        let mut world = World::with_config(&without_hash);
+        world.sell("2017-05-09", 1..4);
+        world.sell("2017-05-08", 11..12);
+        assert_eq!(world.once().exit(), Exit::Done);
+        world.ingest();
+        assert_eq!(world.once().datasets[0].batches, 0);
+        let corrected = without_hash.replacen(before, after, 1);
+        assert_ne!(corrected, without_hash);
+        let file = world.folder.path().join("agent.toml");
+        std::fs::write(&file, corrected).unwrap();
+        world.config = ribera_agent::config::Config::load(&file, &|_| None).unwrap();
+        let report = world.once();
+        assert_eq!(report.exit(), Exit::Done, "{after}: {:?}", report.problems);
+        let whys: Vec<Why> = report.datasets[0].planned.iter().map(|one| one.why).collect();
+        // Every day of the window: one without rows is a fact too.
+        assert_eq!(whys, vec![Why::Definition; if shall_send { 7 } else { 0 }], "{after}");
+        world.ingest();
+        assert_eq!(world.once().datasets[0].batches, 0, "{after}: once is enough");
+    }
 }

@@ -1,8 +1,8 @@
 //! Days in several databases, one per fiscal year: the date picks the database. On SQLite files, a
 //! real MariaDB and a real Firebird.
 
-use ribera_agent::cycle::Ask;
 use ribera_agent::report::{Exit, Report};
+use ribera_agent::run::collect::Ask;
 use ribera_storage::Unit;
 use rusqlite::Connection;
 

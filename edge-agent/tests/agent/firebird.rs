@@ -5,10 +5,10 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use ribera_agent::cycle::Ask;
 use ribera_agent::host::SystemClock;
 use ribera_agent::ports::{Steps, step};
 use ribera_agent::report::{Exit, Report};
+use ribera_agent::run::collect::Ask;
 use ribera_storage::ports::Clock;
 use ribera_storage::{ErrorKind, Result};
 

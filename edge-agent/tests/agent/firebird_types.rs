@@ -8,8 +8,8 @@ use arrow_array::{Array, RecordBatch};
 use arrow_schema::{DataType, TimeUnit};
 use proptest::prelude::*;
 use proptest::test_runner::{Config as RunnerConfig, TestCaseError, TestError, TestRunner};
+use ribera_agent::calendar::{date_text, local_text};
 use ribera_agent::report::{Exit, Report};
-use ribera_agent::value::{date_text, local_text};
 use ribera_storage::ExactDecimal;
 use ribera_storage::control;
 use ribera_storage::dataset::DatasetDefinition;
@@ -448,7 +448,7 @@ fn plain_text(text: String) -> (String, String) {
 
 /// Ticks of 100 microseconds, as the server counts.
 fn time_cell(ticks: i64) -> (String, String) {
-    let text = ribera_agent::value::time_text(ticks * 100);
+    let text = ribera_agent::calendar::time_text(ticks * 100);
     (format!("'{}'", sql_time(ticks)), text)
 }
 

@@ -13,12 +13,12 @@ use futures::future::LocalBoxFuture;
 use jiff::Timestamp;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use ribera_agent::agent::{Agent, Ports, ServedStore};
+use ribera_agent::calendar::Days;
 use ribera_agent::config::Config;
-use ribera_agent::cycle::{Ask, Request};
 use ribera_agent::journal::Journal;
-use ribera_agent::plan::Days;
 use ribera_agent::ports::{SpoolDisk, SpoolFile, Steps, Timer};
 use ribera_agent::report::Report;
+use ribera_agent::run::collect::{Ask, Request};
 use ribera_storage::batch::{Ack, AckOutcome, Manifest};
 use ribera_storage::object::{MemoryStore, ObjectPath, PutBody, list_all};
 use ribera_storage::ports::{Clock, Random};
@@ -212,7 +212,7 @@ impl MemoryDisk {
     fn writable(&self, doing: &str) -> Result<()> {
         if self.0.borrow().read_only {
             let error = std::io::Error::from(std::io::ErrorKind::ReadOnlyFilesystem);
-            return Err(ribera_agent::host::disk_error(doing, &PathBuf::from("spool/x"), error));
+            return Err(ribera_agent::ports::disk_error(doing, &PathBuf::from("spool/x"), error));
         }
         Ok(())
     }

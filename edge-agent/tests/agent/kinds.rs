@@ -52,7 +52,7 @@ fn stock_is_the_state_at_a_moment_taken_by_schedule() {
     let rows = &world.rows(&taken[0])[0];
     let column = |name: &str| rows.column_by_name(name).unwrap().clone();
     let date = column("fecha").as_primitive::<Date32Type>().value(0);
-    assert_eq!(ribera_agent::value::date_text(date), "2017-05-30", "the store's own date");
+    assert_eq!(ribera_agent::calendar::date_text(date), "2017-05-30", "the store's own date");
     let moment = column("momento").as_primitive::<TimestampMicrosecondType>().value(1);
     assert_eq!(Unit::Moment(jiff::Timestamp::from_microsecond(moment).unwrap()), taken[0].units[0].unit);
     for (at, taken, why) in [

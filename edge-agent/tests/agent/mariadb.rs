@@ -6,9 +6,9 @@ use std::rc::Rc;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Date32Type, Decimal128Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, RecordBatch};
-use ribera_agent::cycle::Ask;
 use ribera_agent::ports::{Steps, step};
 use ribera_agent::report::{Exit, Report};
+use ribera_agent::run::collect::Ask;
 use ribera_storage::dataset::DatasetDefinition;
 use ribera_storage::{Result, control};
 

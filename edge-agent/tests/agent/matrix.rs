@@ -80,10 +80,10 @@ pub fn show(column: &dyn Array, row: usize) -> String {
         DataType::Int32 => column.as_primitive::<Int32Type>().value(row).to_string(),
         DataType::Int64 => column.as_primitive::<Int64Type>().value(row).to_string(),
         DataType::Decimal128(..) => column.as_primitive::<Decimal128Type>().value_as_string(row),
-        DataType::Date32 => ribera_agent::value::date_text(column.as_primitive::<Date32Type>().value(row)),
+        DataType::Date32 => ribera_agent::calendar::date_text(column.as_primitive::<Date32Type>().value(row)),
         DataType::Timestamp(..) => {
             let micros = column.as_primitive::<TimestampMicrosecondType>().value(row);
-            format!("{}Z", ribera_agent::value::local_text(micros))
+            format!("{}Z", ribera_agent::calendar::local_text(micros))
         }
         DataType::Utf8 => column.as_string::<i32>().value(row).to_owned(),
         DataType::Binary => ribera_storage::hex::hex(column.as_binary::<i32>().value(row)),

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use ribera_agent::agent::Progress;
 use ribera_agent::config::Config;
-use ribera_agent::cycle::Ask;
 use ribera_agent::ports::step;
 use ribera_agent::report::Exit;
+use ribera_agent::run::collect::Ask;
 use ribera_storage::heartbeat::Heartbeat;
 use ribera_storage::object::{MemoryStore, list_all};
 use ribera_storage::{DatasetName, StoreId, paths};

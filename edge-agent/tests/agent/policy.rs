@@ -8,8 +8,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ribera_agent::cycle::Ask;
 use ribera_agent::report::Exit;
+use ribera_agent::run::collect::Ask;
 use ribera_storage::object::{
     MemoryStore, ObjectMeta, ObjectPath, Part, PutBody, PutOutcome, keeps_put_if_absent, object_store_now,
 };

@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config as Cases, TestRunner};
-use ribera_agent::cycle::Ask;
 use ribera_agent::report::{Exit, Report};
+use ribera_agent::run::collect::Ask;
 use ribera_storage::{Unit, control};
 
 use crate::fixture::{World, block_on, day, days, extract, run};
@@ -284,7 +284,7 @@ fn random_rows_written_by_the_servers_own_client_are_read_back_exactly() {
             let (amount, micros, text) = &rows[matrix::show(ids.as_ref(), place).parse::<usize>().unwrap()];
             let shown = |name: &str| matrix::show(found.column_by_name(name).unwrap().as_ref(), place);
             prop_assert_eq!(shown("c0"), ribera_storage::ExactDecimal::new((*amount).into(), 4).to_string());
-            prop_assert_eq!(shown("c1"), format!("{}Z", ribera_agent::value::local_text(*micros)));
+            prop_assert_eq!(shown("c1"), format!("{}Z", ribera_agent::calendar::local_text(*micros)));
             prop_assert_eq!(shown("c2"), text.clone().unwrap_or("NULL".to_owned()));
         }
         values.set(values.get() + rows.len() * 3);

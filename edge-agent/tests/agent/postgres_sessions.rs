@@ -3,8 +3,8 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use ribera_agent::cycle::Ask;
 use ribera_agent::report::{Exit, Report};
+use ribera_agent::run::collect::Ask;
 
 use crate::fixture::{World, days, run};
 use crate::{postgres_server, servers};

@@ -1,7 +1,7 @@
 //! A mapping that asks the wrong question ends with what is wrong with it, and proves nothing.
 
-use ribera_agent::cycle::Ask;
 use ribera_agent::report::{Exit, Report};
+use ribera_agent::run::collect::Ask;
 
 use crate::each::{KINDS, Kind, Place};
 use crate::fixture::{CONFIG, World, days, extract, run};

@@ -1,9 +1,9 @@
 //! A bad row costs its day and nothing else: not the other days, not the window, not the cycle.
 
-use ribera_agent::cycle::Ask;
 use ribera_agent::journal::Journal;
 use ribera_agent::plan::TRIES_MAX;
 use ribera_agent::report::{Exit, Report};
+use ribera_agent::run::collect::Ask;
 use ribera_storage::Unit;
 use ribera_storage::heartbeat::{Heartbeat, Trouble};
 use ribera_storage::paths;
@@ -178,7 +178,7 @@ fn a_journal_of_the_version_before_is_brought_up_to_date_and_read_by_who_may_not
         let old = rusqlite::Connection::open(world.journal_file()).unwrap();
         old.execute_batch(
             "DROP INDEX unit_batch; DROP INDEX unit_refused; DROP INDEX batch_unit_unit;
-             ALTER TABLE unit DROP COLUMN refused; PRAGMA user_version = 1;",
+             ALTER TABLE unit DROP COLUMN refused; ALTER TABLE unit DROP COLUMN values_digest; PRAGMA user_version = 1;",
         )
         .unwrap();
     }

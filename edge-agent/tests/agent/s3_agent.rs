@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use ribera_agent::agent::Agent;
-use ribera_agent::cycle::Ask;
 use ribera_agent::host::SystemClock;
 use ribera_agent::ports::SpoolDisk;
 use ribera_agent::report::{Exit, Report};
+use ribera_agent::run::collect::Ask;
 use ribera_storage::batch::Manifest;
 use ribera_storage::hex::sha256_hex;
 use ribera_storage::object::{S3Store, list_all};

@@ -8,7 +8,7 @@ use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use ribera_agent::config::Limits;
 use ribera_agent::host::SystemClock;
-use ribera_agent::uplink::Uplink;
+use ribera_agent::objects::uplink::Uplink;
 use ribera_storage::object::s3::{Cause, ProxyChoice, S3Settings, SharedClock, failure_of};
 use ribera_storage::object::{ObjectPath, PutBody, PutOutcome, S3Store, conformance};
 use ribera_storage::ports::Clock;

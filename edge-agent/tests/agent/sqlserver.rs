@@ -3,8 +3,8 @@
 
 use std::process::Command;
 
-use ribera_agent::cycle::Ask;
 use ribera_agent::report::{Exit, Report};
+use ribera_agent::run::collect::Ask;
 use ribera_storage::control;
 use ribera_storage::dataset::DatasetDefinition;
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config as Cases, TestRunner};
+use ribera_agent::calendar::{date_text, local_text, time_text};
 use ribera_agent::report::{Exit, Report};
-use ribera_agent::value::{date_text, local_text, time_text};
 use ribera_storage::{ExactDecimal, control};
 
 use crate::fixture::{World, block_on, extract};

@@ -1,7 +1,7 @@
 //! SQL Server's protocol from the server's side, as MS-TDS describes it: types, values, tokens.
 //! Written for the tests, and from the specification alone: it shares nothing with a driver.
 
-use ribera_agent::value::days_of;
+use ribera_agent::calendar::days_of;
 use ribera_storage::ExactDecimal;
 use rsfbclient_core::charset::{WIN_1251, WIN_1252};
 

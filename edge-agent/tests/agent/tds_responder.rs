@@ -110,7 +110,7 @@ impl Request {
             Parameter::Text(text) => panic!("{text} in place of a day"),
         };
         let (from, to) = (date(&self.parameters[0]), date(&self.parameters[1]));
-        (from..=to).map(ribera_agent::value::date_text).collect()
+        (from..=to).map(ribera_agent::calendar::date_text).collect()
     }
 }
 

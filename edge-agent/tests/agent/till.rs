@@ -5,9 +5,9 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use ribera_agent::cycle::Ask;
 use ribera_agent::ports::Steps;
 use ribera_agent::report::Exit;
+use ribera_agent::run::collect::Ask;
 use ribera_storage::Result;
 use rusqlite::Connection;
 

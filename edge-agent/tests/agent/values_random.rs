@@ -8,7 +8,7 @@ use jiff::civil::date;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
-use ribera_agent::cycle::Ask;
+use ribera_agent::run::collect::Ask;
 use ribera_storage::{ExactDecimal, Unit};
 
 use crate::each::{Kind, Place};

@@ -1,7 +1,7 @@
 //! The business date is the store's local day on every source, whatever zone the server or its session is in.
 
-use ribera_agent::cycle::Ask;
 use ribera_agent::report::Exit;
+use ribera_agent::run::collect::Ask;
 
 use crate::fixture::{World, day, days, extract, run};
 use crate::{mariadb_server, postgres_server};

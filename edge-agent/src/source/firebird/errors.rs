@@ -4,7 +4,7 @@
 use ribera_storage::{Error, ErrorKind};
 use rsfbclient_core::FbError;
 
-use crate::source::driver::shown;
+use crate::source::sqlx_common::shown;
 
 /// A part of a message, what it means, and what to do.
 type Meaning = (&'static str, ErrorKind, &'static str);

@@ -13,10 +13,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{Outcome, Session, Source};
+use crate::calendar::Zone;
 use crate::config::FirebirdConfig;
+use crate::source::Rows;
 use crate::sql::{Dialect, Statement};
-use crate::value::Rows;
-use crate::zone::Zone;
 
 mod describe;
 mod errors;

@@ -5,7 +5,8 @@ use rsfbclient_core::Charset;
 use rsfbclient_rust::RawValue;
 
 use super::describe::{Column, Kind};
-use crate::value::{DAY_MICROS, Rows, Value};
+use crate::calendar::DAY_MICROS;
+use crate::source::{Rows, Value};
 
 /// For a row with text that is in another character set than the connection.
 const FOREIGN: &str = "charset = \"WIN1252\" in [store.source], if that is what the till's programs write";

@@ -59,7 +59,7 @@ async fn hop(config: &SqlServerConfig, place: &str) -> Result<Link> {
 }
 
 fn target(config: &SqlServerConfig, host: &str, port: u16) -> Result<Config> {
-    crate::tls::use_ring();
+    crate::source::tls::use_ring();
     let mut target = Config::new();
     target.host(host);
     target.port(port);

@@ -4,9 +4,9 @@ use ribera_storage::{Error, ErrorKind};
 use tiberius::error::{Error as DriverError, IoErrorKind};
 
 use crate::config::{SqlServerConfig, SqlServerLogin, TlsMode};
-use crate::source::{certificate, driver};
+use crate::source::certificate;
 
-pub use driver::shown;
+pub use super::super::sqlx_common::shown;
 
 /// A number of the server's, what it means, and what to do.
 type Meaning = (u32, ErrorKind, &'static str);

@@ -13,9 +13,10 @@ use tokio::time::timeout;
 
 use super::result_sets::ResultSets;
 use super::{Outcome, Session, Source};
+use crate::calendar::days_of;
 use crate::config::SqlServerConfig;
+use crate::source::Rows;
 use crate::sql::{Dialect, Statement};
-use crate::value::{Rows, days_of};
 
 mod connect;
 mod describe;

@@ -6,8 +6,9 @@ use ribera_storage::{Error, ExactDecimal, Result};
 use tiberius::time::{Date, DateTime, DateTime2, SmallDateTime, Time};
 use tiberius::{Column, ColumnData, ColumnType, Row};
 
+use crate::calendar::{DAY_MICROS, NoDate, civil_of_days, date_text};
+use crate::source::Value;
 use crate::source::result_sets::ResultSets;
-use crate::value::{DAY_MICROS, NoDate, Value, civil_of_days, date_text};
 
 /// Days between year 1, and 1900, and 1970.
 const DAYS_1_TO_1970: i32 = 719_162;
