@@ -12,6 +12,7 @@ pub mod collect;
 pub(crate) mod daily;
 pub(crate) mod extract;
 pub(crate) mod question;
+mod server_zone;
 pub(crate) mod session;
 mod trial;
 mod values_digest;

@@ -74,6 +74,7 @@ impl<S: ObjectStore> Agent<S> {
     /// As [`Agent::prove_question`], whatever was proven before. False: the table changed with each question, or
     /// takes too long to count, so that nothing speaks against the mapping and nothing for it.
     pub(crate) async fn ask_the_question(&self, reading: &mut Reading<'_>) -> Result<(Proven, bool)> {
+        self.refuse_days_of_another_zone(reading).await?;
         let mut proven = Proven::default();
         let (mut day, mut conclusive) = (None, true);
         if let Some(question) = reading.queries.question.clone() {

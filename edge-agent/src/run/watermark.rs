@@ -44,6 +44,7 @@ impl<S: ObjectStore> Agent<S> {
         // A source's clock that was set back says nothing of what was written since.
         let Some(seen) = seen.filter(|seen| *seen <= reading.source_now) else { return Ok(whole()) };
         let dialect = context.store.source.dialect();
+        let seen = seen.checked_sub(self.server_clock_behind(reading, watermark).await?).unwrap_or(Timestamp::MIN);
         let since = since(watermark, dialect, &context.place.time_zone, seen, reading.source_now)?;
         let Some(mut written) = self.days_written(reading, &since).await? else {
             // After a long time away it is more than the source can tell at once; fingerprints it can.
@@ -62,6 +63,20 @@ impl<S: ObjectStore> Agent<S> {
         written.retain(|day| (window.from..=window.to).contains(day) || older.contains(day));
         let days = written.iter().copied().chain(window.iter().filter(unsettled)).collect();
         Ok(ToCompare { days, written })
+    }
+
+    /// By how much the clock that the till's own programs are shown is behind the store's: a computer of another
+    /// zone writes earlier times into a column without one.
+    async fn server_clock_behind(&self, reading: &mut Reading<'_>, watermark: &Watermark) -> Result<SignedDuration> {
+        let context = reading.context;
+        if watermark.epoch.is_some() || watermark.zone.is_some() {
+            return Ok(SignedDuration::ZERO);
+        }
+        let server_s = self.server_offset(reading).await?;
+        let store_s = i64::from(context.place.time_zone.to_offset(reading.source_now).seconds());
+        let behind_s = server_s.map_or(0, |server_s| store_s - server_s);
+        // A second is no zone: two clocks are not read at once.
+        Ok(SignedDuration::from_secs(if behind_s >= 60 { behind_s } else { 0 }))
     }
 
     /// Days before the window that were sent from this database. Of others a change says nothing: they are a

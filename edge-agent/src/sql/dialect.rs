@@ -76,6 +76,24 @@ impl Dialect {
         }
     }
 
+    /// Seconds from UTC to the clock that the source shows the till's own programs: that of the server's zone, not of the
+    /// session's. Firebird 3 knows no other clock than that, and its answer is the source's time already.
+    pub fn server_offset(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Sqlite => "SELECT CAST(round((julianday('now', 'localtime') - julianday('now')) * 86400) AS INTEGER)",
+            Self::Mysql => {
+                "SELECT TIMESTAMPDIFF(SECOND, UTC_TIMESTAMP(), CONVERT_TZ(UTC_TIMESTAMP(), '+00:00', @@global.time_zone))"
+            }
+            // The session's own zone hides the server's; that of its log is set with it.
+            Self::Postgres => {
+                "SELECT CAST(EXTRACT(EPOCH FROM (now() AT TIME ZONE current_setting('log_timezone')) \
+                 - (now() AT TIME ZONE 'UTC')) AS bigint)"
+            }
+            Self::SqlServer => "SELECT DATEDIFF(SECOND, GETUTCDATE(), GETDATE())",
+            Self::Firebird => return None,
+        })
+    }
+
     /// Text such as `1.234,50` as a number of `scale` fraction digits; blank text as NULL.
     pub fn decimal_comma(self, expression: &str, scale: u8) -> String {
         let trimmed = match self {

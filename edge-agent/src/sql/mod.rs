@@ -12,12 +12,14 @@ mod dialect;
 mod question;
 #[cfg(test)]
 mod tests;
+mod utc_days;
 mod views;
 
 pub use calls::refuse_call;
 pub use derive::Queries;
 pub use dialect::Dialect;
 pub use question::QuestionSql;
+pub use utc_days::DayOf;
 pub use views::{UserViews, View};
 
 /// A query whose named parameters were replaced by the dialect's own.

@@ -430,3 +430,43 @@ fn every_kind_of_database_is_asked_for_the_days_written_since() {
         assert_eq!(world.lake()[&Unit::Day(ago(3))].0, 2, "{kind:?}");
     }
 }
+
+/// A computer in the wrong zone, whose programs stamp rows hours before the store's clock.
+#[test]
+fn a_row_that_a_server_of_another_zone_stamped_hours_early_is_found() {
+    let mapping = format!(
+        "[adapter.caja.ventas]\nfrom = \"lineas\"\ndate = \"fecha\"\n{MAPPING}\n[adapter.caja.ventas.columns]\n\
+         ticket_id = \"ticket\"\nlinea = \"linea\"\nproducto_id = \"producto\"\ncantidad = \"cantidad\"\ntotal = \"total\"\n"
+    );
+    for kind in [Kind::Mariadb, Kind::Postgres] {
+        let place = Place::new(kind, "otra_zona");
+        let world = place.world(&mapping);
+        let columns = "ticket INTEGER, linea INTEGER, fecha DATE, producto VARCHAR(20), cantidad INTEGER,
+                       total NUMERIC(18,2), escrito TIMESTAMP";
+        place.create(&world, "lineas", columns);
+        drop(place.client(match kind {
+            Kind::Mariadb => "SET GLOBAL time_zone = '-10:00'",
+            _ => "ALTER SYSTEM SET log_timezone = 'Pacific/Honolulu'",
+        }));
+        if kind == Kind::Postgres {
+            drop(place.client("SELECT pg_reload_conf()"));
+        }
+        world.clock.set(&SystemClock.now().to_string());
+        let today = local(SystemClock.now()).date();
+        let ago = |days: i64| today.checked_sub(days.days()).unwrap();
+        let insert = |ticket: u32, days: i64, written: DateTime| {
+            let moment = written.strftime("%Y-%m-%d %H:%M:%S");
+            format!("INSERT INTO lineas VALUES ({ticket}, 1, '{}', 'p', 2, {ticket}.05, '{moment}')", ago(days))
+        };
+        let long_ago = ago(2).to_datetime(jiff::civil::Time::midnight());
+        place.sql(&world, &(1..7).map(|days| insert(days as u32, days, long_ago)).collect::<Vec<_>>());
+        let cycle = || run(&world.start().unwrap(), Ask::Cycle);
+        assert_eq!(cycle().exit(), Exit::Done);
+        world.ingest();
+        // As the server's own clock shows it now.
+        let honolulu = SystemClock.now().to_zoned(TimeZone::get("Pacific/Honolulu").unwrap()).datetime();
+        place.sql(&world, &[insert(50, 3, honolulu), insert(51, 5, long_ago)]);
+        let found: Vec<Unit> = cycle().datasets[0].planned.iter().map(|one| one.unit).collect();
+        assert_eq!(found, [Unit::Day(ago(3))], "{kind:?}");
+    }
+}

@@ -156,3 +156,45 @@ fn rows_that_row_level_security_hides_are_named_and_prove_no_day() {
     server.sql(&database, "ALTER TABLE ventas DISABLE ROW LEVEL SECURITY");
     assert_eq!(extract(&text, "2017-05-08", "2017-05-08").exit(), Exit::Done);
 }
+
+#[test]
+fn seconds_since_1970_lie_on_the_stores_day_on_sqlite_and_days_of_another_clock_are_refused() {
+    let config = |zone: &str, date: &str| {
+        format!(
+            "folder = \"agent\"\nobject_store = {{ folder = \"objects\" }}\n[[store]]\nid = \"s1\"\ntime_zone = \"{zone}\"\n\
+             adapter = \"caja\"\nsource = {{ kind = \"sqlite\", path = \"pos.db\" }}\n[adapter.caja.ventas]\nfrom = \"ventas\"\n\
+             {date}\n[adapter.caja.ventas.columns]\nticket_id = \"ticket\"\nlinea = \"1\"\nproducto_id = \"'p'\"\n\
+             cantidad = \"1\"\ntotal = {{ sql = \"total\", scale = 2 }}\nvendido_en = {{ sql = \"momento\", epoch = \"s\" }}\n"
+        )
+    };
+    let opened = |zone: &str, date: &str| {
+        let world = World::with_config(&config(zone, date));
+        // 20:15 and 23:59:59 of the 8th, and midnight of the 9th, in New York.
+        world.sql(
+            "CREATE TABLE ventas (ticket INTEGER, momento INTEGER, total INTEGER); CREATE INDEX m ON ventas (momento);
+             INSERT INTO ventas VALUES (1, 1494288900, 100), (2, 1494302399, 200), (3, 1494302400, 400);",
+        );
+        world
+    };
+    let start = "momento >= ribera_day_start(:from) AND momento < ribera_day_start(:after)";
+    for date in ["date = \"ribera_day(momento)\"", &format!("date = \"ribera_day(momento)\"\nrange = \"{start}\"")] {
+        let world = opened("America/New_York", date);
+        let report = extract(&world, "2017-05-07", "2017-05-09");
+        assert_eq!(report.exit(), Exit::Done, "{date}: {:?}", report.problems);
+        let lake = world.lake();
+        let found = ["2017-05-08", "2017-05-09"].map(|date| lake[&day(date)].clone());
+        assert_eq!(found, [(2, "3.00".to_owned()), (1, "4.00".to_owned())], "{date}");
+        assert_eq!(sold(&world, "2017-05-08"), ["2017-05-09T00:15:00Z", "2017-05-09T03:59:59Z"]);
+    }
+    for date in ["date(momento, 'unixepoch')", "date(momento, 'unixepoch', 'localtime')"] {
+        let world = opened("Asia/Kathmandu", &format!("date = \"{date}\""));
+        for ask in [Ask::Cycle, Ask::Extract { days: days("2017-05-08", "2017-05-09"), force: false }] {
+            let report = run(&world.start().unwrap(), ask);
+            assert_eq!((report.exit(), world.manifests().len()), (Exit::Config, 0), "{date}: {:?}", report.problems);
+            assert!(report.problems[0].message.contains("ribera_day(SECONDS)"), "{:?}", report.problems);
+        }
+    }
+    let world = opened("UTC", "date = \"date(momento, 'unixepoch')\"");
+    assert_eq!(extract(&world, "2017-05-09", "2017-05-09").exit(), Exit::Done);
+    assert_eq!(world.lake()[&day("2017-05-09")].0, 3);
+}

@@ -16,8 +16,10 @@ use super::{Outcome, Session, Source};
 use crate::config::Charset;
 use crate::source::{Rows, Value};
 use crate::sql::{Dialect, Statement};
+use days::StoreZone;
 use functions::register;
 
+mod days;
 mod functions;
 
 /// How long a statement waits for the till to finish writing.
@@ -56,30 +58,31 @@ impl Source for SqliteSource {
 
     fn connect(&self) -> LocalBoxFuture<'_, Result<Box<dyn Session>>> {
         Box::pin(async move {
-            let connection = open(&self.path)?;
+            let (connection, zone) = open(&self.path)?;
             let mode: String = connection
                 .query_row("PRAGMA journal_mode", [], |row| row.get(0))
                 .map_err(|error| unreadable(&self.path, &error))?;
             let is_wal = mode.eq_ignore_ascii_case("wal");
-            let session = SqliteSession { connection, is_wal, charset: self.charset, clock: self.clock.clone() };
+            let session = SqliteSession { connection, zone, is_wal, charset: self.charset, clock: self.clock.clone() };
             Ok(Box::new(session) as Box<dyn Session>)
         })
     }
 }
 
-fn open(path: &Path) -> Result<Connection> {
+fn open(path: &Path) -> Result<(Connection, StoreZone)> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(|error| {
         Error::config(format!("source: path: must be a SQLite file that can be read, got {}", path.display()))
             .with_source(error)
     })?;
     let prepared = connection.busy_timeout(BUSY_TIMEOUT).and_then(|()| register(&connection));
-    prepared.map_err(|error| sqlite_error("opening", &error))?;
-    Ok(connection)
+    let zone = prepared.and_then(|()| StoreZone::register(&connection));
+    zone.map(|zone| (connection, zone)).map_err(|error| sqlite_error("opening", &error))
 }
 
 struct SqliteSession {
     connection: Connection,
+    zone: StoreZone,
     /// Readers keep no writer waiting. Without it a writer waits until the last statement of a transaction has
     /// read its last row.
     is_wal: bool,
@@ -90,6 +93,13 @@ struct SqliteSession {
 impl Session for SqliteSession {
     fn now(&mut self, _zone: &TimeZone) -> LocalBoxFuture<'_, Result<Timestamp>> {
         Box::pin(async { Ok(self.clock.now()) })
+    }
+
+    fn enter_zone<'a>(&'a mut self, zone: &'a TimeZone, _at: Timestamp) -> LocalBoxFuture<'a, Result<()>> {
+        Box::pin(async {
+            self.zone.set(zone);
+            Ok(())
+        })
     }
 
     fn begin(&mut self) -> LocalBoxFuture<'_, Result<bool>> {
