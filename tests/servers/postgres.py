@@ -3,6 +3,7 @@
 import glob
 import os
 import re
+import signal
 import subprocess
 
 from . import server
@@ -11,6 +12,8 @@ from .server import DATABASE, USER
 
 class Postgres(server.Server):
     TITLE, KIND = "PostgreSQL", "postgres"
+    # By SIGTERM it waits until every session has ended by itself.
+    STOP_SIGNAL = signal.SIGINT
     OWNED_BY_NOBODY = True
 
     def __init__(self, folder, password, throw_away=False):

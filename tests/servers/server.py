@@ -4,6 +4,7 @@ starting, filling and ending have in common. A subclass knows one product."""
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -21,6 +22,8 @@ class Server:
     # Whether the server's own folder must belong to a user that is not root.
     OWNED_BY_NOBODY = False
     PATIENCE_S = 60
+    # Asks the server to end its sessions and stop.
+    STOP_SIGNAL = signal.SIGTERM
 
     def __init__(self, folder, password, throw_away=False):
         """`throw_away`: nothing in the folder has to survive a power cut."""
@@ -74,7 +77,7 @@ class Server:
         return {}
 
     def stop(self):
-        self.process.terminate()
+        self.process.send_signal(self.STOP_SIGNAL)
         try:
             self.process.wait(self.PATIENCE_S)
         except subprocess.TimeoutExpired:

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use super::{Common, Lang, Stopped, discover_show as show, hints, stopped};
-use crate::config::{Discover, DiscoverServer, StoreConfig};
+use crate::config::{Discover, DiscoverServer, StoreConfig, file_text};
 use crate::discover::company::{Found, Row, sort};
 use crate::discover::stores::{self, Known, Plan, Written};
 use crate::discover::{ask, file};
@@ -238,8 +238,10 @@ fn put(common: &Common, args: &DiscoverArgs, setup: &Setup, plan: &Plan) -> Resu
 
 /// The text of a file, if there is one.
 fn standing(path: &Path) -> Result<Option<String>> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
+    match std::fs::read(path) {
+        Ok(bytes) => {
+            file_text(&bytes).map(Some).map_err(|error| error.context(format_args!("discover: {}", path.display())))
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::config(format!("discover: {} cannot be read", path.display())).with_source(error)),
     }

@@ -12,7 +12,7 @@ use tracing_subscriber::{Layer, fmt};
 
 use super::{Cli, Common, Stopped, stopped};
 use crate::agent::{Agent, Ports, ServedStore};
-use crate::config::{Config, LogConfig, LogFormat, LogLevel, StoreConfig};
+use crate::config::{Config, LogConfig, LogFormat, LogLevel, StoreConfig, file_text};
 use crate::host::{FolderDisk, OsRandom, SystemClock, TokioTimer};
 use crate::journal::Journal;
 use crate::journal::recover;
@@ -70,7 +70,7 @@ pub fn logging(cli: &Cli) {
 
 /// Looked at before the rest, which may be wrong; then its lines go to standard error.
 fn log_config(common: &Common) -> Option<LogConfig> {
-    let text = std::fs::read_to_string(&common.config).ok()?;
+    let text = file_text(&std::fs::read(&common.config).ok()?).ok()?;
     let mut file: toml::Table = toml::from_str(&text).ok()?;
     file.remove("log")?.try_into().ok()
 }

@@ -26,7 +26,8 @@ impl Config {
                 .with_source(error)
                 .with_hint("ribera-agent --config FILE check")
         })?;
-        let text = decoded(&bytes).map_err(|error| error.context(format_args!("configuration {}", file.display())))?;
+        let text =
+            file_text(&bytes).map_err(|error| error.context(format_args!("configuration {}", file.display())))?;
         let folder = file.parent().unwrap_or(Path::new("."));
         let secrets = Secrets::in_folder(folder, env)?;
         let mut config = Self::parse_with(&text, &|name| secrets.get(name))
@@ -131,7 +132,7 @@ impl Config {
 }
 
 /// The text of a file as Windows programs save it too: PowerShell's `>` writes UTF-16, editors a mark in front.
-pub(super) fn decoded(bytes: &[u8]) -> Result<String> {
+pub fn file_text(bytes: &[u8]) -> Result<String> {
     let wide = |rest: &[u8], unit: fn([u8; 2]) -> u16| {
         let units: Vec<u16> = rest.chunks_exact(2).map(|pair| unit([pair[0], pair[1]])).collect();
         String::from_utf16(&units)

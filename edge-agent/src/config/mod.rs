@@ -33,6 +33,7 @@ pub use charset::{Charset, decoded};
 pub use databases::{DatabaseDays, Databases, have_days_in_common, twins};
 pub use discover::{Discover, DiscoverServer};
 pub use hours::Hours;
+pub use load::file_text;
 pub use log::{LogConfig, LogFormat, LogLevel};
 pub use mapping::{ColumnMapping, DatasetMapping, EpochUnit};
 pub use object_store::{ObjectStoreConfig, ProxyConfig, S3Config};

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use ribera_storage::{Error, Result};
 
-use super::load::decoded;
+use super::load::file_text;
 
 /// Beside the configuration file; it may be absent.
 pub const ENV_FILE: &str = "agent.env";
@@ -35,7 +35,7 @@ impl<'a> Secrets<'a> {
     pub fn in_folder(folder: &Path, env: &'a dyn Fn(&str) -> Option<String>) -> Result<Self> {
         let path = folder.join(ENV_FILE);
         let of_file = match std::fs::read(&path) {
-            Ok(bytes) => decoded(&bytes)
+            Ok(bytes) => file_text(&bytes)
                 .and_then(|text| named(&text))
                 .map_err(|error| error.context(format_args!("{}", path.display())))?,
             Err(_) => BTreeMap::new(),
@@ -68,7 +68,7 @@ fn content(path: &Path) -> Result<String> {
     }
     let bytes = std::fs::read(path).map_err(|error| unreadable("cannot be read").with_source(error))?;
     // What is not text is not quoted: it may be most of a secret.
-    let text = decoded(&bytes).map_err(|_| unreadable("must be text in UTF-8 or UTF-16"))?;
+    let text = file_text(&bytes).map_err(|_| unreadable("must be text in UTF-8 or UTF-16"))?;
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 

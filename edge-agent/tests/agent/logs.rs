@@ -187,3 +187,18 @@ fn what_a_database_says_reaches_no_terminal_and_no_log_as_a_command_to_it() {
         assert!(!log.chars().any(|letter| is_control(letter) && letter != '\n'), "{format}: {log:?}");
     }
 }
+
+#[test]
+fn a_configuration_that_windows_programs_saved_has_its_log_file_all_the_same() {
+    let place = place("[log]\nfile = \"agent.log\"", "");
+    let file = place.path().join("agent.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let wide: Vec<u8> = [0xFF, 0xFE].into_iter().chain(text.encode_utf16().flat_map(u16::to_le_bytes)).collect();
+    let marked = [b"\xEF\xBB\xBF", text.as_bytes()].concat();
+    for bytes in [wide, marked] {
+        std::fs::write(&file, bytes).unwrap();
+        assert_eq!(agent(place.path(), &["once"]).status.code(), Some(0));
+        assert_eq!(logs(place.path()).len(), 1);
+        std::fs::remove_dir_all(place.path().join("agent")).unwrap();
+    }
+}
