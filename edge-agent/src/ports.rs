@@ -19,17 +19,17 @@ pub trait Timer {
 /// Called before every step of I/O that changes something (and before reading an
 /// acknowledgement). Production tells a log of it, if somebody listens; a test or simulation returns an error to
 /// crash the agent at that very point, and goes on returning it until the agent is started again.
-pub trait Steps {
-    fn at(&self, step: &'static str) -> Result<()>;
+pub trait FailPoints {
+    fn hit(&self, step: &'static str) -> Result<()>;
 }
 
 /// The steps of production: `RIBERA_LOG=warn,ribera_agent::step=trace` shows what the agent was about to do when it
 /// was killed.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct ToldSteps;
+pub struct LoggedFailPoints;
 
-impl Steps for ToldSteps {
-    fn at(&self, step: &'static str) -> Result<()> {
+impl FailPoints for LoggedFailPoints {
+    fn hit(&self, step: &'static str) -> Result<()> {
         tracing::trace!(target: "ribera_agent::step", "{step}");
         Ok(())
     }
@@ -37,10 +37,10 @@ impl Steps for ToldSteps {
 
 /// Nothing happens.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct NoSteps;
+pub struct NoFailPoints;
 
-impl Steps for NoSteps {
-    fn at(&self, _step: &'static str) -> Result<()> {
+impl FailPoints for NoFailPoints {
+    fn hit(&self, _step: &'static str) -> Result<()> {
         Ok(())
     }
 }

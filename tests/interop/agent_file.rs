@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use jiff::civil::{Date, date};
 use ribera_agent::encode::batch_file::BatchFile;
 use ribera_agent::host::FolderDisk;
-use ribera_agent::ports::NoSteps;
+use ribera_agent::ports::NoFailPoints;
 use ribera_core::ingest::{self, IngestSettings, Outcome};
 use ribera_storage::batch::{Facts, Manifest, UnitFacts};
 use ribera_storage::dataset::{DatasetDefinition, shipped};
@@ -101,7 +101,7 @@ fn an_agents_file_whose_text_never_repeats_is_taken_by_ingest() {
     let folder = tempfile::tempdir().unwrap();
     let disk = FolderDisk::open(folder.path()).unwrap();
     let name = "ventas.parquet".to_owned();
-    let mut file = BatchFile::create(&disk, &NoSteps, dataset.arrow_schema(), name, 1 << 30, ROWS as u64).unwrap();
+    let mut file = BatchFile::create(&disk, &NoFailPoints, dataset.arrow_schema(), name, 1 << 30, ROWS as u64).unwrap();
     for first in (0..ROWS).step_by(8192) {
         file.write(&batch(&dataset, first..ROWS.min(first + 8192))).unwrap();
     }

@@ -11,8 +11,8 @@ use ribera_agent::agent::{Agent, Ports, ServedStore};
 use ribera_agent::calendar::Days;
 use ribera_agent::config::Config;
 use ribera_agent::journal::Journal;
-use ribera_agent::ports::{NoSteps, Steps, Timer};
-use ribera_agent::run::collect::{Ask, Request};
+use ribera_agent::ports::{FailPoints, NoFailPoints, Timer};
+use ribera_agent::run::collect::{Request, RunMode};
 use ribera_storage::Result;
 use ribera_storage::dataset::DatasetDefinition;
 use rusqlite::{Connection, OpenFlags};
@@ -174,7 +174,7 @@ impl Machine {
     }
 
     fn open_batches(&self) -> Vec<String> {
-        let journal = Journal::open(self.journal.open(), &self.random(), Rc::new(NoSteps));
+        let journal = Journal::open(self.journal.open(), &self.random(), Rc::new(NoFailPoints));
         match journal.and_then(|journal| journal.open_batches()) {
             Ok(batches) => batches.iter().map(|one| format!("{} {}", one.manifest.batch, one.state.as_str())).collect(),
             Err(error) => vec![format!("journal: {error}")],
@@ -189,7 +189,7 @@ impl Machine {
 
     /// What the journal says is spooled survives a power cut.
     fn check_durable(&self) {
-        let open = Journal::open(self.journal.open(), &self.random(), Rc::new(NoSteps))
+        let open = Journal::open(self.journal.open(), &self.random(), Rc::new(NoFailPoints))
             .and_then(|journal| journal.open_batches());
         let open = match open {
             Ok(open) => open,
@@ -239,7 +239,7 @@ impl Machine {
             random: Rc::new(self.random()),
             timer: Rc::new(SimTimer(self.cloud.sim.clone())),
             disk: Rc::new(self.disk.clone()),
-            steps,
+            fail_points: steps,
         };
         let source = SimSource { cloud: Rc::clone(&self.cloud), pos: Rc::clone(&self.pos) };
         let served = ServedStore { config: self.config.stores[0].clone(), source: Box::new(source) };
@@ -247,7 +247,7 @@ impl Machine {
             Ok(agent) => agent,
             Err(error) => return self.cloud.sim.trace(&format!("{} start: {error:?}", self.program.name)),
         };
-        let request = Request { ask: Ask::Due, stores: Vec::new(), datasets: Vec::new() };
+        let request = Request { ask: RunMode::Due, stores: Vec::new(), datasets: Vec::new() };
         loop {
             let is_calm = self.is_calm.get();
             self.extract_asked(&agent).await;
@@ -269,7 +269,7 @@ impl Machine {
     async fn extract_asked(&self, agent: &Agent<SimStore>) {
         let asked = self.asked.take();
         for day in asked {
-            let ask = Ask::Extract { days: Days { from: day, to: day }, force: true };
+            let ask = RunMode::Extract { days: Days { from: day, to: day }, force: true };
             let request = Request { ask, stores: Vec::new(), datasets: Vec::new() };
             let report = agent.run("extract", &request, Duration::ZERO).await;
             if !report.problems.is_empty() {
@@ -339,8 +339,8 @@ fn connect(uri: &str) -> Connection {
 /// Dies at the step instead of returning an error, as a process does.
 struct SimSteps(Rc<Machine>);
 
-impl Steps for SimSteps {
-    fn at(&self, step: &'static str) -> Result<()> {
+impl FailPoints for SimSteps {
+    fn hit(&self, step: &'static str) -> Result<()> {
         self.0.cloud.step(&self.0.program, &format!("agent {step}"));
         Ok(())
     }

@@ -11,7 +11,7 @@ use super::tally::{Fault, Tally};
 use super::twin::{self, Outcome};
 use super::world::{World, WorldOptions};
 
-/// Steps must be crashed this often in a run of many seeds.
+/// FailPoints must be crashed this often in a run of many seeds.
 pub const CRASHES_MIN: u64 = 10;
 /// From so many seeds on, a fault that never fired or a step that was hardly crashed is a failure.
 pub const SEEDS_FOR_COUNTS: usize = 100;

@@ -195,7 +195,7 @@ impl Tally {
         Act::ALL.iter().filter(|act| !self.acts.contains_key(act)).map(|act| act.name()).collect()
     }
 
-    /// Steps crashed fewer than `times`.
+    /// FailPoints crashed fewer than `times`.
     pub fn rarely_crashed(&self, times: u64) -> Vec<(&str, StepCount)> {
         self.steps
             .iter()

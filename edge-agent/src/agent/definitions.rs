@@ -18,11 +18,11 @@ pub struct DatasetContext<'a> {
     pub name: &'a DatasetName,
     pub mapping: &'a DatasetMapping,
     pub definition: DatasetDefinition,
-    pub place: Rc<StorePlace>,
+    pub calendar: Rc<StoreCalendar>,
 }
 
 /// Where a store is in time, and what its definition asks of the agent.
-pub struct StorePlace {
+pub struct StoreCalendar {
     pub time_zone: TimeZone,
     pub zone: Rc<Zone>,
     pub opened: Option<Date>,
@@ -32,7 +32,7 @@ pub struct StorePlace {
 
 impl<S: ObjectStore> Agent<S> {
     /// A store's definition: from the object store, else as last seen there, else as configured.
-    pub async fn place(&self, store: &StoreConfig) -> Result<StorePlace> {
+    pub async fn calendar(&self, store: &StoreConfig) -> Result<StoreCalendar> {
         let definition = match control::load_store(&self.ports.objects, &store.id).await {
             Ok(found) => {
                 if let Some(definition) = &found {
@@ -42,16 +42,16 @@ impl<S: ObjectStore> Agent<S> {
             }
             Err(error) => {
                 self.log(format!("store {}: definition not read, the last known is used: {error}", store.id));
-                return self.last_seen_place(store);
+                return self.last_seen_calendar(store);
             }
         };
-        place_of(store, definition)
+        calendar_of(store, definition)
     }
 
     /// A store's definition as last seen in the object store, else as configured.
-    pub(crate) fn last_seen_place(&self, store: &StoreConfig) -> Result<StorePlace> {
+    pub(crate) fn last_seen_calendar(&self, store: &StoreConfig) -> Result<StoreCalendar> {
         let cached = self.journal.cached_definition("store", store.id.as_str())?;
-        place_of(store, cached.map(|text| StoreDefinition::from_toml(&text)).transpose()?)
+        calendar_of(store, cached.map(|text| StoreDefinition::from_toml(&text)).transpose()?)
     }
 
     /// A dataset's definition: from the object store, else as last seen there, else as shipped.
@@ -91,7 +91,7 @@ impl<S: ObjectStore> Agent<S> {
     }
 }
 
-fn place_of(store: &StoreConfig, definition: Option<StoreDefinition>) -> Result<StorePlace> {
+fn calendar_of(store: &StoreConfig, definition: Option<StoreDefinition>) -> Result<StoreCalendar> {
     let (time_zone, opened, closed, hold_repair) = match definition {
         Some(definition) => (definition.zone()?, definition.opened, definition.closed, definition.hold_repair),
         None => {
@@ -109,5 +109,5 @@ fn place_of(store: &StoreConfig, definition: Option<StoreDefinition>) -> Result<
             (zone, store.opened, store.closed, false)
         }
     };
-    Ok(StorePlace { zone: Rc::new(Zone::new(time_zone.clone())), time_zone, opened, closed, hold_repair })
+    Ok(StoreCalendar { zone: Rc::new(Zone::new(time_zone.clone())), time_zone, opened, closed, hold_repair })
 }

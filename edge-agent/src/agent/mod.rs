@@ -13,12 +13,12 @@ mod clock;
 mod definitions;
 
 pub use clock::{ClockOffset, is_off, rounded};
-pub use definitions::{DatasetContext, StorePlace};
+pub use definitions::{DatasetContext, StoreCalendar};
 
 use crate::config::{Config, StoreConfig};
 use crate::journal::Journal;
 use crate::objects::uplink::Uplink;
-use crate::ports::{SpoolDisk, Steps, Timer, step};
+use crate::ports::{FailPoints, SpoolDisk, Timer, step};
 use crate::report::UploadReport;
 use crate::source::Source;
 use clock::SourceClocks;
@@ -31,7 +31,7 @@ pub struct Ports<S> {
     pub random: Rc<dyn Random>,
     pub timer: Rc<dyn Timer>,
     pub disk: Rc<dyn SpoolDisk>,
-    pub steps: Rc<dyn Steps>,
+    pub fail_points: Rc<dyn FailPoints>,
 }
 
 /// Hears of rows as they are extracted, for a progress bar.
@@ -75,7 +75,7 @@ pub struct Agent<S> {
     pub(crate) beaten: RefCell<BTreeMap<StoreId, (jiff::Timestamp, String)>>,
     /// When each stream's answers were last asked for.
     pub(crate) answers_asked_at: RefCell<BTreeMap<(StoreId, DatasetName), jiff::Timestamp>>,
-    /// Of each store whose source was asked for its clock.
+    /// The clock of each source that was asked for it.
     pub(crate) source_clocks: RefCell<SourceClocks>,
     /// Definitions that were parsed, with their text.
     parsed: RefCell<BTreeMap<DatasetName, (String, DatasetDefinition)>>,
@@ -104,7 +104,7 @@ impl<S: ObjectStore> Agent<S> {
         Ok(agent)
     }
 
-    /// Of the configured stores those wanted; all when none is named.
+    /// The configured stores that are wanted; all if none is named.
     pub fn served<'a>(&'a self, wanted: &'a [StoreId]) -> impl Iterator<Item = &'a ServedStore> {
         self.stores.iter().filter(move |store| wanted.is_empty() || wanted.contains(&store.config.id))
     }
@@ -121,7 +121,7 @@ impl<S: ObjectStore> Agent<S> {
         self.keep_line(&line);
     }
 
-    /// The same of something that a person must see to.
+    /// Logs something that a person must act on.
     pub fn log_error(&self, line: impl Into<String>) {
         let line = line.into();
         tracing::error!("{line}");
@@ -152,7 +152,7 @@ impl<S: ObjectStore> Agent<S> {
 
     /// Deletes a file that no batch needs.
     pub(crate) fn prune(&self, file: &str) -> Result<()> {
-        self.ports.steps.at(step::SPOOL_PRUNE)?;
+        self.ports.fail_points.hit(step::SPOOL_PRUNE)?;
         self.ports.disk.delete(file)
     }
 

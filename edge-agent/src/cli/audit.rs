@@ -120,13 +120,13 @@ async fn audit(
     if definition.kind != DatasetKind::Daily {
         return Ok(None);
     }
-    let place = Rc::new(agent.place(&store.config).await?);
-    let context = DatasetContext { store, name, mapping, definition, place: place.clone() };
+    let calendar = Rc::new(agent.calendar(&store.config).await?);
+    let context = DatasetContext { store, name, mapping, definition, calendar: calendar.clone() };
     let mut reading = agent.begin_reading(&context).await?;
-    let (left, left_out) = days_of_life(days, place.opened, place.closed, reading.today);
+    let (left, left_out) = days_of_life(days, calendar.opened, calendar.closed, reading.today);
     let Some(days) = left else { return Ok(Some((None, left_out))) };
-    agent.turn_to(&mut reading, days.from).await?;
-    let found = agent.ask_each(&mut reading, &days).await;
+    agent.switch_database(&mut reading, days.from).await?;
+    let found = agent.query_fingerprints_of_each(&mut reading, &days).await;
     // The answer is there; a source that cannot end a read-only transaction changes nothing.
     let _ = reading.session.end().await;
     let source::Answer { found, refused } = found?;

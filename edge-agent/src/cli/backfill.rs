@@ -17,7 +17,7 @@ use crate::host::OsRandom;
 use crate::journal::Journal;
 use crate::report::{Exit, Problem, Stage};
 use crate::run::backfill::{Backfill, Order};
-use crate::run::collect::Ask;
+use crate::run::collect::RunMode;
 use crate::source::reach;
 use crate::terminal::say;
 
@@ -101,9 +101,15 @@ pub async fn main(common: &Common, args: &BackfillArgs) -> Result<Exit, Stopped>
     if common.stores.is_empty() {
         return Err(Box::new(nobody_left(down)));
     }
-    let exit =
-        once::run_ready(&mut ready, &common, "backfill", Ask::Backfill { days, force: asked.force }, &args.wait, down)
-            .await;
+    let exit = once::run_ready(
+        &mut ready,
+        &common,
+        "backfill",
+        RunMode::Backfill { days, force: asked.force },
+        &args.wait,
+        down,
+    )
+    .await;
     if exit == Exit::Done && !ready.agent.config.dry_run {
         Backfill::note(&ready.agent.journal, None).map_err(&journal_error)?;
     }
@@ -172,7 +178,7 @@ pub struct Status {
 pub struct Stream {
     pub store: StoreId,
     pub dataset: DatasetName,
-    /// Of the days asked for, those extracted at least once.
+    /// Requested days that were extracted at least once.
     pub days_known: u64,
 }
 

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::views;
 use super::{CheckArgs, Common, Lang, Stopped, check_s3, check_show, hints, render, setup};
-use crate::agent::{Agent, DatasetContext, ServedStore, StorePlace};
+use crate::agent::{Agent, DatasetContext, ServedStore, StoreCalendar};
 use crate::calendar::Days;
 use crate::encode::Sink;
 use crate::host::OsRandom;
@@ -18,7 +18,7 @@ use crate::objects::Objects;
 use crate::report::{Exit, Problem, Stage};
 use crate::run::extract::{Job, sink_context};
 use crate::run::question::Proven;
-use crate::run::session::{Reading, in_context};
+use crate::run::session::{ExtractionSession, in_context};
 use crate::source::reach::{self, Obstacle, Reach, State};
 use crate::source::{Outcome, Session, timed_out};
 
@@ -71,7 +71,7 @@ pub async fn main(common: &Common, args: &CheckArgs) -> Result<Exit, Stopped> {
 
 /// Whether objects can be written and read; and by how many seconds this clock is ahead of the object store's.
 async fn object_store(agent: &Agent<Objects>, lang: Lang) -> (Checked, Option<i64>) {
-    let place = agent.ports.objects.describe();
+    let bucket = agent.ports.objects.describe();
     let done = async {
         agent.ports.objects.probe().await?;
         let path = ribera_storage::object::ObjectPath::new(format!("state/probe/{}", OsRandom.fresh_name()))?;
@@ -85,7 +85,7 @@ async fn object_store(agent: &Agent<Objects>, lang: Lang) -> (Checked, Option<i6
         Ok(offset_s) => {
             let off = lang.pick("el reloj de esta máquina difiere en", "this machine's clock is off by");
             let warning = (offset_s.abs() > 60).then(|| format!("{off} {offset_s} s"));
-            let detail = format!("{place}, {} {offset_s:+} s", lang.pick("reloj", "clock"));
+            let detail = format!("{bucket}, {} {offset_s:+} s", lang.pick("reloj", "clock"));
             (Checked { warning, ..good("object_store", None, detail) }, Some(offset_s))
         }
         Err(error) => (check_s3::failed("object_store", &error, lang), None),
@@ -107,12 +107,12 @@ async fn check_store<S: ObjectStore>(
             return;
         }
     }
-    let place = match agent.place(&store.config).await {
-        Ok(place) => std::rc::Rc::new(place),
+    let calendar = match agent.calendar(&store.config).await {
+        Ok(calendar) => std::rc::Rc::new(calendar),
         Err(error) => return lines.push(bad("definition", Some(id), Stage::Definition, &error)),
     };
     let now = agent.ports.clock.now().checked_sub(SignedDuration::from_secs(offset_s)).unwrap_or_default();
-    if !check_source(store, &place, now, lang, lines).await {
+    if !check_source(store, &calendar, now, lang, lines).await {
         return;
     }
     for (name, mapping) in agent.config.datasets(&store.config) {
@@ -121,7 +121,7 @@ async fn check_store<S: ObjectStore>(
         }
         let done = async {
             let definition = agent.definition(name).await?;
-            let context = DatasetContext { store, name, mapping, definition, place: place.clone() };
+            let context = DatasetContext { store, name, mapping, definition, calendar: calendar.clone() };
             check_dataset(agent, &context, common.lang).await
         }
         .await;
@@ -134,15 +134,15 @@ async fn check_store<S: ObjectStore>(
 
 /// Name, ping and port as one line.
 fn network(id: &StoreId, reached: &Reach, lang: Lang) -> Checked {
-    let place = reach::tried(reached);
+    let endpoint = reach::tried(reached);
     let took = |what: &str, took: Option<f64>| took.map_or(format!("{what} -"), |took| format!("{what} {took} ms"));
     let steps =
         [took("DNS", reached.lookup_ms), took("ping", reached.ping_ms), took("TCP", reached.port_ms)].join(", ");
     match reached.cause {
-        None => good("network", Some(id), format!("{place}: {steps}")),
+        None => good("network", Some(id), format!("{endpoint}: {steps}")),
         Some(cause) => {
             let (es, en) = cause.next_step();
-            let error = Error::retry(format!("source: {place}: {steps}: {}", lang.pick(es, en)))
+            let error = Error::retry(format!("source: {endpoint}: {steps}: {}", lang.pick(es, en)))
                 .with_hint(format!("ribera-agent check --quick --stores {id}"));
             Checked { cause: Some(Obstacle::from(cause)), ..bad("network", Some(id), Stage::Source, &error) }
         }
@@ -153,15 +153,15 @@ fn network(id: &StoreId, reached: &Reach, lang: Lang) -> Checked {
 /// looked at. `now` is the object store's. False when there is no use in going on.
 async fn check_source(
     store: &ServedStore,
-    place: &StorePlace,
+    calendar: &StoreCalendar,
     now: Timestamp,
     lang: Lang,
     lines: &mut Vec<Checked>,
 ) -> bool {
     let id = &store.config.id;
-    let today = now.to_zoned(place.time_zone.clone()).date();
+    let today = now.to_zoned(calendar.time_zone.clone()).date();
     // A store that has closed is read no further.
-    let day = place.closed.map_or(today, |closed| closed.min(today));
+    let day = calendar.closed.map_or(today, |closed| closed.min(today));
     let source = store.source.as_ref();
     let opened = match source.connect_for(day).await {
         Ok(session) => Ok((session, source.span(day))),
@@ -174,7 +174,7 @@ async fn check_source(
         }
     };
     let Ok((session, held)): Result<_> = opened else { return false };
-    match look_at(store, session, held.to.min(day), place, now, lang).await {
+    match look_at(store, session, held.to.min(day), calendar, now, lang).await {
         Ok((detail, warning)) => lines.push(Checked { warning, ..good("source", Some(id), detail) }),
         Err(error) => {
             lines.push(bad("source", Some(id), Stage::Source, &error));
@@ -189,11 +189,11 @@ async fn look_at(
     store: &ServedStore,
     mut session: Box<dyn Session>,
     day: Date,
-    place: &StorePlace,
+    calendar: &StoreCalendar,
     now: Timestamp,
     lang: Lang,
 ) -> Result<(String, Option<String>)> {
-    let source_now = session.now(&place.time_zone).await?;
+    let source_now = session.now(&calendar.time_zone).await?;
     let rights = session.write_rights().await?;
     let rights = rights.map(|rights| match lang {
         Lang::Es => format!("el usuario puede escribir ({rights}); uno que solo lee no debería"),
@@ -217,7 +217,7 @@ async fn check_dataset<S: ObjectStore>(
     let today = reading.today;
     // Where no database holds today, the newest one that could be opened is looked at.
     let newest = today.min(reading.held().to).max(reading.held().from);
-    agent.turn_to(&mut reading, newest).await?;
+    agent.switch_database(&mut reading, newest).await?;
     let daily = context.definition.kind == DatasetKind::Daily;
     let table = match daily {
         true => agent.ask_the_question(&mut reading).await.map_err(|error| in_context(error, context))?.0,
@@ -235,13 +235,17 @@ async fn check_dataset<S: ObjectStore>(
 }
 
 /// The rows of a day, as the audit counts them and as they are read.
-async fn count_both<S: ObjectStore>(agent: &Agent<S>, reading: &mut Reading<'_>, day: Date) -> Result<(u64, u64)> {
+async fn count_both<S: ObjectStore>(
+    agent: &Agent<S>,
+    reading: &mut ExtractionSession<'_>,
+    day: Date,
+) -> Result<(u64, u64)> {
     let context = reading.context;
     let days = Days { from: day, to: day };
     let job = Job::of(reading, &days);
     let mut counts = (0, 0);
     for _ in 0..reading.limits.audit_tries.max(1) {
-        let found = agent.ask(reading, &days).await?;
+        let found = agent.query_fingerprints(reading, &days).await?;
         let mut sink = Sink::new(sink_context(reading, &job, agent)?, None)?.noting_keys();
         let statement = reading.queries.extract.bind(day, day, &context.store.config.id);
         let timeout = reading.timeout();

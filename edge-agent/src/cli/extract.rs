@@ -2,9 +2,9 @@
 
 use super::{Common, Days, Stopped, checked, once};
 use crate::report::Exit;
-use crate::run::collect::Ask;
+use crate::run::collect::RunMode;
 
 pub async fn main(common: &Common, days: &Days) -> Result<Exit, Stopped> {
-    let ask = Ask::Extract { days: checked(days)?, force: days.force };
+    let ask = RunMode::Extract { days: checked(days)?, force: days.force };
     once::run(common, "extract", ask, &days.wait).await
 }

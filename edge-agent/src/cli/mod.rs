@@ -70,7 +70,7 @@ pub struct Common {
     /// Idioma / Language of messages for people
     #[arg(long, global = true, env = "RIBERA_LANG", default_value = "es")]
     pub lang: Lang,
-    /// Pregunta a la base; no envía ni escribe nada / Ask the source; send nothing, write nothing
+    /// Pregunta a la base; no envía ni escribe nada / RunMode the source; send nothing, write nothing
     #[arg(long, global = true)]
     pub dry_run: bool,
     /// Llena la cola local; no sube nada / Fill the spool; upload nothing

@@ -5,24 +5,24 @@ use std::time::Duration;
 use super::setup::Ready;
 use super::{Common, Stopped, Wait, hints, render, setup};
 use crate::report::{Exit, Problem};
-use crate::run::collect::{Ask, Request};
+use crate::run::collect::{Request, RunMode};
 
 pub async fn main(common: &Common, wait: &Wait) -> Result<Exit, Stopped> {
-    run(common, "once", Ask::Cycle, wait).await
+    run(common, "once", RunMode::Cycle, wait).await
 }
 
 /// Runs a request, beats once, prints the report.
-pub async fn run(common: &Common, command: &str, ask: Ask, wait: &Wait) -> Result<Exit, Stopped> {
+pub async fn run(common: &Common, command: &str, ask: RunMode, wait: &Wait) -> Result<Exit, Stopped> {
     let mut ready = setup::agent(common)?;
     Ok(run_ready(&mut ready, common, command, ask, wait, Vec::new()).await)
 }
 
-/// The same with an agent that is ready, and problems that were met on the way to it.
+/// Runs with an agent that is ready, and adds the problems met while it was opened.
 pub async fn run_ready(
     ready: &mut Ready,
     common: &Common,
     command: &str,
-    ask: Ask,
+    ask: RunMode,
     wait: &Wait,
     problems: Vec<Problem>,
 ) -> Exit {

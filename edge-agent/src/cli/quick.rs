@@ -22,7 +22,7 @@ pub struct Reached {
 #[derive(Debug, Serialize)]
 pub struct Answer {
     pub stores: Vec<Reached>,
-    /// Of stores whose database is reached over the network.
+    /// Percentage of reachable ones among the stores whose database is on the network.
     pub reachable_percent: f64,
     /// The stores that each cause stops.
     pub causes: BTreeMap<Cause, Vec<StoreId>>,

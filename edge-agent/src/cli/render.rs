@@ -26,7 +26,7 @@ use crate::plan::{LakeState, LeftOut, WhyLeftOut};
 use crate::report::logbook::Logbook;
 use crate::report::logfile;
 use crate::report::{Problem, Report};
-use crate::run::collect::Ask;
+use crate::run::collect::RunMode;
 use crate::terminal::{self, complain, say};
 
 /// Days and rows of a backfill, on a terminal only.
@@ -75,9 +75,9 @@ impl Progress for Bar {
     }
 }
 
-pub fn progress<S: ObjectStore>(common: &Common, agent: &Agent<S>, ask: &Ask) -> Rc<Bar> {
+pub fn progress<S: ObjectStore>(common: &Common, agent: &Agent<S>, ask: &RunMode) -> Rc<Bar> {
     let days = match ask {
-        Ask::Backfill { days, .. } if !common.json && std::io::stderr().is_terminal() => days.iter().count() as u64,
+        RunMode::Backfill { days, .. } if !common.json && std::io::stderr().is_terminal() => days.iter().count() as u64,
         _ => return Rc::new(Bar(None)),
     };
     let wanted = |name: &DatasetName| common.datasets.is_empty() || common.datasets.contains(name);
@@ -381,7 +381,7 @@ pub fn table(header: &str, numbers_from: usize) -> Table {
     table
 }
 
-/// The same without a rule between two rows, where several rows are of one thing.
+/// A table without lines between rows, for things that take several rows.
 pub fn dense_table(header: &str, numbers_from: usize) -> Table {
     let mut table = table(header, numbers_from);
     table.load_style(UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none()));

@@ -10,7 +10,7 @@ use crate::calendar::Days;
 use crate::report::Exit;
 use crate::report::logfile;
 use crate::run::backfill::{Backfill, Order};
-use crate::run::collect::{Ask, Request};
+use crate::run::collect::{Request, RunMode};
 use ribera_storage::ObjectStore;
 
 /// How often it is looked whether a heartbeat is due: `limits.heartbeat_s` is at least as long.
@@ -31,7 +31,7 @@ pub async fn until(common: &Common, stop: impl Future<Output = ()>) -> Result<Ex
     let mut ready = setup::agent(common)?;
     ready.agent.beside_daily_work = true;
     ready.agent.progress = Rc::new(Orders { folder: ready.agent.config.folder.clone() });
-    let request = Request { ask: Ask::Due, stores: common.stores.clone(), datasets: common.datasets.clone() };
+    let request = Request { ask: RunMode::Due, stores: common.stores.clone(), datasets: common.datasets.clone() };
     let agent = &ready.agent;
     tokio::select! {
         // The first to be polled, so that signals are heard before anything begins.
@@ -75,7 +75,7 @@ async fn history<S: ObjectStore>(agent: &Agent<S>, common: &Common, not_before: 
         return;
     }
     let days = Days { from: backfill.from, to: backfill.to };
-    let ask = Ask::Backfill { days, force: backfill.force };
+    let ask = RunMode::Backfill { days, force: backfill.force };
     let request = Request { ask, stores: backfill.stores.clone(), datasets: backfill.datasets.clone() };
     let mut report = agent.run("backfill", &request, Duration::ZERO).await;
     hints::complete(common, &mut report.problems);

@@ -245,7 +245,7 @@ fn rights(args: &InstallArgs, config: &Config, file: &Path) -> Vec<Vec<String>> 
     all
 }
 
-/// The same as commands that a person could type.
+/// The commands that a person could type for it.
 fn commands(args: &InstallArgs, config: &Config, program: &Path, file: &Path) -> Vec<String> {
     let line = command_line(program, file).replace('"', "\\\"");
     let mut lines = vec![

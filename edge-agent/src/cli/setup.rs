@@ -17,7 +17,7 @@ use crate::host::{FolderDisk, OsRandom, SystemClock, TokioTimer};
 use crate::journal::Journal;
 use crate::journal::recover;
 use crate::objects::Objects;
-use crate::ports::ToldSteps;
+use crate::ports::LoggedFailPoints;
 use crate::report::logfile::{self, ToFile};
 use crate::report::{Exit, Stage};
 use crate::terminal::ErrorOutput;
@@ -80,7 +80,7 @@ pub fn config(common: &Common) -> Result<Config, Stopped> {
     config_with(common, &|name| std::env::var(name).ok())
 }
 
-/// The same where no secret is needed: one that is not set stays empty.
+/// As [`config`], without secrets: a secret that is not set stays empty.
 pub fn config_without_secrets(common: &Common) -> Result<Config, Stopped> {
     config_with(common, &|name| Some(std::env::var(name).unwrap_or_default()))
 }
@@ -106,7 +106,7 @@ pub fn agent(common: &Common) -> Result<Ready, Stopped> {
     agent_with(common, &|_| {})
 }
 
-/// The same with some settings changed.
+/// Opens the agent with changed settings.
 pub fn agent_with(common: &Common, change: &dyn Fn(&mut Config)) -> Result<Ready, Stopped> {
     let mut config = config(common)?;
     change(&mut config);
@@ -129,10 +129,16 @@ pub fn agent_with(common: &Common, change: &dyn Fn(&mut Config)) -> Result<Ready
     let served = |store: &StoreConfig| Ok(ServedStore { config: store.clone(), source: source::open(store, &clock)? });
     let stores = config.stores.iter().map(served).collect::<Result<_>>();
     let stores = stores.map_err(stopped(Stage::Definition, Some(Exit::Config)))?;
-    let ports =
-        Ports { objects, clock, random, timer: Rc::new(TokioTimer), disk: Rc::new(disk), steps: Rc::new(ToldSteps) };
+    let ports = Ports {
+        objects,
+        clock,
+        random,
+        timer: Rc::new(TokioTimer),
+        disk: Rc::new(disk),
+        fail_points: Rc::new(LoggedFailPoints),
+    };
     let agent = Agent::start(config, ports, journal, stores).map_err(stopped(Stage::Spool, None))?;
-    agent.ports.objects.set_pace(agent.uplink.clone());
+    agent.ports.objects.set_throttle(agent.uplink.clone());
     Ok(Ready { agent, _lock: lock })
 }
 
@@ -140,10 +146,10 @@ fn open_journal(common: &Common, config: &Config, disk: &FolderDisk, random: &Os
     let file = config.journal_file();
     let journal_error = stopped(Stage::Journal, None);
     if !common.new_journal {
-        return Journal::open_file(&file, random, Rc::new(ToldSteps)).map_err(&journal_error);
+        return Journal::open_file(&file, random, Rc::new(LoggedFailPoints)).map_err(&journal_error);
     }
     let aside = recover::set_aside(&file, SystemClock.now()).map_err(&journal_error)?;
-    let journal = Journal::open_file(&file, random, Rc::new(ToldSteps)).map_err(&journal_error)?;
+    let journal = Journal::open_file(&file, random, Rc::new(LoggedFailPoints)).map_err(&journal_error)?;
     let units = recover::note_spooled_units(&journal, disk).map_err(&journal_error)?;
     if let Some(aside) = aside {
         tracing::warn!("a new journal begins, the old one is {}", aside.display());

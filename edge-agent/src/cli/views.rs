@@ -5,13 +5,13 @@ use std::time::Duration;
 use ribera_storage::Result;
 
 use super::Lang;
-use crate::run::session::Reading;
+use crate::run::session::ExtractionSession;
 use crate::source::{Outcome, Rows, Value};
 use crate::sql::{Dialect, Statement, Template, UserViews, View};
 
 /// The views that a mapping reads. A server that tells nothing of them is no failure: they are looked at so that a
 /// person may know.
-pub async fn filtering_by_user(reading: &mut Reading<'_>) -> UserViews {
+pub async fn filtering_by_user(reading: &mut ExtractionSession<'_>) -> UserViews {
     let dialect = reading.context.store.source.dialect();
     let mapping = reading.context.mapping;
     let asked: Vec<&str> =
@@ -23,7 +23,7 @@ pub async fn filtering_by_user(reading: &mut Reading<'_>) -> UserViews {
     UserViews::read_by(&asked.join(" "), &views)
 }
 
-async fn views(reading: &mut Reading<'_>, dialect: Dialect) -> Result<Vec<View>> {
+async fn views(reading: &mut ExtractionSession<'_>, dialect: Dialect) -> Result<Vec<View>> {
     let Some(sql) = dialect.views() else { return Ok(Vec::new()) };
     let template = Template::parse(sql, dialect)?;
     let (day, store) = (reading.today, &reading.context.store.config.id);

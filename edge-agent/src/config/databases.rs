@@ -33,7 +33,7 @@ pub enum Databases {
 }
 
 impl Databases {
-    /// Those of a store, or nothing when it has but one database.
+    /// The databases of a store; `None` if it has one database only.
     pub fn of_store(store: &StoreConfig) -> Result<Option<Self>> {
         let pattern = store.source.database();
         let field = |name: &str| format!("store {}: {name}", store.id);
@@ -140,7 +140,7 @@ fn first_month(text: &str, field: &str) -> Result<i8> {
 }
 
 impl SourceConfig {
-    /// The same source with another database.
+    /// This source with another database.
     pub fn with_database(&self, database: &str) -> Self {
         let mut source = self.clone();
         match &mut source {

@@ -86,7 +86,7 @@ impl Default for Discover {
     }
 }
 
-/// Of the invented product that the documentation uses.
+/// The invented product that the documentation uses.
 impl Default for MasterColumns {
     fn default() -> Self {
         let [code, name, tax_number, fiscal_year, path] =

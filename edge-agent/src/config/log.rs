@@ -14,7 +14,7 @@ pub struct LogConfig {
     pub file: PathBuf,
     #[serde(default)]
     pub format: LogFormat,
-    /// Of all its files together.
+    /// Maximum size of all log files together, in bytes.
     #[serde(default = "bytes_max")]
     pub bytes_max: u64,
     #[serde(default = "files")]

@@ -48,7 +48,7 @@ pub struct DatasetMapping {
     /// Which result set of `extract` holds the rows, from 1, where it is a procedure that gives several.
     #[serde(default)]
     pub result_set: Option<u32>,
-    /// The same of `audit`.
+    /// Which result set of `audit` holds the rows, from 1.
     #[serde(default)]
     pub audit_result_set: Option<u32>,
     /// `day`, `rows`, `hash` or an audit sum, to the name that `audit` gives it.
@@ -77,18 +77,18 @@ pub struct ColumnMapping {
     pub epoch: Option<EpochUnit>,
     /// Fractions finer than a microsecond are cut off instead of refused.
     pub truncate: bool,
-    /// Of text that the source does not convert; the source's by default.
+    /// Character set of text that the source does not convert; the source's by default.
     pub charset: Option<Charset>,
 }
 
 impl ColumnMapping {
-    /// Whether `decimal_comma` is for this column's SQL: where the mapping says how a number is to be read, the
-    /// column is none of text.
+    /// True if `decimal_comma` applies to this column. It does not if the mapping sets `scale` or `round`: the column
+    /// is numeric then.
     pub fn is_read_with_comma(&self) -> bool {
         self.sql.is_some() && !self.is_number()
     }
 
-    /// Whether the mapping says how a number is to be read.
+    /// True if the mapping sets `scale` or `round`: the column is numeric.
     pub fn is_number(&self) -> bool {
         self.round.is_some() || self.scale.is_some()
     }
@@ -169,7 +169,7 @@ impl DatasetMapping {
         named.map_or(result_column, |(name, _)| name.as_str())
     }
 
-    /// The same of `audit`.
+    /// What a result column of `audit` means: `day`, `rows`, `hash` or an audit sum.
     pub fn audit_column_of<'a>(&'a self, result_column: &'a str) -> &'a str {
         let is = |name: &str| name.eq_ignore_ascii_case(result_column);
         self.audit_columns.iter().find(|(_, name)| is(name)).map_or(result_column, |(meaning, _)| meaning.as_str())

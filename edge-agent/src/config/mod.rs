@@ -52,7 +52,7 @@ pub struct Config {
     pub object_store: ObjectStoreConfig,
     #[serde(default)]
     pub limits: Limits,
-    /// Ask the source, send nothing, write nothing but the report.
+    /// RunMode the source, send nothing, write nothing but the report.
     #[serde(default)]
     pub dry_run: bool,
     /// Fill the spool, upload nothing.
@@ -70,7 +70,7 @@ pub struct Config {
     /// `[adapter.NAME.DATASET]`: how a point-of-sale product's tables become datasets.
     #[serde(default, rename = "adapter")]
     pub adapters: BTreeMap<String, BTreeMap<DatasetName, DatasetMapping>>,
-    /// Those of `adapters` that came with the agent.
+    /// The names in `adapters` that came with the agent.
     #[serde(skip)]
     pub shipped: BTreeSet<&'static str>,
     /// For `ribera-agent discover`, which reads it itself; here it is only checked.
@@ -97,7 +97,7 @@ pub struct StoreConfig {
     pub closed: Option<Date>,
     /// Which `[adapter.NAME]` reads its tables.
     pub adapter: String,
-    /// Of the adapter's datasets only these; all when absent.
+    /// The datasets of the adapter that this store sends; all when absent.
     #[serde(default)]
     pub datasets: Option<Vec<DatasetName>>,
     /// Where they differ from the agent's.
@@ -119,7 +119,7 @@ pub enum SourceConfig {
     Sqlite {
         /// Opened read-only.
         path: PathBuf,
-        /// Of its text, where the till's program writes another character set than UTF-8.
+        /// Character set of its text, if the till's program does not write UTF-8.
         #[serde(default)]
         charset: Option<Charset>,
     },
@@ -165,7 +165,7 @@ pub struct ServerConfig {
     /// PEM file of the authority that signed the server's certificate; with `tls = "verify"`.
     #[serde(default)]
     pub tls_ca_file: Option<PathBuf>,
-    /// Of text that the server does not convert: in columns of bytes, in a database without encoding.
+    /// Character set of text that the server does not convert: in columns of bytes, in a database without encoding.
     #[serde(default)]
     pub charset: Option<Charset>,
 }

@@ -32,7 +32,7 @@ pub struct S3Config {
     pub prefix: Option<String>,
     pub access_key_id: String,
     pub secret_access_key: Secret,
-    /// Of credentials for a time.
+    /// The session token of temporary credentials.
     #[serde(default)]
     pub session_token: Option<Secret>,
     /// The bucket in the path (true) or in the host's name; by default as the endpoint needs it.

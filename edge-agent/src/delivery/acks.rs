@@ -43,7 +43,7 @@ impl<S: ObjectStore> Agent<S> {
             };
             for (batch, path) in batches.iter().zip(answered) {
                 let Some(path) = path else { continue };
-                self.ports.steps.at(step::ACK_READ)?;
+                self.ports.fail_points.hit(step::ACK_READ)?;
                 let Some(bytes) = self.with_retries(async || self.ports.objects.get(&path).await).await? else {
                     continue;
                 };
@@ -169,7 +169,7 @@ impl<S: ObjectStore> Agent<S> {
             return Ok(BTreeSet::new());
         }
         let Some(store) = self.config.store(batch.store()) else { return Ok(BTreeSet::new()) };
-        let held = self.place(store).await?.hold_repair;
+        let held = self.calendar(store).await?.hold_repair;
         Ok(if held { BTreeSet::new() } else { again })
     }
 }

@@ -53,7 +53,7 @@ impl<S: ObjectStore> Agent<S> {
         let prefix = paths::differing(store, dataset);
         let body = Bytes::from(text.clone());
         self.with_retries(async || {
-            self.ports.steps.at(step::DIFFERING)?;
+            self.ports.fail_points.hit(step::DIFFERING)?;
             let published = numbered::publish(&self.ports.objects, &prefix, "json", body.clone()).await?;
             if published.changed { numbered::prune(&self.ports.objects, &prefix, 1).await } else { Ok(()) }
         })

@@ -74,7 +74,7 @@ impl<S: ObjectStore> Agent<S> {
             let path = paths::epoch_claim(store, dataset, epoch)?;
             let outcome = self
                 .with_retries(async || {
-                    self.ports.steps.at(step::EPOCH_CLAIM)?;
+                    self.ports.fail_points.hit(step::EPOCH_CLAIM)?;
                     self.ports.objects.put_if_absent(&path, body.clone().into()).await
                 })
                 .await?;

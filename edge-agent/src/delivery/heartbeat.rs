@@ -62,7 +62,7 @@ impl<S: ObjectStore> Agent<S> {
         let state = state(&heartbeat);
         let body = serde_json::to_vec(&heartbeat)
             .map_err(|error| Error::bug("a heartbeat does not serialise").with_source(error))?;
-        self.ports.steps.at(step::HEARTBEAT)?;
+        self.ports.fail_points.hit(step::HEARTBEAT)?;
         if let Some(then) = self.ports.objects.put_timed(&path, body.into()).await? {
             let measured_at = self.ports.clock.now();
             let seconds = measured_at.duration_since(then).as_secs();

@@ -107,13 +107,13 @@ impl<S: ObjectStore> Agent<S> {
             BatchState::Spooled => self.number(&batch).await?,
             _ => batch,
         };
-        // Before the batch exists: what it will not mend must not stand as complete beside it.
+        // First the differing days: else coverage could call a day complete that this batch does not repair.
         self.publish_differing(&store, &dataset).await?;
         let path = ObjectPath::new(batch.manifest.file.path.clone())?;
         let local = self.local_now(&store);
         self.uplink.begin(local);
         self.with_retries(async || {
-            self.ports.steps.at(step::UPLOAD_FILE)?;
+            self.ports.fail_points.hit(step::UPLOAD_FILE)?;
             // Its name holds its hash: whatever is there already is this very file.
             self.ports.objects.put_if_absent(&path, self.ports.disk.body(&batch.file)?).await.map(drop)
         })
@@ -150,7 +150,7 @@ impl<S: ObjectStore> Agent<S> {
         let path = paths::inbox(&manifest.batch)?;
         let body = Bytes::from(batch.text.clone());
         self.with_retries(async || {
-            self.ports.steps.at(step::UPLOAD_MANIFEST)?;
+            self.ports.fail_points.hit(step::UPLOAD_MANIFEST)?;
             match self.ports.objects.put_if_absent(&path, PutBody::Bytes(body.clone())).await? {
                 PutOutcome::Created => Ok(Sent::Ours),
                 PutOutcome::Exists => match self.sent_manifest(manifest).await? {

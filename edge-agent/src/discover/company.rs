@@ -87,7 +87,7 @@ pub fn sort(servers: &[(String, Vec<Row>)]) -> Found {
     found
 }
 
-/// Of each tax number: the fiscal years that are read, with server and code. No year: all of them.
+/// The fiscal years that are read for each tax number, with server and code. No year: all of them.
 type Firsts = BTreeMap<TaxNumber, Vec<(Option<i16>, String, String)>>;
 
 fn judge(server: &str, row: &Row, firsts: &mut Firsts) -> Company {

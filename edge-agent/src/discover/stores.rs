@@ -58,7 +58,7 @@ pub struct Known {
 pub struct Plan {
     pub stores: Vec<Store>,
     pub changes: Vec<Change>,
-    /// Of each company that is read, by its place in [`Found::companies`], the store's id.
+    /// The store id of each company that is read, by its index in [`Found::companies`].
     pub ids: BTreeMap<usize, String>,
     /// Likewise of each company that another store of the file reads already: that store's id.
     pub held: BTreeMap<usize, String>,
@@ -304,7 +304,7 @@ type Place = (&'static str, Option<String>);
 /// Kind, and host with port or instance, of a store's source.
 fn place(table: &Table) -> Option<Place> {
     let mut source = table.get("source")?.as_table()?.clone();
-    // Of no matter here, and absent from a server's own.
+    // Not used here, and absent from the settings of a server.
     source.entry("database").or_insert_with(|| Value::String(String::new()));
     let source = SourceConfig::deserialize(Value::Table(source)).ok()?;
     Some((source.kind(), reach::shown(&source).map(|place| place.to_lowercase())))

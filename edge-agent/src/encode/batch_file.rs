@@ -17,7 +17,7 @@ use ribera_storage::hex::hex;
 use ribera_storage::{Error, Result};
 use sha2::{Digest, Sha256};
 
-use crate::ports::{SpoolDisk, SpoolFile, Steps, step};
+use crate::ports::{FailPoints, SpoolDisk, SpoolFile, step};
 
 /// A row group is written out when its encoded bytes reach this: large enough to compress well,
 /// small enough that two of them (encoded, and being written) fit the memory bound.
@@ -41,7 +41,7 @@ pub struct Spooled {
 /// full must not stay full of files that nobody will send.
 pub struct BatchFile<'a> {
     disk: &'a dyn SpoolDisk,
-    steps: &'a dyn Steps,
+    fail_points: &'a dyn FailPoints,
     name: String,
     file: Box<dyn SpoolFile>,
     schema: SchemaRef,
@@ -61,17 +61,17 @@ impl<'a> BatchFile<'a> {
     /// Begins `name`, which may grow to `bytes_max` and is to hold about `rows`.
     pub fn create(
         disk: &'a dyn SpoolDisk,
-        steps: &'a dyn Steps,
+        fail_points: &'a dyn FailPoints,
         schema: SchemaRef,
         name: String,
         bytes_max: u64,
         rows: u64,
     ) -> Result<Self> {
-        steps.at(step::SPOOL_CREATE)?;
+        fail_points.hit(step::SPOOL_CREATE)?;
         let file = disk.create(&temporary(&name))?;
         Ok(Self {
             disk,
-            steps,
+            fail_points,
             name,
             file,
             schema,
@@ -104,11 +104,11 @@ impl<'a> BatchFile<'a> {
         }
         writer.finish().map_err(parquet_error)?;
         self.drain()?;
-        self.steps.at(step::SPOOL_SYNC)?;
+        self.fail_points.hit(step::SPOOL_SYNC)?;
         self.file.sync()?;
-        self.steps.at(step::SPOOL_RENAME)?;
+        self.fail_points.hit(step::SPOOL_RENAME)?;
         self.disk.rename(&temporary(&self.name), &self.name)?;
-        self.steps.at(step::SPOOL_SYNC_FOLDER)?;
+        self.fail_points.hit(step::SPOOL_SYNC_FOLDER)?;
         self.disk.sync_folder()?;
         self.is_finished = true;
         let sha256 = hex(&std::mem::take(&mut self.hasher).finalize());
@@ -147,7 +147,7 @@ impl<'a> BatchFile<'a> {
             .with_hint("ribera-agent spool"));
         }
         self.hasher.update(&bytes);
-        self.steps.at(step::SPOOL_WRITE)?;
+        self.fail_points.hit(step::SPOOL_WRITE)?;
         self.file.write_all(&bytes).map_err(|error| write_error(&self.name, error))
     }
 }
@@ -155,7 +155,7 @@ impl<'a> BatchFile<'a> {
 impl Drop for BatchFile<'_> {
     fn drop(&mut self) {
         // A program that dies deletes nothing; its leftovers go at the next start.
-        if !self.is_finished && !std::thread::panicking() && self.steps.at(step::SPOOL_PRUNE).is_ok() {
+        if !self.is_finished && !std::thread::panicking() && self.fail_points.hit(step::SPOOL_PRUNE).is_ok() {
             let _ = self.disk.delete(&temporary(&self.name));
             let _ = self.disk.delete(&self.name);
         }

@@ -210,7 +210,7 @@ impl<'c, 'f> Sink<'c, 'f> {
         if self.current_day.is_some_and(|current| day < current) {
             return Err(Error::config(format!(
                 "{}: rows must be in order of the business date (add ORDER BY to the query), got {} after {}",
-                self.place(),
+                self.error_context(),
                 date_text(day),
                 self.current_day.map(date_text).unwrap_or_default(),
             )));
@@ -218,7 +218,7 @@ impl<'c, 'f> Sink<'c, 'f> {
         if !unit.is_some_and(|unit| self.context.units.contains(&unit)) {
             return Err(Error::data(format!(
                 "{}: a row's business date must be one of the days asked for, got {} in row {}",
-                self.place(),
+                self.error_context(),
                 date_text(day),
                 self.row_key(),
             )));
@@ -278,7 +278,7 @@ impl<'c, 'f> Sink<'c, 'f> {
         self.refused.get_or_insert_with(|| (at, format!("{}, got {shown}", refusal.0)));
     }
 
-    fn place(&self) -> String {
+    fn error_context(&self) -> String {
         let table = self.context.mapping.from.as_deref().unwrap_or("the extract query");
         format!("store {}, dataset {}, {table}", self.context.store, self.context.definition.name)
     }
@@ -370,7 +370,7 @@ impl Rows for Sink<'_, '_> {
         if let Some((at, why)) = self.refused.take() {
             return Err(Error::data(format!(
                 "{}, column {}, row {}: {why}",
-                self.place(),
+                self.error_context(),
                 self.columns[at].name(),
                 self.row_key()
             )));

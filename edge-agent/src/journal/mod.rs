@@ -10,7 +10,7 @@ use ribera_storage::{DatasetName, Error, Result, StoreId, heartbeat};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, params};
 
-use crate::ports::{NoSteps, Steps, step};
+use crate::ports::{FailPoints, NoFailPoints, step};
 
 mod alarms;
 mod batches;
@@ -92,13 +92,13 @@ const TO_VERSION_2: &str = "
 
 pub struct Journal {
     connection: Connection,
-    steps: Rc<dyn Steps>,
+    fail_points: Rc<dyn FailPoints>,
     id: String,
 }
 
 impl Journal {
     /// Opens or makes the journal behind `connection`. Errors: data when it is damaged.
-    pub fn open(connection: Connection, random: &dyn Random, steps: Rc<dyn Steps>) -> Result<Self> {
+    pub fn open(connection: Connection, random: &dyn Random, fail_points: Rc<dyn FailPoints>) -> Result<Self> {
         connection.busy_timeout(BUSY_TIMEOUT).map_err(journal_error)?;
         connection
             .execute_batch("PRAGMA journal_mode = TRUNCATE; PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF;")
@@ -108,7 +108,7 @@ impl Journal {
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(journal_error)?;
         check(&connection)?;
         let version = version(&connection)?;
-        let journal = Self { connection, steps, id: String::new() };
+        let journal = Self { connection, fail_points, id: String::new() };
         if version < SCHEMA_VERSION {
             journal.transaction(|transaction| {
                 if version == 0 {
@@ -126,30 +126,30 @@ impl Journal {
     }
 
     /// Opens the file, which is made if it is absent.
-    pub fn open_file(path: &Path, random: &dyn Random, steps: Rc<dyn Steps>) -> Result<Self> {
+    pub fn open_file(path: &Path, random: &dyn Random, fail_points: Rc<dyn FailPoints>) -> Result<Self> {
         let connection = Connection::open(path).map_err(journal_error)?;
-        Self::open(connection, random, steps).map_err(|error| error.context(path.display()))
+        Self::open(connection, random, fail_points).map_err(|error| error.context(path.display()))
     }
 
     /// Opens the file for reading only; one in memory when there is none.
     pub fn open_file_to_read(path: &Path, random: &dyn Random) -> Result<Self> {
         if !path.exists() {
             let connection = Connection::open_in_memory().map_err(journal_error)?;
-            return Self::open(connection, random, Rc::new(NoSteps));
+            return Self::open(connection, random, Rc::new(NoFailPoints));
         }
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags).map_err(journal_error)?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(journal_error)?;
         let opened = check(&connection).and_then(|()| version(&connection)).and_then(|version| {
             if version == SCHEMA_VERSION {
-                return Self { connection, steps: Rc::new(NoSteps), id: String::new() }.with_id();
+                return Self { connection, fail_points: Rc::new(NoFailPoints), id: String::new() }.with_id();
             }
-            // Of an older program: brought up to date in a copy, for the file is not ours to change here.
+            // An older program wrote it: a copy is brought up to date, because a reader must not change the file.
             let mut copy = Connection::open_in_memory().map_err(journal_error)?;
             rusqlite::backup::Backup::new(&connection, &mut copy)
                 .and_then(|backup| backup.run_to_completion(1000, Duration::ZERO, None))
                 .map_err(journal_error)?;
-            Self::open(copy, random, Rc::new(NoSteps))
+            Self::open(copy, random, Rc::new(NoFailPoints))
         });
         opened.map_err(|error| error.context(path.display()))
     }
@@ -254,7 +254,7 @@ impl Journal {
         let transaction = self.connection.unchecked_transaction().map_err(journal_error)?;
         let value = change(&transaction).map_err(journal_error)?;
         // An error here drops the transaction, which rolls it back.
-        self.steps.at(step::JOURNAL_COMMIT)?;
+        self.fail_points.hit(step::JOURNAL_COMMIT)?;
         transaction.commit().map_err(journal_error)?;
         Ok(value)
     }

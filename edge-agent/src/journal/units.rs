@@ -219,7 +219,7 @@ pub(super) fn change(
     Ok(changed)
 }
 
-/// The same for the known units of a stream that are in `condition`; how many there were.
+/// Applies `event` to each known unit of a stream that meets `condition`. Returns their number.
 pub(super) fn change_known(
     transaction: &Transaction<'_>,
     stream: Stream<'_>,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use ribera_storage::object::s3::Pace;
+use ribera_storage::object::s3::Throttle;
 use ribera_storage::object::{FolderStore, ObjectMeta, ObjectPath, Part, PutBody, PutOutcome, S3Store};
 use ribera_storage::{Error, ErrorKind, ObjectStore, Result};
 
@@ -51,9 +51,9 @@ impl Objects {
     }
 
     /// Files leave no faster than this. A folder takes them whole: there the agent waits afterwards.
-    pub fn set_pace(&self, pace: Arc<dyn Pace>) {
+    pub fn set_throttle(&self, pace: Arc<dyn Throttle>) {
         if let Self::S3(s3) = self {
-            s3.set_pace(pace);
+            s3.set_throttle(pace);
         }
     }
 
@@ -76,7 +76,7 @@ fn helped<T>(done: Result<T>) -> Result<T> {
     done.map_err(|error| if error.kind() == ErrorKind::Config { error.with_hint("ribera-agent check") } else { error })
 }
 
-/// The same call of whichever store it is.
+/// Calls the store that is configured.
 macro_rules! delegate {
     ($self:ident, $call:ident ( $($argument:expr),* )) => {
         match $self {

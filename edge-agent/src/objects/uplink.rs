@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use jiff::SignedDuration;
 use jiff::civil::DateTime;
-use ribera_storage::object::s3::Pace;
+use ribera_storage::object::s3::Throttle;
 
 use crate::config::{Limits, Rate, UploadSchedule};
 
@@ -19,7 +19,7 @@ pub struct Uplink {
     meter: Mutex<Meter>,
 }
 
-/// Of the file under way.
+/// The use of the line by the file that is being sent.
 struct Meter {
     /// The time of day at an instant.
     told: Option<(DateTime, Instant)>,
@@ -68,7 +68,7 @@ impl Uplink {
     }
 }
 
-impl Pace for Uplink {
+impl Throttle for Uplink {
     fn piece(&self) -> usize {
         let rate = self.rate_now(&mut self.meter());
         rate.map_or(PIECE_MAX, |rate| (rate / 4).clamp(PIECE_MIN, PIECE_MAX)) as usize

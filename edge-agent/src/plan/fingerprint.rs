@@ -17,4 +17,4 @@ pub struct Fingerprint {
 }
 
 /// The fingerprints that the source returned, by unit.
-pub type Found = BTreeMap<Unit, Fingerprint>;
+pub type Fingerprints = BTreeMap<Unit, Fingerprint>;

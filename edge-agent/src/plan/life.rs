@@ -1,11 +1,11 @@
-//! Of the days that a person asked for those of the store's life, and why others are left out.
+//! The requested days within the life of the store, and why the others are left out.
 
 use jiff::civil::Date;
 use serde::Serialize;
 
 use super::Days;
 
-/// Days that were asked for and that nobody looks at.
+/// Days that were requested_by_person for and that nobody looks at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LeftOut {
     pub from: Date,
@@ -24,15 +24,15 @@ pub enum WhyLeftOut {
     NotBegun,
 }
 
-/// The days of `asked` that lie in the store's life and have begun by `today`, and those that are left out.
+/// The days of `requested_by_person` that lie in the store's life and have begun by `today`, and those that are left out.
 pub fn days_of_life(
-    asked: &Days,
+    requested_by_person: &Days,
     opened: Option<Date>,
     closed: Option<Date>,
     today: Date,
 ) -> (Option<Days>, Vec<LeftOut>) {
     let mut left_out = Vec::new();
-    let (mut from, mut to) = (asked.from, asked.to);
+    let (mut from, mut to) = (requested_by_person.from, requested_by_person.to);
     if let Some(opened) = opened.filter(|opened| *opened > from) {
         left_out.push(LeftOut { from, to: to.min(day_before(opened)), why: WhyLeftOut::BeforeOpened });
         from = opened;
@@ -79,10 +79,10 @@ mod tests {
             from in 0_i64..40, count in 0_i64..20, opened in proptest::option::of(0_i64..40),
             closed in proptest::option::of(0_i64..60), today in 0_i64..60,
         ) {
-            let asked = Days { from: at(from), to: at(from + count) };
+            let requested_by_person = Days { from: at(from), to: at(from + count) };
             let (opened, closed, today) = (opened.map(at), closed.map(at), at(today));
-            let (left, left_out) = days_of_life(&asked, opened, closed, today);
-            for day in asked.iter() {
+            let (left, left_out) = days_of_life(&requested_by_person, opened, closed, today);
+            for day in requested_by_person.iter() {
                 let is_in = left.as_ref().is_some_and(|days| days.from <= day && day <= days.to);
                 let reasons: Vec<WhyLeftOut> =
                     left_out.iter().filter(|one| one.from <= day && day <= one.to).map(|one| one.why).collect();
@@ -94,7 +94,7 @@ mod tests {
                 };
                 prop_assert!(reasons.iter().all(holds));
             }
-            prop_assert!(left_out.iter().all(|one| asked.from <= one.from && one.from <= one.to && one.to <= asked.to));
+            prop_assert!(left_out.iter().all(|one| requested_by_person.from <= one.from && one.from <= one.to && one.to <= requested_by_person.to));
         }
     }
 }

@@ -11,12 +11,12 @@ use serde::Serialize;
 
 use crate::calendar::Days;
 
+pub mod audit_window;
 mod fingerprint;
 mod life;
-pub mod pace;
 mod unit;
 
-pub use fingerprint::{Fingerprint, Found};
+pub use fingerprint::{Fingerprint, Fingerprints};
 pub use life::{LeftOut, WhyLeftOut, days_of_life};
 pub use unit::{Event, LakeState, Refusal, UnitRow};
 
@@ -44,7 +44,7 @@ pub enum Why {
     Refused,
     /// The definition has a new version, or mapping, zone or salt are not those that sent or refused the rows.
     Definition,
-    /// A person asked.
+    /// A person requested_by_person.
     Forced,
 }
 
@@ -78,8 +78,8 @@ pub struct Comparison<'a> {
     /// Every day, whatever its fingerprint.
     pub force: bool,
     /// A person named the days: troubles are tried again.
-    pub asked: bool,
-    /// Of the mapping: see [`Refusal`].
+    pub requested_by_person: bool,
+    /// Digest of the mapping: see [`Refusal`].
     pub mapping: &'a str,
     /// See [`UnitRow::values_digest`].
     pub values: &'a str,
@@ -115,7 +115,7 @@ impl Comparison<'_> {
             return self.why_refused(day, found, known, refusal);
         }
         let troubled = !known.proven || matches!(known.lake, LakeState::Differs | LakeState::Quarantined);
-        let may_try = self.asked || known.tries < TRIES_MAX;
+        let may_try = self.requested_by_person || known.tries < TRIES_MAX;
         Some(match () {
             () if self.force => Why::Forced,
             () if !self.same(day, &known.fingerprint, found) => Why::Changed,
@@ -123,7 +123,7 @@ impl Comparison<'_> {
             () if known.dataset_version != self.definition.version || self.reads_otherwise(known) => Why::Definition,
             () if closed && !known.closed => Why::Closed,
             () if !known.proven && closed && may_try => Why::Unproven,
-            () if troubled && self.asked => Why::Stale,
+            () if troubled && self.requested_by_person => Why::Stale,
             () => return None,
         })
     }
@@ -138,7 +138,7 @@ impl Comparison<'_> {
             () if known.dataset_version != self.definition.version || refusal.mapping != self.mapping => {
                 Why::Definition
             }
-            () if self.asked || known.tries < TRIES_MAX => Why::Refused,
+            () if self.requested_by_person || known.tries < TRIES_MAX => Why::Refused,
             () => return None,
         })
     }
@@ -148,7 +148,7 @@ impl Comparison<'_> {
         known.values_digest.as_deref().is_some_and(|digest| digest != self.values)
     }
 
-    /// Equal as far as can be said: a hash that is asked for no more says nothing; one that is new has never been
+    /// Equal as far as can be said: a hash that is requested_by_person for no more says nothing; one that is new has never been
     /// compared with the rows that were sent. History is sent without one: count and sums are all there is.
     fn same(&self, day: Date, known: &Fingerprint, found: &Fingerprint) -> bool {
         let hashes_differ = match (&known.hash, &found.hash) {
@@ -256,7 +256,16 @@ mod tests {
     fn comparison<'a>(definition: &'a DatasetDefinition, zone: &'a TimeZone, now: &str) -> Comparison<'a> {
         let closing_now: Timestamp = now.parse().unwrap();
         let today = closing_now.to_zoned(zone.clone()).date();
-        Comparison { definition, zone, closing_now, today, force: false, asked: false, mapping: "m", values: "v" }
+        Comparison {
+            definition,
+            zone,
+            closing_now,
+            today,
+            force: false,
+            requested_by_person: false,
+            mapping: "m",
+            values: "v",
+        }
     }
 
     #[test]
@@ -279,7 +288,11 @@ mod tests {
         assert_eq!(case(&|row| row.dataset_version = 0, 5), Some(Why::Definition));
         assert_eq!(case(&|row| row.values_digest = Some("v".into()), 5), None);
         assert_eq!(case(&|row| row.values_digest = Some("of another mapping".into()), 5), Some(Why::Definition));
-        assert_eq!(case(&|row| row.fingerprint.hash = Some("a".into()), 5), None, "a hash that is not asked for");
+        assert_eq!(
+            case(&|row| row.fingerprint.hash = Some("a".into()), 5),
+            None,
+            "a hash that is not requested_by_person for"
+        );
         let hashed = Fingerprint { hash: Some("a".into()), ..rows(5) };
         assert_eq!(comparison.why(day, &hashed, Some(&known(day, 5))), Some(Why::Changed), "never compared");
         let old = date(2017, 3, 8);
@@ -310,9 +323,9 @@ mod tests {
         }
         assert!(!row.doubted, "the lake has these rows, from before the mapping refused them");
         assert_eq!(comparison.why(day, &rows(6), Some(&row)), Some(Why::Changed));
-        let asked = Comparison { asked: true, ..comparison };
-        assert_eq!(asked.why(day, &rows(5), Some(&row)), Some(Why::Refused));
-        let other = Comparison { asked: false, mapping: "another", ..asked };
+        let requested_by_person = Comparison { requested_by_person: true, ..comparison };
+        assert_eq!(requested_by_person.why(day, &rows(5), Some(&row)), Some(Why::Refused));
+        let other = Comparison { requested_by_person: false, mapping: "another", ..requested_by_person };
         assert_eq!(other.why(day, &rows(5), Some(&row)), Some(Why::Definition));
         let moved = known(day, 5).after(refused(Some(rows(6)), "m"), Timestamp::UNIX_EPOCH);
         assert!(moved.doubted && !moved.stale, "what the lake has is not what the source has");

@@ -14,7 +14,7 @@ pub struct UnitRow {
     pub dataset_version: u32,
     /// What the source said when the unit was last extracted or refused.
     pub fingerprint: Fingerprint,
-    /// Of the file last extracted.
+    /// Count and sums of the file last extracted.
     pub facts: Facts,
     pub closed: bool,
     pub proven: bool,
@@ -29,7 +29,7 @@ pub struct UnitRow {
     pub lake: LakeState,
     /// The lake may call the unit complete although the source has moved on.
     pub doubted: bool,
-    /// Of what decided the values that were sent: of the mapping, the zone, the salt. `None`: an older program sent them.
+    /// Digest of what decides the values: mapping, zone, salt. `None`: an older program sent them.
     pub values_digest: Option<String>,
     /// The rows cannot be sent as they are: nothing was sent since.
     pub refused: Option<Refusal>,
@@ -41,7 +41,7 @@ pub struct UnitRow {
 pub struct Refusal {
     /// Column, row and value.
     pub reason: String,
-    /// Of the mapping that refused them: another one may not.
+    /// Digest of the mapping that refused them: another one may not.
     pub mapping: String,
     /// Whether the source could say count and sums of the unit.
     pub is_audited: bool,
@@ -168,7 +168,7 @@ impl UnitRow {
                     doubted: self.doubted || (self.is_settled() && moved),
                     tries: if again && self.fingerprint == found { self.tries + 1 } else { 1 },
                     dataset_version,
-                    // Of nothing that was sent: it tells only whether the rows have changed since.
+                    // Nothing was sent with it: it shows only whether the rows have changed since.
                     fingerprint: found,
                     closed: closed || self.closed,
                     stale: false,

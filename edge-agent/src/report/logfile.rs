@@ -86,7 +86,7 @@ impl Write for ToFile {
 /// A file and its elder ones: `agent.log`, `agent.log.1` and so on, the oldest last.
 pub struct LogFile {
     path: PathBuf,
-    /// Of one file: all of them together stay within the limit.
+    /// Maximum size of one file, in bytes, so that all together stay within the limit.
     bytes_max: u64,
     files: u32,
     open: Option<(File, u64)>,

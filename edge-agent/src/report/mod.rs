@@ -112,7 +112,7 @@ impl Problem {
         Self { stage, kind: error.kind().as_str(), message, hint, store: None, dataset: None, exit }
     }
 
-    /// The same with another code, and the command that goes with it unless the error named its own.
+    /// This problem with another exit code, and the command for that code unless the error has its own.
     #[must_use]
     pub fn ending(mut self, exit: Exit) -> Self {
         if self.hint.as_deref() == Some(self.exit.next_step()) {
@@ -122,7 +122,7 @@ impl Problem {
         self
     }
 
-    /// The same, told of a store or a dataset of it; what the message says of them in front is left out.
+    /// This problem, for a store or one of its datasets, whose names at the beginning of the message are removed.
     #[must_use]
     pub fn of(mut self, store: &StoreId, dataset: Option<&DatasetName>) -> Self {
         self.message = match dataset {
@@ -207,7 +207,7 @@ pub struct DatasetReport {
     /// The source's clock minus the object store's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source_clock_offset_s: Option<i64>,
-    /// Of the rows extracted, by audit column.
+    /// Sums of the extracted rows, by audit column.
     pub sums: BTreeMap<String, ExactDecimal>,
     pub seconds: f64,
     /// What the source was busy with one query at most.

@@ -12,8 +12,8 @@ use crate::agent::{Agent, ServedStore};
 use crate::journal::Journal;
 use crate::ports::disk_error;
 use crate::report::UploadReport;
-use crate::run::collect::{Ask, Request};
-use crate::run::session::Reading;
+use crate::run::collect::{Request, RunMode};
+use crate::run::session::ExtractionSession;
 
 /// Where the journal keeps the backfill that has not come to its end.
 const NOTED: &str = "backfill";
@@ -112,12 +112,12 @@ impl<S: ObjectStore> Agent<S> {
             return;
         }
         let ids = [store.config.id.clone()];
-        // Of datasets that have had a cycle: the first of all is no business of a backfill.
+        // Only datasets that have had a cycle: the first one is not the task of a backfill.
         let cycled = |name: &DatasetName| self.journal.last_cycle(&ids[0], name).is_ok_and(|last| last.is_some());
         let datasets: Vec<DatasetName> =
             self.config.datasets(&store.config).map(|(name, _)| name.clone()).filter(cycled).collect();
         if !datasets.is_empty() {
-            let due = Request { ask: Ask::Due, stores: ids.to_vec(), datasets };
+            let due = Request { ask: RunMode::Due, stores: ids.to_vec(), datasets };
             // What fails is told in the log, and again by the cycle after the backfill.
             Box::pin(self.collect(&due)).await;
         }
@@ -134,7 +134,7 @@ impl<S: ObjectStore> Agent<S> {
     }
 
     /// Waits, and does meanwhile what there is to do. Ends early if a person wants the backfill to end.
-    pub(crate) async fn wait_beside_daily_work(&self, reading: &Reading<'_>, wait: Duration) {
+    pub(crate) async fn wait_beside_daily_work(&self, reading: &ExtractionSession<'_>, wait: Duration) {
         if !self.beside_daily_work {
             return self.ports.timer.sleep(wait).await;
         }

@@ -8,12 +8,12 @@ use crate::agent::Agent;
 use crate::calendar::Days;
 use crate::encode::Sink;
 use crate::run::extract::{Job, sink_context};
-use crate::run::session::{Reading, in_context};
+use crate::run::session::{ExtractionSession, in_context};
 use crate::sql::Dialect;
 
 impl<S: ObjectStore> Agent<S> {
     /// The error of a question about `days`, with the row that it is about where one can be found.
-    pub(crate) async fn named(&self, reading: &Reading<'_>, days: &Days, error: Error) -> Error {
+    pub(crate) async fn named(&self, reading: &ExtractionSession<'_>, days: &Days, error: Error) -> Error {
         if error.kind() != ErrorKind::Data || names_a_row(&error) {
             return in_context(error, reading.context);
         }
@@ -24,7 +24,7 @@ impl<S: ObjectStore> Agent<S> {
 
     /// By a session of its own: where a server refused something its transaction is over, and so is the connection of
     /// some. What stands in its way changes nothing about the error that there is.
-    async fn refused_row(&self, reading: &Reading<'_>, days: &Days) -> Option<Error> {
+    async fn refused_row(&self, reading: &ExtractionSession<'_>, days: &Days) -> Option<Error> {
         // A procedure may do anything, and has done it once.
         if reading.queries.call_procedures() {
             return None;
@@ -39,7 +39,7 @@ impl<S: ObjectStore> Agent<S> {
         let statement = template.bind(days.from, days.to, &context.store.config.id);
         let mut session = context.store.source.connect_for(days.from).await.ok()?;
         let at = reading.clocks_of(days).first().copied().unwrap_or(reading.source_now);
-        session.enter_zone(&context.place.time_zone, at).await.ok()?;
+        session.enter_zone(&context.calendar.time_zone, at).await.ok()?;
         let asked = session.query(&statement, &mut sink, reading.timeout()).await;
         asked.err().filter(names_a_row)
     }
@@ -51,7 +51,7 @@ fn names_a_row(error: &Error) -> bool {
 }
 
 /// A server's words may hold any value of the row.
-fn kept_back(error: Error, reading: &Reading<'_>) -> Error {
+fn kept_back(error: Error, reading: &ExtractionSession<'_>) -> Error {
     let hides = |one: &Transform| matches!(one, Transform::Hash | Transform::Drop);
     let has_hidden = reading.context.definition.columns.iter().any(|column| column.transforms.iter().any(hides));
     // Of the agent's own sum: its columns are never hidden.

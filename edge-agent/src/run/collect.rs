@@ -10,17 +10,17 @@ use ribera_storage::{DatasetName, Error, ObjectStore, Result, StoreId, Unit, hea
 
 use crate::agent::{Agent, DatasetContext, ServedStore};
 use crate::calendar::Days;
-use crate::plan::{Found, LeftOut, TRIES_MAX, Why, WhyLeftOut, has_passed, stretch_of};
+use crate::plan::{Fingerprints, LeftOut, TRIES_MAX, Why, WhyLeftOut, has_passed, stretch_of};
 use crate::report::{DatasetReport, PlannedUnit, Problem, RefusedUnit, Stage};
 use crate::run::extract::{Extracted, Job, Taken};
-use crate::run::session::Reading;
+use crate::run::session::ExtractionSession;
 
 /// What a run is asked to look at.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ask {
+pub enum RunMode {
     /// The lookback window of every dataset.
     Cycle,
-    /// The same, of datasets whose schedule says so.
+    /// A cycle of the datasets that are due by their schedule.
     Due,
     /// These days; a batch per day.
     Extract { days: Days, force: bool },
@@ -30,17 +30,16 @@ pub enum Ask {
 
 #[derive(Debug, Clone)]
 pub struct Request {
-    pub ask: Ask,
+    pub ask: RunMode,
     /// Only these; all when empty.
     pub stores: Vec<StoreId>,
     /// Only these; all when empty.
     pub datasets: Vec<DatasetName>,
 }
 
-/// After a cycle that failed, or while a refused batch is to be extracted again, the next begins
-/// after so long, if its schedule does not let it sooner: a database that was away for a minute
-/// must not cost the day of a dataset that is read once a day, nor one that is away all day be
-/// asked every minute.
+/// Retry delay in seconds after a failed cycle or while a rejected batch waits. The schedule applies if it is sooner.
+/// 15 minutes: an outage of a minute does not cost a daily dataset its day, and a dead server is not queried every
+/// minute.
 const AGAIN_AFTER_S: u32 = 900;
 
 /// What extraction came to.
@@ -71,15 +70,15 @@ impl<S: ObjectStore> Agent<S> {
     async fn collect_store(&self, store: &ServedStore, request: &Request) -> Collected {
         let mut collected = Collected::default();
         let id = &store.config.id;
-        let looks_due = |name: &DatasetName| request.ask != Ask::Due || self.is_due(id, name);
+        let looks_due = |name: &DatasetName| request.ask != RunMode::Due || self.is_due(id, name);
         if !self.config.datasets(&store.config).any(|(name, _)| looks_due(name)) {
             return collected;
         }
         if !self.config.dry_run && !self.config.local_only {
             self.measure_clock(std::slice::from_ref(id)).await;
         }
-        let place = match self.place(&store.config).await {
-            Ok(place) => Rc::new(place),
+        let calendar = match self.calendar(&store.config).await {
+            Ok(calendar) => Rc::new(calendar),
             Err(error) => {
                 collected.problems.push(Problem::new(Stage::Definition, &error).of(id, None));
                 return collected;
@@ -96,7 +95,7 @@ impl<S: ObjectStore> Agent<S> {
                     continue;
                 }
             };
-            let context = DatasetContext { store, name, mapping, definition, place: place.clone() };
+            let context = DatasetContext { store, name, mapping, definition, calendar: calendar.clone() };
             self.collect_dataset(&context, request, &mut collected).await;
         }
         collected
@@ -105,7 +104,7 @@ impl<S: ObjectStore> Agent<S> {
     async fn collect_dataset(&self, context: &DatasetContext<'_>, request: &Request, collected: &mut Collected) {
         let (id, name) = (&context.store.config.id, context.name);
         let begun_at = self.ports.clock.now();
-        let is_cycle = matches!(request.ask, Ask::Cycle | Ask::Due);
+        let is_cycle = matches!(request.ask, RunMode::Cycle | RunMode::Due);
         let mut report = DatasetReport::new(id, name);
         if !self.config.dry_run
             && !self.config.local_only
@@ -114,7 +113,7 @@ impl<S: ObjectStore> Agent<S> {
             // Away or full: the source is read all the same.
             self.log(format!("store {id}, dataset {name}: epochs could not be looked at: {error}"));
         }
-        let done = self.work(context, &request.ask, &mut report).await;
+        let done = self.run_dataset(context, &request.ask, &mut report).await;
         let outcome = match &done {
             Ok(()) => heartbeat::GOOD.to_owned(),
             Err(error) => {
@@ -194,23 +193,23 @@ impl<S: ObjectStore> Agent<S> {
         }
         let Some(Unit::Moment(last)) = self.journal.last_unit(store, dataset)? else { return Ok(false) };
         let Some(config) = self.config.store(store) else { return Ok(false) };
-        let zone = self.last_seen_place(config)?.time_zone;
+        let zone = self.last_seen_calendar(config)?.time_zone;
         Ok(stretch_of(last, &zone, every_s) != stretch_of(self.ports.clock.now(), &zone, every_s))
     }
 
-    async fn work(&self, context: &DatasetContext<'_>, ask: &Ask, report: &mut DatasetReport) -> Result<()> {
+    async fn run_dataset(&self, context: &DatasetContext<'_>, ask: &RunMode, report: &mut DatasetReport) -> Result<()> {
         let mut reading = self.begin_reading(context).await?;
         report.source_clock_offset_s = self.source_clocks.borrow().get(&context.store.config.id).copied();
         let done = match (context.definition.kind, ask) {
-            (DatasetKind::Daily, Ask::Cycle | Ask::Due) => self.work_window(&mut reading, report).await,
-            (DatasetKind::Daily, Ask::Extract { days, force }) => {
-                self.work_days(&mut reading, days, *force, false, report).await
+            (DatasetKind::Daily, RunMode::Cycle | RunMode::Due) => self.run_window(&mut reading, report).await,
+            (DatasetKind::Daily, RunMode::Extract { days, force }) => {
+                self.run_days(&mut reading, days, *force, false, report).await
             }
-            (DatasetKind::Daily, Ask::Backfill { days, force }) => {
-                self.work_days(&mut reading, days, *force, true, report).await
+            (DatasetKind::Daily, RunMode::Backfill { days, force }) => {
+                self.run_days(&mut reading, days, *force, true, report).await
             }
-            (DatasetKind::Snapshot, _) => self.work_snapshot(&mut reading, ask, report).await,
-            (DatasetKind::Dimension, _) => self.work_table(&mut reading, ask, report).await,
+            (DatasetKind::Snapshot, _) => self.run_snapshot(&mut reading, ask, report).await,
+            (DatasetKind::Dimension, _) => self.run_table(&mut reading, ask, report).await,
         };
         // The rows are safe; a source that cannot end a read-only transaction changes nothing.
         let _ = reading.session.end().await;
@@ -219,41 +218,46 @@ impl<S: ObjectStore> Agent<S> {
     }
 
     /// The state now, if the schedule asks for one or a person insists.
-    async fn work_snapshot(&self, reading: &mut Reading<'_>, ask: &Ask, report: &mut DatasetReport) -> Result<()> {
+    async fn run_snapshot(
+        &self,
+        reading: &mut ExtractionSession<'_>,
+        ask: &RunMode,
+        report: &mut DatasetReport,
+    ) -> Result<()> {
         let context = reading.context;
-        let insists = matches!(ask, Ask::Extract { force: true, .. });
+        let insists = matches!(ask, RunMode::Extract { force: true, .. });
         let wanted = match ask {
-            Ask::Cycle | Ask::Due => self.wants_snapshot(reading)?,
-            Ask::Extract { .. } | Ask::Backfill { .. } => insists,
+            RunMode::Cycle | RunMode::Due => self.wants_snapshot(reading)?,
+            RunMode::Extract { .. } | RunMode::Backfill { .. } => insists,
         };
         // Whole seconds: the moment is a name that people read.
         let second = reading.source_now.as_second();
         let moment = jiff::Timestamp::from_second(second).unwrap_or(reading.source_now);
-        if !wanted || context.place.closed.is_some_and(|closed| reading.today > closed) {
+        if !wanted || context.calendar.closed.is_some_and(|closed| reading.today > closed) {
             return Ok(());
         }
         report.compared = 1;
         report
             .planned
             .push(PlannedUnit { unit: Unit::Moment(moment), why: if insists { Why::Forced } else { Why::New } });
-        self.turn_to(reading, reading.today).await?;
+        self.switch_database(reading, reading.today).await?;
         if self.config.dry_run {
             return self.try_one_row(reading.today, reading).await;
         }
         let job = Job::whole(Unit::Moment(moment), reading.today);
-        let before = self.ask(reading, &job.days).await?;
-        self.take(reading, &job, before, report).await
+        let before = self.query_fingerprints(reading, &job.days).await?;
+        self.record_extraction(reading, &job, before, report).await
     }
 
     /// Whether the current stretch of the schedule, counted from the store's own midnight, has no
     /// snapshot yet: so every four hours is six times a day, however often and unpunctually cycles run.
-    fn wants_snapshot(&self, reading: &Reading<'_>) -> Result<bool> {
+    fn wants_snapshot(&self, reading: &ExtractionSession<'_>) -> Result<bool> {
         let context = reading.context;
         let Some(Unit::Moment(last)) = self.journal.last_unit(&context.store.config.id, context.name)? else {
             return Ok(true);
         };
         let every_s = i64::try_from(context.definition.schedule_seconds()?).unwrap_or(i64::MAX);
-        let stretch = |at| stretch_of(at, &context.place.time_zone, every_s);
+        let stretch = |at| stretch_of(at, &context.calendar.time_zone, every_s);
         Ok(stretch(last) != stretch(reading.source_now))
     }
 
@@ -265,12 +269,17 @@ impl<S: ObjectStore> Agent<S> {
 
     /// A whole table, if it differs from what was sent. Without a hash only the count tells, so
     /// the schedule decides as well.
-    async fn work_table(&self, reading: &mut Reading<'_>, ask: &Ask, report: &mut DatasetReport) -> Result<()> {
+    async fn run_table(
+        &self,
+        reading: &mut ExtractionSession<'_>,
+        ask: &RunMode,
+        report: &mut DatasetReport,
+    ) -> Result<()> {
         let context = reading.context;
-        let force = matches!(ask, Ask::Extract { force: true, .. } | Ask::Backfill { force: true, .. });
-        self.turn_to(reading, reading.today).await?;
+        let force = matches!(ask, RunMode::Extract { force: true, .. } | RunMode::Backfill { force: true, .. });
+        self.switch_database(reading, reading.today).await?;
         let job = Job::whole(Unit::Table, reading.today);
-        let found = self.ask(reading, &job.days).await?;
+        let found = self.query_fingerprints(reading, &job.days).await?;
         let said = found.get(&Unit::Table).cloned().unwrap_or_default();
         let known = self.journal.all_units(&context.store.config.id, context.name)?.remove(&Unit::Table);
         report.compared = 1;
@@ -296,15 +305,15 @@ impl<S: ObjectStore> Agent<S> {
         if why == Why::Changed {
             self.found_differing(&context.store.config.id, context.name, &job.units).await?;
         }
-        self.take(reading, &job, found, report).await
+        self.record_extraction(reading, &job, found, report).await
     }
 
     /// Extracts a snapshot or a table, which is refused as a whole.
-    async fn take(
+    async fn record_extraction(
         &self,
-        reading: &mut Reading<'_>,
+        reading: &mut ExtractionSession<'_>,
         job: &Job,
-        before: Found,
+        before: Fingerprints,
         report: &mut DatasetReport,
     ) -> Result<()> {
         match self.extract(reading, job, before).await? {
@@ -329,7 +338,7 @@ pub(crate) fn no_day_left(left_out: Option<&LeftOut>) -> Problem {
         WhyLeftOut::AfterClosed => "days after `closed`",
         WhyLeftOut::NotBegun => "days that have not begun by the source's clock",
     });
-    // Of kind data: to ask again by itself would not cure it.
+    // Kind `data`, because a retry would not repair it.
     let error = Error::data(format!("--from, --to: must have a day of the store's life, got {why} only"))
         .with_hint("ribera-agent config check, then correct --from and --to, or the store's `opened` and `closed`");
     Problem::new(Stage::Definition, &error)

@@ -6,17 +6,17 @@ use jiff::SignedDuration;
 use jiff::civil::Date;
 use ribera_storage::{Error, ErrorKind, ObjectStore, Result, Unit, text};
 
-use crate::agent::{Agent, StorePlace};
+use crate::agent::{Agent, StoreCalendar};
 use crate::calendar::Days;
-use crate::plan::pace::Pace;
+use crate::plan::audit_window::AuditWindow;
 use crate::plan::{
-    Comparison, Event, Fingerprint, Found, TRIES_MAX, UnitRow, Why, daily_batches, days_of_life, has_left, is_closed,
-    month_batch, stretches, window,
+    Comparison, Event, Fingerprint, Fingerprints, TRIES_MAX, UnitRow, Why, daily_batches, days_of_life, has_left,
+    is_closed, month_batch, stretches, window,
 };
 use crate::report::{DatasetReport, PlannedUnit, RefusedUnit};
 use crate::run::collect::add_to;
 use crate::run::extract::{Job, Taken, day_before};
-use crate::run::session::{Digests, Reading, in_context};
+use crate::run::session::{Digests, ExtractionSession, in_context};
 use crate::run::watermark::ToCompare;
 use crate::source::{Answer, Source, pieces};
 
@@ -29,47 +29,53 @@ const TRANSACTION_MAX: SignedDuration = SignedDuration::from_secs(10);
 
 impl<S: ObjectStore> Agent<S> {
     /// The lookback window, and older days that are due once more.
-    pub(crate) async fn work_window(&self, reading: &mut Reading<'_>, report: &mut DatasetReport) -> Result<()> {
+    pub(crate) async fn run_window(
+        &self,
+        reading: &mut ExtractionSession<'_>,
+        report: &mut DatasetReport,
+    ) -> Result<()> {
         let context = reading.context;
-        let (id, name, place) = (&context.store.config.id, context.name, context.place.clone());
-        let last_good =
-            self.journal.last_good_cycle(id, name)?.map(|at| day_before(at.to_zoned(place.time_zone.clone()).date()));
+        let (id, name, calendar) = (&context.store.config.id, context.name, context.calendar.clone());
+        let last_good = self
+            .journal
+            .last_good_cycle(id, name)?
+            .map(|at| day_before(at.to_zoned(calendar.time_zone.clone()).date()));
         let window = window(&context.definition, reading.today, last_good, self.config.limits.facts_days);
         let due = self.journal.units_due_before(id, name, window.from)?;
-        let parts = parts(context.store.source.as_ref(), window.within(place.opened, place.closed), due.values());
+        let parts = parts(context.store.source.as_ref(), window.within(calendar.opened, calendar.closed), due.values());
         let mut failures = Failures::of_parts(parts.len());
         for part in parts {
-            failures.keep(self.work_part(reading, part, window.from, report).await)?;
+            failures.keep(self.run_one_database(reading, part, window.from, report).await)?;
         }
         failures.first()?;
         if self.config.dry_run { Ok(()) } else { self.advance_watermark(reading) }
     }
 
     /// The days of a cycle that lie in one database.
-    async fn work_part(
+    async fn run_one_database(
         &self,
-        reading: &mut Reading<'_>,
+        reading: &mut ExtractionSession<'_>,
         part: Part,
         window_from: Date,
         report: &mut DatasetReport,
     ) -> Result<()> {
         let context = reading.context;
-        let (id, name, place) = (&context.store.config.id, context.name, context.place.clone());
-        self.turn_to(reading, part.day).await?;
+        let (id, name, calendar) = (&context.store.config.id, context.name, context.calendar.clone());
+        self.switch_database(reading, part.day).await?;
         self.prove_and_report(reading, report).await?;
         let mut differing = BTreeMap::new();
         let mut found = Answer::default();
         if let Some(days) = &part.window {
             let known = self.journal.units_between(id, name, days.from, days.to)?;
             let digests = reading.digests.clone();
-            let comparison = comparison(reading, &place, &digests);
+            let comparison = comparison(reading, &calendar, &digests);
             let ToCompare { days: to_compare, written } =
                 self.days_to_compare(reading, days, &known, &comparison).await?;
             let first = to_compare.first().copied().unwrap_or(days.from).min(days.from);
             let known = self.journal.units_between(id, name, first, days.to)?;
             report.compared += to_compare.len() as u64;
             for days in questions(to_compare, &known) {
-                let answer = self.ask_each(reading, &days).await?;
+                let answer = self.query_fingerprints_of_each(reading, &days).await?;
                 differing.extend(differing_but_refused(&comparison, &days, &answer, &known));
                 found.found.extend(answer.found);
                 found.refused.extend(answer.refused);
@@ -88,9 +94,9 @@ impl<S: ObjectStore> Agent<S> {
         differing.extend(part.due);
         for (day, row) in part.refused {
             let days = Days { from: day, to: day };
-            let answer = self.ask_each(reading, &days).await?;
+            let answer = self.query_fingerprints_of_each(reading, &days).await?;
             let digests = reading.digests.clone();
-            let comparison = comparison(reading, &place, &digests);
+            let comparison = comparison(reading, &calendar, &digests);
             let known = BTreeMap::from([(row.unit, row)]);
             differing.extend(differing_but_refused(&comparison, &days, &answer, &known));
             found.refused.extend(answer.refused);
@@ -104,29 +110,29 @@ impl<S: ObjectStore> Agent<S> {
         for batch in daily_batches(&differing, window_from) {
             let known = (batch.from >= window_from).then_some((&found.found, asked_in));
             self.renew(reading, TRANSACTION_MAX).await?;
-            self.take_days(reading, &batch, known, report).await?;
+            self.extract_days(reading, &batch, known, report).await?;
         }
         Ok(())
     }
 
     /// Days a person asked for; a backfill's in the order and the hours of the settings.
-    pub(crate) async fn work_days(
+    pub(crate) async fn run_days(
         &self,
-        reading: &mut Reading<'_>,
+        reading: &mut ExtractionSession<'_>,
         days: &Days,
         force: bool,
         by_month: bool,
         report: &mut DatasetReport,
     ) -> Result<()> {
         let context = reading.context;
-        let place = context.place.clone();
-        let (left, left_out) = days_of_life(days, place.opened, place.closed, reading.today);
+        let calendar = context.calendar.clone();
+        let (left, left_out) = days_of_life(days, calendar.opened, calendar.closed, reading.today);
         report.left_out.extend(left_out);
         report.has_days = Some(left.is_some());
         let Some(days) = left else { return Ok(()) };
         let mut failures = Failures::of_parts(pieces(context.store.source.as_ref(), &days).len());
         if by_month {
-            reading.pace = Pace::careful();
+            reading.audit_window = AuditWindow::careful();
         }
         let mut months = days.months();
         if !(by_month && self.config.limits.oldest_first) {
@@ -140,34 +146,34 @@ impl<S: ObjectStore> Agent<S> {
                 report.stopped = true;
                 break;
             }
-            failures.keep(self.work_month(reading, &month, force, by_month, report).await)?;
+            failures.keep(self.run_month(reading, &month, force, by_month, report).await)?;
             self.progress.days_done(month.iter().count() as u64);
         }
         failures.first()
     }
 
-    async fn work_month(
+    async fn run_month(
         &self,
-        reading: &mut Reading<'_>,
+        reading: &mut ExtractionSession<'_>,
         month: &Days,
         force: bool,
         by_month: bool,
         report: &mut DatasetReport,
     ) -> Result<()> {
         let context = reading.context;
-        let (id, name, place) = (&context.store.config.id, context.name, context.place.clone());
-        self.turn_to(reading, month.from).await?;
+        let (id, name, calendar) = (&context.store.config.id, context.name, context.calendar.clone());
+        self.switch_database(reading, month.from).await?;
         if by_month {
             self.wait_for_hours(reading).await?;
         }
         self.renew(reading, SignedDuration::ZERO).await?;
         self.prove_and_report(reading, report).await?;
         reading.counts_only = by_month && has_left(&context.definition, month.to, reading.today);
-        let found = self.ask_each(reading, month).await?;
+        let found = self.query_fingerprints_of_each(reading, month).await?;
         let asked_in = reading.transaction;
         let known = self.journal.units_between(id, name, month.from, month.to)?;
         let digests = reading.digests.clone();
-        let comparison = Comparison { force, asked: true, ..comparison(reading, &place, &digests) };
+        let comparison = Comparison { force, requested_by_person: true, ..comparison(reading, &calendar, &digests) };
         let differing = differing_but_refused(&comparison, month, &found, &known);
         let unread: BTreeSet<Date> = found.refused.keys().filter_map(|unit| unit.date()).collect();
         report.compared += month.iter().count() as u64;
@@ -179,18 +185,18 @@ impl<S: ObjectStore> Agent<S> {
         self.found_differing(id, name, &changed(&differing)).await?;
         let batches = if by_month { month_batches(&differing, &unread) } else { daily_batches(&differing, month.from) };
         for batch in batches {
-            self.take_days(reading, &batch, Some((&found.found, asked_in)), report).await?;
+            self.extract_days(reading, &batch, Some((&found.found, asked_in)), report).await?;
         }
         Ok(())
     }
 
     /// Extracts some days. `found` is what the source said of them and in which transaction, if it was asked already. A value that does
     /// not fit spoils its own day only: the days around it are sent without it.
-    async fn take_days(
+    async fn extract_days(
         &self,
-        reading: &mut Reading<'_>,
+        reading: &mut ExtractionSession<'_>,
         days: &Days,
-        found: Option<(&Found, u64)>,
+        found: Option<(&Fingerprints, u64)>,
         report: &mut DatasetReport,
     ) -> Result<()> {
         let mut left = vec![days.clone()];
@@ -229,13 +235,18 @@ impl<S: ObjectStore> Agent<S> {
     }
 
     /// What the source says of the days in the session's own moment.
-    async fn before(&self, reading: &mut Reading<'_>, days: &Days, found: Option<(&Found, u64)>) -> Result<Found> {
-        let Some((found, asked_in)) = found else { return self.ask(reading, days).await };
+    async fn before(
+        &self,
+        reading: &mut ExtractionSession<'_>,
+        days: &Days,
+        found: Option<(&Fingerprints, u64)>,
+    ) -> Result<Fingerprints> {
+        let Some((found, asked_in)) = found else { return self.query_fingerprints(reading, days).await };
         let known = part(found, days);
         if reading.snapshot && reading.transaction == asked_in {
             return Ok(known);
         }
-        let before = self.ask(reading, days).await?;
+        let before = self.query_fingerprints(reading, days).await?;
         let moved = days.iter().find(|day| {
             let (known, before) = (known.get(&Unit::Day(*day)), before.get(&Unit::Day(*day)));
             // Count and sums are all that was asked before a snapshot was lost.
@@ -251,7 +262,7 @@ impl<S: ObjectStore> Agent<S> {
     /// Notes days of which the source cannot even say count and sums.
     async fn refuse_unread(
         &self,
-        reading: &Reading<'_>,
+        reading: &ExtractionSession<'_>,
         unread: BTreeMap<Unit, Error>,
         report: &mut DatasetReport,
     ) -> Result<()> {
@@ -266,7 +277,7 @@ impl<S: ObjectStore> Agent<S> {
     /// Notes a day whose rows cannot be sent, and says why.
     async fn refuse(
         &self,
-        reading: &Reading<'_>,
+        reading: &ExtractionSession<'_>,
         day: Date,
         fingerprint: Option<Fingerprint>,
         error: &Error,
@@ -274,7 +285,7 @@ impl<S: ObjectStore> Agent<S> {
     ) -> Result<()> {
         let context = reading.context;
         let (store, dataset) = (&context.store.config.id, context.name);
-        let closed = is_closed(&context.definition, day, reading.closing_now, &context.place.time_zone);
+        let closed = is_closed(&context.definition, day, reading.closing_now, &context.calendar.time_zone);
         let told = error.to_string();
         let reason = text::line(told.split("\n  try: ").next().unwrap_or(&told)).into_owned();
         let hint = error.hint().map(str::to_owned);
@@ -294,9 +305,9 @@ impl<S: ObjectStore> Agent<S> {
     }
 
     /// Nothing is extracted by a mapping whose question is not proven.
-    async fn prove_and_report(&self, reading: &mut Reading<'_>, report: &mut DatasetReport) -> Result<()> {
+    async fn prove_and_report(&self, reading: &mut ExtractionSession<'_>, report: &mut DatasetReport) -> Result<()> {
         let proven = self.prove_question(reading).await.map_err(|error| in_context(error, reading.context))?;
-        // Of the whole database: once, however many months of it are looked at.
+        // They are counts of the whole database: reported once, however many months are read.
         if let Some(proven) = proven.filter(|_| !std::mem::replace(&mut reading.is_counted, true)) {
             report.undated_rows += proven.undated;
             report.future_rows += proven.future;
@@ -332,14 +343,18 @@ impl Failures {
     }
 }
 
-fn comparison<'a>(reading: &Reading<'a>, place: &'a StorePlace, digests: &'a Digests) -> Comparison<'a> {
+fn comparison<'a>(
+    reading: &ExtractionSession<'a>,
+    calendar: &'a StoreCalendar,
+    digests: &'a Digests,
+) -> Comparison<'a> {
     Comparison {
         definition: &reading.context.definition,
-        zone: &place.time_zone,
+        zone: &calendar.time_zone,
         closing_now: reading.closing_now,
         today: reading.today,
         force: false,
-        asked: false,
+        requested_by_person: false,
         mapping: &digests.mapping,
         values: &digests.values,
     }
@@ -378,7 +393,7 @@ fn month_batches(differing: &BTreeMap<Date, Why>, unread: &BTreeSet<Date>) -> Ve
     batches.into_iter().chain(again.keys().map(|day| Days { from: *day, to: *day })).collect()
 }
 
-fn fingerprint(found: &Found, day: Date) -> Fingerprint {
+fn fingerprint(found: &Fingerprints, day: Date) -> Fingerprint {
     found.get(&Unit::Day(day)).cloned().unwrap_or_default()
 }
 
@@ -386,7 +401,7 @@ fn fingerprint(found: &Found, day: Date) -> Fingerprint {
 struct Part {
     /// Any day of it.
     day: Date,
-    /// Of the lookback window.
+    /// Days of the lookback window.
     window: Option<Days>,
     /// Older ones, and why.
     due: BTreeMap<Date, Why>,
@@ -424,7 +439,7 @@ fn parts<'a>(
 }
 
 /// What was found of some days.
-fn part(found: &Found, days: &Days) -> Found {
+fn part(found: &Fingerprints, days: &Days) -> Fingerprints {
     let wanted = days.iter().map(Unit::Day);
     wanted.filter_map(|unit| Some((unit, found.get(&unit)?.clone()))).collect()
 }

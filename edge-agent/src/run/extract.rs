@@ -15,9 +15,9 @@ use crate::calendar::Days;
 use crate::encode::batch_file::{BatchFile, Spooled};
 use crate::encode::{Sink, SinkContext};
 use crate::journal::NewBatch;
-use crate::plan::{Fingerprint, Found, chunks, has_left, is_closed};
+use crate::plan::{Fingerprint, Fingerprints, chunks, has_left, is_closed};
 use crate::ports::step;
-use crate::run::session::{Reading, in_context};
+use crate::run::session::{ExtractionSession, in_context};
 use crate::source::{Outcome, timed_out};
 
 /// Below so many bytes left no batch is begun.
@@ -48,7 +48,7 @@ pub struct Extracted {
     pub rows: u64,
     pub bytes: u64,
     pub unproven: Vec<Unit>,
-    /// Of all its units.
+    /// Count and sums of all its units.
     pub facts: Facts,
     /// Extractions that it took.
     pub tries: u32,
@@ -73,7 +73,12 @@ impl<S: ObjectStore> Agent<S> {
     /// Extracts a batch into spool and journal. `before` is what the source said in the running
     /// transaction. A source that does not hold still is tried again; then the units concerned
     /// are sent as not proven.
-    pub(crate) async fn extract(&self, reading: &mut Reading<'_>, job: &Job, before: Found) -> Result<Taken> {
+    pub(crate) async fn extract(
+        &self,
+        reading: &mut ExtractionSession<'_>,
+        job: &Job,
+        before: Fingerprints,
+    ) -> Result<Taken> {
         let context = reading.context;
         let (store, name) = (&context.store.config.id, context.name);
         self.progress.batch_begins(store, name, expected_rows(job, &before));
@@ -100,7 +105,7 @@ impl<S: ObjectStore> Agent<S> {
                 };
                 continue;
             }
-            let extracted = Extracted { tries, ..self.keep(reading, job, attempt, file)? };
+            let extracted = Extracted { tries, ..self.write_to_spool(reading, job, attempt, file)? };
             self.progress.batch_done(store, name, extracted.rows);
             return Ok(Taken::Sent(extracted));
         }
@@ -109,9 +114,9 @@ impl<S: ObjectStore> Agent<S> {
     /// Rows into a file, halving the queries while the source is too slow.
     async fn attempt<'s>(
         &'s self,
-        reading: &mut Reading<'_>,
+        reading: &mut ExtractionSession<'_>,
         job: &Job,
-        before: &Found,
+        before: &Fingerprints,
     ) -> Result<(Attempt, BatchFile<'s>)> {
         let started_at = self.ports.clock.now();
         let (facts, file) = loop {
@@ -133,7 +138,7 @@ impl<S: ObjectStore> Agent<S> {
                 }
             }
         };
-        let after = if reading.snapshot { None } else { Some(self.ask(reading, &job.days).await?) };
+        let after = if reading.snapshot { None } else { Some(self.query_fingerprints(reading, &job.days).await?) };
         let audits = job.units.iter().map(|unit| (*unit, audit_of(*unit, before, after.as_ref()))).collect();
         Ok((Attempt { facts, audits, started_at, finished_at: self.ports.clock.now() }, file))
     }
@@ -141,9 +146,9 @@ impl<S: ObjectStore> Agent<S> {
     /// Runs the extraction queries of a job into `sink`.
     async fn fill(
         &self,
-        reading: &mut Reading<'_>,
+        reading: &mut ExtractionSession<'_>,
         job: &Job,
-        before: &Found,
+        before: &Fingerprints,
         sink: &mut Sink<'_, '_>,
     ) -> Result<Outcome> {
         let timeout = reading.timeout();
@@ -155,11 +160,11 @@ impl<S: ObjectStore> Agent<S> {
             if index > 0 && !pause.is_zero() {
                 self.ports.timer.sleep(pause).await;
             }
-            self.ports.steps.at(step::SOURCE_QUERY)?;
+            self.ports.fail_points.hit(step::SOURCE_QUERY)?;
             let statement = reading.queries.extract.bind(days.from, days.to, &reading.context.store.config.id);
             let begun_at = self.ports.clock.now();
             let at = reading.clocks_of(days).first().copied().unwrap_or(reading.source_now);
-            reading.session.enter_zone(&reading.context.place.time_zone, at).await?;
+            reading.session.enter_zone(&reading.context.calendar.time_zone, at).await?;
             let outcome = reading.session.query(&statement, sink, timeout).await;
             reading.note_query(begun_at, self.ports.clock.now());
             if outcome? == Outcome::TimedOut {
@@ -169,7 +174,7 @@ impl<S: ObjectStore> Agent<S> {
         Ok(Outcome::Done)
     }
 
-    fn halve(&self, reading: &mut Reading<'_>, days: &Days) -> Result<()> {
+    fn halve(&self, reading: &mut ExtractionSession<'_>, days: &Days) -> Result<()> {
         let name = reading.context.name;
         reading.chunk_rows /= 2;
         if reading.chunk_rows < reading.chunk_rows_min || days.from == days.to {
@@ -179,7 +184,7 @@ impl<S: ObjectStore> Agent<S> {
         Ok(())
     }
 
-    fn create_file<'s>(&'s self, reading: &Reading<'_>, rows: u64) -> Result<BatchFile<'s>> {
+    fn create_file<'s>(&'s self, reading: &ExtractionSession<'_>, rows: u64) -> Result<BatchFile<'s>> {
         let context = reading.context;
         let used = self.journal.spool_use(None)?.bytes;
         let left = self.config.limits.spool_bytes_max.saturating_sub(used);
@@ -195,11 +200,17 @@ impl<S: ObjectStore> Agent<S> {
         let name =
             format!("{}-{}-{:016x}.parquet", context.name, context.store.config.id, self.ports.random.next_u64());
         let schema = context.definition.arrow_schema();
-        BatchFile::create(self.ports.disk.as_ref(), self.ports.steps.as_ref(), schema, name, left / sharing, rows)
+        BatchFile::create(self.ports.disk.as_ref(), self.ports.fail_points.as_ref(), schema, name, left / sharing, rows)
     }
 
     /// Finishes the file and records the batch.
-    fn keep(&self, reading: &Reading<'_>, job: &Job, attempt: Attempt, file: BatchFile<'_>) -> Result<Extracted> {
+    fn write_to_spool(
+        &self,
+        reading: &ExtractionSession<'_>,
+        job: &Job,
+        attempt: Attempt,
+        file: BatchFile<'_>,
+    ) -> Result<Extracted> {
         let manifest = self.draft(reading, job, &attempt)?;
         let units = serde_json::to_string(&manifest.units)
             .map_err(|error| Error::bug("unit facts do not serialise").with_source(error))?;
@@ -230,7 +241,7 @@ impl<S: ObjectStore> Agent<S> {
     }
 
     /// The manifest but for its number and the file.
-    fn draft(&self, reading: &Reading<'_>, job: &Job, attempt: &Attempt) -> Result<Manifest> {
+    fn draft(&self, reading: &ExtractionSession<'_>, job: &Job, attempt: &Attempt) -> Result<Manifest> {
         let context = reading.context;
         let definition = &context.definition;
         let units = job.units.iter().map(|unit| UnitFacts {
@@ -238,7 +249,7 @@ impl<S: ObjectStore> Agent<S> {
             file: attempt.facts.get(unit).cloned().unwrap_or_default(),
             audit: attempt.audits.get(unit).and_then(|(_, audit)| audit.clone()),
             closed: match unit {
-                Unit::Day(day) => is_closed(definition, *day, reading.closing_now, &context.place.time_zone),
+                Unit::Day(day) => is_closed(definition, *day, reading.closing_now, &context.calendar.time_zone),
                 Unit::Moment(_) | Unit::Table => true,
             },
             extracted_at: attempt.finished_at,
@@ -270,7 +281,7 @@ impl Job {
     }
 
     /// What the dataset has of these days: the days, the moment that it is, or the table.
-    pub(crate) fn of(reading: &Reading<'_>, days: &Days) -> Self {
+    pub(crate) fn of(reading: &ExtractionSession<'_>, days: &Days) -> Self {
         match reading.context.definition.kind {
             DatasetKind::Daily => Self::days(days),
             DatasetKind::Snapshot => Self::whole(Unit::Moment(reading.source_now), reading.today),
@@ -285,14 +296,18 @@ impl Job {
     }
 }
 
-pub(crate) fn sink_context<'a, S>(reading: &Reading<'a>, job: &Job, agent: &Agent<S>) -> Result<SinkContext<'a>> {
+pub(crate) fn sink_context<'a, S>(
+    reading: &ExtractionSession<'a>,
+    job: &Job,
+    agent: &Agent<S>,
+) -> Result<SinkContext<'a>> {
     let context = reading.context;
     let salt = agent.config.hash_salt.as_ref().map(|salt| salt.expose()).unwrap_or_default();
     Ok(SinkContext {
         definition: &context.definition,
         mapping: context.mapping,
         store: &context.store.config.id,
-        zone: context.place.zone.clone(),
+        zone: context.calendar.zone.clone(),
         salt: salt.into(),
         units: job.units.clone(),
         snapshot_date: job.snapshot_date,
@@ -300,9 +315,9 @@ pub(crate) fn sink_context<'a, S>(reading: &Reading<'a>, job: &Job, agent: &Agen
 }
 
 /// What the source said of a unit before, and the audit if it still said so after.
-fn audit_of(unit: Unit, before: &Found, after: Option<&Found>) -> (Fingerprint, Option<Facts>) {
+fn audit_of(unit: Unit, before: &Fingerprints, after: Option<&Fingerprints>) -> (Fingerprint, Option<Facts>) {
     // The answer for a moment or a table stands under the table.
-    let of = |found: &Found| {
+    let of = |found: &Fingerprints| {
         let key = if matches!(unit, Unit::Day(_)) { unit } else { Unit::Table };
         found.get(&key).cloned().unwrap_or_default()
     };
@@ -312,11 +327,11 @@ fn audit_of(unit: Unit, before: &Found, after: Option<&Found>) -> (Fingerprint, 
     (said, audit)
 }
 
-fn expected_rows(job: &Job, found: &Found) -> u64 {
+fn expected_rows(job: &Job, found: &Fingerprints) -> u64 {
     job.units.iter().map(|unit| audit_of(*unit, found, None).0.facts.rows).sum()
 }
 
-fn new_batch(reading: &Reading<'_>, mut manifest: Manifest, attempt: Attempt, spooled: Spooled) -> NewBatch {
+fn new_batch(reading: &ExtractionSession<'_>, mut manifest: Manifest, attempt: Attempt, spooled: Spooled) -> NewBatch {
     let definition = &reading.context.definition;
     let fingerprints = attempt
         .audits

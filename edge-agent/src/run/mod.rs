@@ -20,7 +20,7 @@ mod watermark;
 
 use crate::agent::Agent;
 use crate::report::{Exit, Problem, Report, Stage};
-use crate::run::collect::{Ask, Collected, Request};
+use crate::run::collect::{Collected, Request, RunMode};
 
 /// Pauses between two looks for acknowledgements.
 const ACK_PAUSE_FIRST_MS: u64 = 100;
@@ -44,7 +44,7 @@ impl<S: ObjectStore> Agent<S> {
                 break;
             }
             // A new epoch brings everything known again.
-            request.ask = Ask::Cycle;
+            request.ask = RunMode::Cycle;
         }
         if !self.config.dry_run {
             self.tidy(&mut report);

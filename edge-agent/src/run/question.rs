@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use crate::agent::{Agent, DatasetContext};
 use crate::calendar::Days;
 use crate::ports::step;
-use crate::run::session::Reading;
+use crate::run::session::ExtractionSession;
 use crate::source::{Outcome, Rows, Value};
 use crate::sql::{QuestionSql, Template};
 
@@ -25,15 +25,15 @@ const TRIES: u32 = 3;
 /// What a mapping's table holds, asked without the predicate of the days.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Proven {
-    /// Of the SQL and the source that were asked.
+    /// Digest of the SQL and the source.
     digest: String,
     asked_at: Timestamp,
     /// Rows that count, whatever their date; `None` if they were too many to count in time.
     pub rows: Option<u64>,
-    /// Of these, rows without a business date: they are in no day.
+    /// Rows among these without a business date: they are in no day.
     #[serde(default)]
     pub undated: u64,
-    /// Of these, rows of days that have not begun: they are sent when these days come.
+    /// Rows among these of days that have not begun: they are sent when the days come.
     #[serde(default)]
     pub future: u64,
     pub first: Option<Date>,
@@ -46,7 +46,7 @@ impl<S: ObjectStore> Agent<S> {
     ///
     /// # Errors
     /// Config: the mapping's date is no day, or its range does not select whole days.
-    pub(crate) async fn prove_question(&self, reading: &mut Reading<'_>) -> Result<Option<Proven>> {
+    pub(crate) async fn prove_question(&self, reading: &mut ExtractionSession<'_>) -> Result<Option<Proven>> {
         if reading.context.definition.kind != DatasetKind::Daily {
             return Ok(None);
         }
@@ -73,7 +73,7 @@ impl<S: ObjectStore> Agent<S> {
 
     /// As [`Agent::prove_question`], whatever was proven before. False: the table changed with each question, or
     /// takes too long to count, so that nothing speaks against the mapping and nothing for it.
-    pub(crate) async fn ask_the_question(&self, reading: &mut Reading<'_>) -> Result<(Proven, bool)> {
+    pub(crate) async fn ask_the_question(&self, reading: &mut ExtractionSession<'_>) -> Result<(Proven, bool)> {
         self.refuse_days_of_another_zone(reading).await?;
         let mut proven = Proven::default();
         let (mut day, mut conclusive) = (None, true);
@@ -110,7 +110,12 @@ impl<S: ObjectStore> Agent<S> {
     ///
     /// # Errors
     /// Config: it has not, and the days did not change in between.
-    pub(crate) async fn compare_day(&self, reading: &mut Reading<'_>, day: Date, must_have_rows: bool) -> Result<bool> {
+    pub(crate) async fn compare_day(
+        &self,
+        reading: &mut ExtractionSession<'_>,
+        day: Date,
+        must_have_rows: bool,
+    ) -> Result<bool> {
         let around = Days {
             from: day.yesterday().unwrap_or(day).max(reading.held().from),
             to: day.tomorrow().unwrap_or(day).min(reading.held().to),
@@ -145,17 +150,17 @@ impl<S: ObjectStore> Agent<S> {
     }
 
     /// The rows that the predicate of some days selects: counted, so that no value among them is in the way.
-    async fn rows_of(&self, reading: &mut Reading<'_>, days: &Days) -> Result<Option<u64>> {
+    async fn rows_of(&self, reading: &mut ExtractionSession<'_>, days: &Days) -> Result<Option<u64>> {
         if let Some(question) = reading.queries.question.clone() {
             return self.count(reading, &question.within, days).await;
         }
-        let answer = self.ask_each(reading, days).await?;
+        let answer = self.query_fingerprints_of_each(reading, days).await?;
         let rows = answer.found.values().map(|found| found.facts.rows).sum();
         Ok(answer.refused.is_empty().then_some(rows))
     }
 
     /// The counts over the whole table. `None`: they take too long.
-    async fn total(&self, reading: &mut Reading<'_>, question: &QuestionSql) -> Result<Option<Total>> {
+    async fn total(&self, reading: &mut ExtractionSession<'_>, question: &QuestionSql) -> Result<Option<Total>> {
         let today = reading.today;
         let mut total = Total::default();
         let done = self.ask_one_row(reading, &question.total, &Days { from: today, to: today }, &mut total).await?;
@@ -166,7 +171,7 @@ impl<S: ObjectStore> Agent<S> {
     /// the table changes with each question, or takes too long.
     async fn compare_count(
         &self,
-        reading: &mut Reading<'_>,
+        reading: &mut ExtractionSession<'_>,
         question: &QuestionSql,
         expected: u64,
         (first, last): (Date, Date),
@@ -190,7 +195,12 @@ impl<S: ObjectStore> Agent<S> {
     }
 
     /// Rows of days that have not begun.
-    async fn future_rows(&self, reading: &mut Reading<'_>, question: &QuestionSql, last: Date) -> Result<u64> {
+    async fn future_rows(
+        &self,
+        reading: &mut ExtractionSession<'_>,
+        question: &QuestionSql,
+        last: Date,
+    ) -> Result<u64> {
         match reading.today.tomorrow() {
             Ok(tomorrow) if tomorrow <= last => {
                 Ok(self.count(reading, &question.within, &Days { from: tomorrow, to: last }).await?.unwrap_or(0))
@@ -200,7 +210,7 @@ impl<S: ObjectStore> Agent<S> {
     }
 
     /// A WHERE that lets no row of a table with rows pass would prove empty days only.
-    async fn refuse_empty_filter(&self, reading: &mut Reading<'_>, question: &QuestionSql) -> Result<()> {
+    async fn refuse_empty_filter(&self, reading: &mut ExtractionSession<'_>, question: &QuestionSql) -> Result<()> {
         let Some(unfiltered) = &question.unfiltered else { return Ok(()) };
         let today = reading.today;
         match self.count(reading, unfiltered, &Days { from: today, to: today }).await? {
@@ -214,7 +224,12 @@ impl<S: ObjectStore> Agent<S> {
         }
     }
 
-    async fn count(&self, reading: &mut Reading<'_>, template: &Template, days: &Days) -> Result<Option<u64>> {
+    async fn count(
+        &self,
+        reading: &mut ExtractionSession<'_>,
+        template: &Template,
+        days: &Days,
+    ) -> Result<Option<u64>> {
         let mut total = Total::default();
         Ok(self.ask_one_row(reading, template, days, &mut total).await?.then_some(total.rows))
     }
@@ -222,17 +237,17 @@ impl<S: ObjectStore> Agent<S> {
     /// False: it took too long, and the session is a new one.
     async fn ask_one_row(
         &self,
-        reading: &mut Reading<'_>,
+        reading: &mut ExtractionSession<'_>,
         template: &Template,
         days: &Days,
         total: &mut Total,
     ) -> Result<bool> {
-        self.ports.steps.at(step::SOURCE_QUERY)?;
+        self.ports.fail_points.hit(step::SOURCE_QUERY)?;
         let statement = template.bind(days.from, days.to, &reading.context.store.config.id);
         let timeout = reading.timeout();
         let begun_at = self.ports.clock.now();
         // One clock for all: that of today. By another the same rows may lie in other days.
-        reading.session.enter_zone(&reading.context.place.time_zone, reading.source_now).await?;
+        reading.session.enter_zone(&reading.context.calendar.time_zone, reading.source_now).await?;
         let outcome = reading.session.query(&statement, total, timeout).await;
         reading.note_query(begun_at, self.ports.clock.now());
         let done = outcome? == Outcome::Done;
@@ -243,7 +258,11 @@ impl<S: ObjectStore> Agent<S> {
     }
 
     /// A day that can be compared: the last one, if it is over; else the last of the window that has rows.
-    async fn last_day_with_rows(&self, reading: &mut Reading<'_>, last: Option<Date>) -> Result<Option<Date>> {
+    async fn last_day_with_rows(
+        &self,
+        reading: &mut ExtractionSession<'_>,
+        last: Option<Date>,
+    ) -> Result<Option<Date>> {
         let held = reading.held().clone();
         let lies_here = |day: &Date| (held.from..=held.to).contains(day);
         if let Some(last) = last.filter(|last| *last < reading.today || reading.snapshot) {
@@ -255,24 +274,24 @@ impl<S: ObjectStore> Agent<S> {
         if from > to {
             return Ok(last.filter(lies_here));
         }
-        let found = self.ask_each(reading, &Days { from, to }).await?;
+        let found = self.query_fingerprints_of_each(reading, &Days { from, to }).await?;
         let days = || found.found.keys().filter_map(|unit| unit.date());
         let over = days().filter(|day| *day < reading.today).max();
         Ok(over.or_else(|| days().max()).or(last).filter(lies_here))
     }
 }
 
-fn key(reading: &Reading<'_>) -> String {
+fn key(reading: &ExtractionSession<'_>) -> String {
     let context = reading.context;
     format!("question/{}/{}/{}", context.store.config.id, context.name, reading.held().from)
 }
 
-/// Of everything that the proof depends on.
-fn digest(reading: &Reading<'_>) -> String {
+/// Digest of everything that the proof depends on.
+fn digest(reading: &ExtractionSession<'_>) -> String {
     let context = reading.context;
     let mut hasher = Sha256::new();
     let place = context.store.source.describe();
-    let zone = context.place.time_zone.iana_name().unwrap_or_default().to_owned();
+    let zone = context.calendar.time_zone.iana_name().unwrap_or_default().to_owned();
     for text in [place.as_str(), &zone, reading.queries.extract.sql(), reading.queries.audit.sql()] {
         hasher.update(text.as_bytes());
         hasher.update([0]);

@@ -14,10 +14,10 @@ use super::values_digest::values_digest;
 use crate::agent::{Agent, DatasetContext};
 use crate::calendar::Days;
 use crate::config::Limits;
-use crate::plan::Found;
-use crate::plan::pace::Pace;
+use crate::plan::Fingerprints;
+use crate::plan::audit_window::AuditWindow;
 use crate::ports::step;
-use crate::source::{Answer, Session, connect_around, fingerprints, timed_out};
+use crate::source::{Answer, Session, connect_for_clock, fingerprints, timed_out};
 use crate::sql::{Queries, Statement};
 
 /// Until the object store's clock is known, a day is closed only this long after its end: the source's clock
@@ -25,7 +25,7 @@ use crate::sql::{Queries, Statement};
 const UNMEASURED_MARGIN: SignedDuration = SignedDuration::from_hours(1);
 
 /// A source's session in the middle of a dataset's work.
-pub struct Reading<'a> {
+pub struct ExtractionSession<'a> {
     pub context: &'a DatasetContext<'a>,
     pub queries: Queries,
     pub session: Box<dyn Session>,
@@ -50,7 +50,7 @@ pub struct Reading<'a> {
     /// The days that the session's database holds.
     held: Days,
     /// How much an audit query asks.
-    pub(crate) pace: Pace,
+    pub(crate) audit_window: AuditWindow,
     /// In a snapshot the audit asks for count and sums alone: of history, which nobody compares by its hash.
     pub(crate) counts_only: bool,
     pub(crate) digests: Digests,
@@ -62,16 +62,16 @@ pub struct Reading<'a> {
     pub(crate) is_counted: bool,
 }
 
-/// Of how a dataset is read.
+/// Digests of how a dataset is read.
 #[derive(Debug, Clone)]
 pub(crate) struct Digests {
-    /// Of the mapping and this program, which together decide what is refused.
+    /// Of the mapping and the version of this program, which together decide what is refused.
     pub(crate) mapping: String,
     /// See [`values_digest`].
     pub(crate) values: String,
 }
 
-impl Reading<'_> {
+impl ExtractionSession<'_> {
     /// The days that the session's database holds.
     pub(crate) fn held(&self) -> &Days {
         &self.held
@@ -99,7 +99,7 @@ impl Reading<'_> {
         self.snapshot &= asked.into_iter().all(|sql| self.session.is_in_snapshot(sql));
         if let Some(rows) = self.session.rows_at_once_max() {
             // The till waits as long as a statement reads.
-            self.pace = Pace::careful();
+            self.audit_window = AuditWindow::careful();
             self.chunk_rows = self.chunk_rows.min(rows);
             self.chunk_rows_min = self.chunk_rows_min.min(rows);
         }
@@ -111,7 +111,7 @@ impl Reading<'_> {
         if !self.has_clocks() {
             return (days, None);
         }
-        days.split_at_clock_change(&self.context.place.time_zone)
+        days.split_at_clock_change(&self.context.calendar.time_zone)
     }
 
     pub(crate) fn of_one_clock_each(&self, days: Days) -> Vec<Days> {
@@ -126,7 +126,7 @@ impl Reading<'_> {
     /// Moments whose offsets from UTC the session's clock has to have for these days: one, unless the store's
     /// clock changes within the only day.
     pub(crate) fn clocks_of(&self, days: &Days) -> Vec<Timestamp> {
-        let of_day = |day| Days::offsets_of_day(day, &self.context.place.time_zone);
+        let of_day = |day| Days::offsets_of_day(day, &self.context.calendar.time_zone);
         match self.has_clocks() {
             true if days.from == days.to => of_day(days.from),
             true => of_day(days.from).into_iter().take(1).collect(),
@@ -156,12 +156,12 @@ impl Reading<'_> {
 
 impl<S: ObjectStore> Agent<S> {
     /// Connects, asks the clock, begins a transaction.
-    pub(crate) async fn begin_reading<'a>(&self, context: &'a DatasetContext<'a>) -> Result<Reading<'a>> {
+    pub(crate) async fn begin_reading<'a>(&self, context: &'a DatasetContext<'a>) -> Result<ExtractionSession<'a>> {
         let queries = Queries::new(&context.definition, context.mapping, context.store.source.dialect())?;
-        self.ports.steps.at(step::SOURCE_QUERY)?;
-        let zone = &context.place.time_zone;
+        self.ports.fail_points.hit(step::SOURCE_QUERY)?;
+        let zone = &context.calendar.time_zone;
         let day = self.ports.clock.now().to_zoned(zone.clone()).date();
-        let (mut session, held) = connect_around(context.store.source.as_ref(), day).await?;
+        let (mut session, held) = connect_for_clock(context.store.source.as_ref(), day).await?;
         let source_now = session.now(zone).await?;
         self.note_source_clock(&context.store.config.id, source_now);
         let today = source_now.to_zoned(zone.clone()).date();
@@ -171,7 +171,7 @@ impl<S: ObjectStore> Agent<S> {
             Some(object_store_now) => object_store_now.min(source_now),
             None => source_now.checked_sub(UNMEASURED_MARGIN).unwrap_or(source_now),
         };
-        let mut reading = Reading {
+        let mut reading = ExtractionSession {
             context,
             queries,
             session,
@@ -186,7 +186,7 @@ impl<S: ObjectStore> Agent<S> {
             chunk_rows,
             chunk_rows_min,
             held,
-            pace: Pace::whole(),
+            audit_window: AuditWindow::whole(),
             counts_only: false,
             digests: Digests {
                 mapping: mapping_digest(context),
@@ -201,11 +201,11 @@ impl<S: ObjectStore> Agent<S> {
     }
 
     /// Goes on with the database that holds `day`, if it is another one.
-    pub(crate) async fn turn_to(&self, reading: &mut Reading<'_>, day: Date) -> Result<()> {
+    pub(crate) async fn switch_database(&self, reading: &mut ExtractionSession<'_>, day: Date) -> Result<()> {
         if reading.held.from <= day && day <= reading.held.to {
             return Ok(());
         }
-        self.ports.steps.at(step::SOURCE_QUERY)?;
+        self.ports.fail_points.hit(step::SOURCE_QUERY)?;
         let source = reading.context.store.source.as_ref();
         let session = source.connect_for(day).await.map_err(|error| in_context(error, reading.context))?;
         // It only read: a transaction that cannot be ended changes nothing.
@@ -219,34 +219,42 @@ impl<S: ObjectStore> Agent<S> {
     ///
     /// # Errors
     /// Data: it cannot say it of one of them.
-    pub(crate) async fn ask(&self, reading: &mut Reading<'_>, days: &Days) -> Result<Found> {
-        let Answer { found, mut refused } = self.ask_each(reading, days).await?;
+    pub(crate) async fn query_fingerprints(
+        &self,
+        reading: &mut ExtractionSession<'_>,
+        days: &Days,
+    ) -> Result<Fingerprints> {
+        let Answer { found, mut refused } = self.query_fingerprints_of_each(reading, days).await?;
         match refused.pop_first() {
             None => Ok(found),
             Some((_, error)) => Err(in_context(error, reading.context)),
         }
     }
 
-    /// What the source says of the days now, and of which it cannot say it, asked in pieces: see [`Pace`]. A
+    /// What the source says of the days now, and of which it cannot say it, asked in pieces: see [`AuditWindow`]. A
     /// query that takes too long, or fails at a value, is asked in halves, down to one day.
-    pub(crate) async fn ask_each(&self, reading: &mut Reading<'_>, days: &Days) -> Result<Answer> {
+    pub(crate) async fn query_fingerprints_of_each(
+        &self,
+        reading: &mut ExtractionSession<'_>,
+        days: &Days,
+    ) -> Result<Answer> {
         let timeout = reading.timeout();
         let context = reading.context;
         let mut all = Answer::default();
         let mut left = vec![days.clone()];
         while let Some(days) = left.pop() {
-            let (piece, rest) = days.split_after(reading.pace.days());
+            let (piece, rest) = days.split_after(reading.audit_window.days());
             left.extend(rest);
             let (piece, rest) = reading.of_one_clock(piece);
             left.extend(rest);
             let count = piece.iter().count() as u32;
-            self.ports.steps.at(step::SOURCE_QUERY)?;
+            self.ports.fail_points.hit(step::SOURCE_QUERY)?;
             // Without a snapshot the hash stays: it tells whether rows changed meanwhile.
             let counts = reading.counts_only && reading.snapshot;
             let audit = if counts { reading.queries.counted() } else { &reading.queries.audit };
             let statement = audit.bind(piece.from, piece.to, &context.store.config.id);
             let begun_at = self.ports.clock.now();
-            let (clocks, zone) = (reading.clocks_of(&piece), &context.place.time_zone);
+            let (clocks, zone) = (reading.clocks_of(&piece), &context.calendar.time_zone);
             let asked = fingerprints(
                 reading.session.as_mut(),
                 &statement,
@@ -266,7 +274,7 @@ impl<S: ObjectStore> Agent<S> {
             match asked {
                 Ok(Some(answer)) => {
                     refuse_other_days(&answer, &piece, context)?;
-                    reading.pace.answered(count, took);
+                    reading.audit_window.answered(count, took);
                     all.found.extend(answer.found);
                     for (unit, error) in answer.refused {
                         let of_unit = unit.date().map_or_else(|| piece.clone(), |day| Days { from: day, to: day });
@@ -274,7 +282,7 @@ impl<S: ObjectStore> Agent<S> {
                     }
                 }
                 Ok(None) if count > 1 && by_day => {
-                    reading.pace.timed_out(count);
+                    reading.audit_window.timed_out(count);
                     self.reconnect(reading).await?;
                     left.push(piece);
                 }
@@ -294,7 +302,7 @@ impl<S: ObjectStore> Agent<S> {
     }
 
     /// A new transaction in place of one that has lasted: what it holds still, the source has to keep for it.
-    pub(crate) async fn renew(&self, reading: &mut Reading<'_>, after: SignedDuration) -> Result<()> {
+    pub(crate) async fn renew(&self, reading: &mut ExtractionSession<'_>, after: SignedDuration) -> Result<()> {
         let now = self.ports.clock.now();
         if reading.is_fresh || now.duration_since(reading.transaction_begun_at) < after {
             return Ok(());
@@ -309,17 +317,17 @@ impl<S: ObjectStore> Agent<S> {
     }
 
     /// A new transaction, and what the source says in it.
-    pub(crate) async fn begin_again(&self, reading: &mut Reading<'_>, days: &Days) -> Result<Found> {
+    pub(crate) async fn begin_again(&self, reading: &mut ExtractionSession<'_>, days: &Days) -> Result<Fingerprints> {
         reading.session.end().await?;
         reading.begin().await?;
-        self.ask(reading, days).await
+        self.query_fingerprints(reading, days).await
     }
 
     /// Waits for the hours in which a backfill may read, and begins a new session then: none stays
     /// open in the meantime.
-    pub(crate) async fn wait_for_hours(&self, reading: &mut Reading<'_>) -> Result<()> {
+    pub(crate) async fn wait_for_hours(&self, reading: &mut ExtractionSession<'_>) -> Result<()> {
         let Some(hours) = reading.limits.backfill_hours else { return Ok(()) };
-        let zone = &reading.context.place.time_zone;
+        let zone = &reading.context.calendar.time_zone;
         let now = self.ports.clock.now().to_zoned(zone.clone());
         let wait = hours.next(now.datetime()).duration_since(now.datetime());
         let Ok(wait) = Duration::try_from(wait) else { return Ok(()) };
@@ -334,7 +342,7 @@ impl<S: ObjectStore> Agent<S> {
 
     /// A new session in place of one whose query was ended. What was asked before belongs to
     /// another moment, so the audit has to be repeated after the extraction.
-    pub(crate) async fn reconnect(&self, reading: &mut Reading<'_>) -> Result<()> {
+    pub(crate) async fn reconnect(&self, reading: &mut ExtractionSession<'_>) -> Result<()> {
         reading.connect().await?;
         reading.snapshot = false;
         Ok(())

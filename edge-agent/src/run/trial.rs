@@ -6,7 +6,7 @@ use ribera_storage::{ErrorKind, ObjectStore, Result};
 
 use crate::agent::Agent;
 use crate::ports::step;
-use crate::run::session::{Reading, in_context};
+use crate::run::session::{ExtractionSession, in_context};
 use crate::source::{Outcome, Rows, Value};
 
 impl<S: ObjectStore> Agent<S> {
@@ -15,10 +15,10 @@ impl<S: ObjectStore> Agent<S> {
     ///
     /// # Errors
     /// Config: the server does not take the query, for instance for a column that is not there.
-    pub(crate) async fn try_one_row(&self, day: Date, reading: &mut Reading<'_>) -> Result<()> {
+    pub(crate) async fn try_one_row(&self, day: Date, reading: &mut ExtractionSession<'_>) -> Result<()> {
         let Some(sample) = reading.queries.sample.clone().filter(|_| !reading.is_tried) else { return Ok(()) };
         reading.is_tried = true;
-        self.ports.steps.at(step::SOURCE_QUERY)?;
+        self.ports.fail_points.hit(step::SOURCE_QUERY)?;
         let context = reading.context;
         let statement = sample.bind(day, day, &context.store.config.id);
         let timeout = reading.timeout();

@@ -31,7 +31,7 @@ pub(crate) fn values_digest(context: &DatasetContext<'_>, salt: &str) -> String 
         truncate.then(|| say("truncate", truncate));
         charset.iter().for_each(|value| say("charset", value));
     }
-    say("store_zone", &context.place.time_zone.iana_name().unwrap_or_default());
+    say("store_zone", &context.calendar.time_zone.iana_name().unwrap_or_default());
     match &context.store.config.source {
         SourceConfig::Sqlite { charset, .. } => charset.iter().for_each(|value| say("source_charset", value)),
         SourceConfig::Mysql(server) | SourceConfig::Postgres(server) => {

@@ -15,14 +15,14 @@ use crate::calendar::Days;
 use crate::config::{EpochUnit, Watermark};
 use crate::plan::{Comparison, UnitRow};
 use crate::ports::step;
-use crate::run::session::Reading;
+use crate::run::session::ExtractionSession;
 use crate::source::{Outcome, Rows, Value, day_of};
 use crate::sql::Dialect;
 
 /// The days that a cycle looks at.
 pub(crate) struct ToCompare {
     pub(crate) days: BTreeSet<Date>,
-    /// Of these, the days of rows that the watermark shows as written since the last cycle.
+    /// The days among these with rows that were written since the last cycle, as the watermark shows.
     pub(crate) written: BTreeSet<Date>,
 }
 
@@ -31,7 +31,7 @@ impl<S: ObjectStore> Agent<S> {
     /// cycle's is known. Then those of rows written since, of any age that the journal remembers.
     pub(crate) async fn days_to_compare(
         &self,
-        reading: &mut Reading<'_>,
+        reading: &mut ExtractionSession<'_>,
         window: &Days,
         known: &BTreeMap<Unit, UnitRow>,
         comparison: &Comparison<'_>,
@@ -45,7 +45,7 @@ impl<S: ObjectStore> Agent<S> {
         let Some(seen) = seen.filter(|seen| *seen <= reading.source_now) else { return Ok(whole()) };
         let dialect = context.store.source.dialect();
         let seen = seen.checked_sub(self.server_clock_behind(reading, watermark).await?).unwrap_or(Timestamp::MIN);
-        let since = since(watermark, dialect, &context.place.time_zone, seen, reading.source_now)?;
+        let since = since(watermark, dialect, &context.calendar.time_zone, seen, reading.source_now)?;
         let Some(mut written) = self.days_written(reading, &since).await? else {
             // After a long time away it is more than the source can tell at once; fingerprints it can.
             self.log(format!(
@@ -67,13 +67,17 @@ impl<S: ObjectStore> Agent<S> {
 
     /// By how much the clock that the till's own programs are shown is behind the store's: a computer of another
     /// zone writes earlier times into a column without one.
-    async fn server_clock_behind(&self, reading: &mut Reading<'_>, watermark: &Watermark) -> Result<SignedDuration> {
+    async fn server_clock_behind(
+        &self,
+        reading: &mut ExtractionSession<'_>,
+        watermark: &Watermark,
+    ) -> Result<SignedDuration> {
         let context = reading.context;
         if watermark.epoch.is_some() || watermark.zone.is_some() {
             return Ok(SignedDuration::ZERO);
         }
         let server_s = self.server_offset(reading).await?;
-        let store_s = i64::from(context.place.time_zone.to_offset(reading.source_now).seconds());
+        let store_s = i64::from(context.calendar.time_zone.to_offset(reading.source_now).seconds());
         let behind_s = server_s.map_or(0, |server_s| store_s - server_s);
         // A second is no zone: two clocks are not read at once.
         Ok(SignedDuration::from_secs(if behind_s >= 60 { behind_s } else { 0 }))
@@ -81,7 +85,7 @@ impl<S: ObjectStore> Agent<S> {
 
     /// Days before the window that were sent from this database. Of others a change says nothing: they are a
     /// backfill's business.
-    fn known_days_before(&self, reading: &Reading<'_>, before: Date) -> Result<BTreeSet<Date>> {
+    fn known_days_before(&self, reading: &ExtractionSession<'_>, before: Date) -> Result<BTreeSet<Date>> {
         let reach = i64::from(self.config.limits.facts_days).days();
         let from = reading.today.checked_sub(reach).unwrap_or(before).max(reading.held().from);
         let Some(to) = before.yesterday().ok().filter(|to| from <= *to) else { return Ok(BTreeSet::new()) };
@@ -92,7 +96,7 @@ impl<S: ObjectStore> Agent<S> {
 
     /// After everything that a cycle found is durable in the journal: the next looks at what was
     /// written since this one began.
-    pub(crate) fn advance_watermark(&self, reading: &Reading<'_>) -> Result<()> {
+    pub(crate) fn advance_watermark(&self, reading: &ExtractionSession<'_>) -> Result<()> {
         let context = reading.context;
         if context.mapping.watermark.is_none() {
             return Ok(());
@@ -102,7 +106,7 @@ impl<S: ObjectStore> Agent<S> {
 
     /// The business days of rows written at `since` or later, whatever the mapping's `where` says of
     /// them: a row that counts no more has changed its day too. `None`: it takes too long.
-    async fn days_written(&self, reading: &mut Reading<'_>, since: &str) -> Result<Option<BTreeSet<Date>>> {
+    async fn days_written(&self, reading: &mut ExtractionSession<'_>, since: &str) -> Result<Option<BTreeSet<Date>>> {
         let context = reading.context;
         let template = reading
             .queries
@@ -111,9 +115,9 @@ impl<S: ObjectStore> Agent<S> {
         let statement = template.bind(reading.today, reading.today, &context.store.config.id);
         let mut found = DayReader::default();
         let timeout = reading.timeout();
-        self.ports.steps.at(step::SOURCE_QUERY)?;
+        self.ports.fail_points.hit(step::SOURCE_QUERY)?;
         let begun_at = self.ports.clock.now();
-        reading.session.enter_zone(&context.place.time_zone, reading.source_now).await?;
+        reading.session.enter_zone(&context.calendar.time_zone, reading.source_now).await?;
         let outcome = reading.session.query(&statement, &mut found, timeout).await;
         reading.note_query(begun_at, self.ports.clock.now());
         Ok((outcome? == Outcome::Done).then_some(found.days))

@@ -79,7 +79,7 @@ enum Meaning {
     /// Audit column and what its source integers count (10^-scale).
     Sum(String, u8),
     Hash,
-    /// Of a procedure: not ours.
+    /// A column of a procedure that the audit does not use.
     LeftOut,
 }
 

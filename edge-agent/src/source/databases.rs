@@ -89,7 +89,7 @@ pub fn pieces(source: &dyn Source, days: &Days) -> Vec<Days> {
 
 /// A session for asking the time, and the days that its database holds. The database of a year that
 /// has just begun may not be there yet: the one before tells the time as well.
-pub async fn connect_around(source: &dyn Source, day: Date) -> Result<(Box<dyn Session>, Days)> {
+pub async fn connect_for_clock(source: &dyn Source, day: Date) -> Result<(Box<dyn Session>, Days)> {
     let span = source.span(day);
     let error = match source.connect_for(day).await {
         Ok(session) => return Ok((session, span)),

@@ -33,7 +33,7 @@ pub(crate) mod tls;
 
 pub use audit::{Answer, fingerprints};
 pub(crate) use audit::{count_of, day_of};
-pub use databases::{DatabasesSource, connect_around, pieces};
+pub use databases::{DatabasesSource, connect_for_clock, pieces};
 pub use firebird::{FirebirdSource, PORT as FIREBIRD_PORT};
 pub use mysql::{MysqlSource, PORT as MYSQL_PORT};
 pub use postgres::{PORT as POSTGRES_PORT, PostgresSource};
@@ -46,7 +46,7 @@ pub trait Source {
     fn dialect(&self) -> Dialect;
     /// Kind and place, without secrets.
     fn describe(&self) -> String;
-    /// The same of the database that holds `day`.
+    /// Kind and place of the database that holds `day`, without secrets.
     fn describe_for(&self, _day: Date) -> String {
         self.describe()
     }

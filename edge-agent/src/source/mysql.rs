@@ -91,17 +91,17 @@ impl Source for MysqlSource {
 }
 
 struct MysqlSession {
-    /// Of text that the server does not convert: of columns of bytes.
+    /// Character set of text that the server does not convert: of columns of bytes.
     charset: Option<Charset>,
     /// Gone after a query that was ended half-way: what the server still sends is of no use.
     connection: Option<MySqlConnection>,
     /// The server's number of the connection.
     id: u64,
-    /// Of a second connection, which ends the first one's query.
+    /// For a second connection, which ends the query of the first.
     options: MySqlConnectOptions,
     /// Tables and views that a snapshot does not hold still, and whose readers keep writers waiting; asked once.
     unsnapshotted: Option<Vec<String>>,
-    /// Of the session's clock from UTC.
+    /// Seconds from UTC to the session's clock.
     offset_s: i32,
 }
 
@@ -157,7 +157,7 @@ impl Session for MysqlSession {
     fn now(&mut self, _zone: &TimeZone) -> LocalBoxFuture<'_, Result<Timestamp>> {
         Box::pin(async {
             const SQL: &str = "SELECT CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)";
-            /// Of servers before MySQL 5.6.4 and MariaDB 5.3, whose clock shows whole seconds.
+            /// For servers before MySQL 5.6.4 and MariaDB 5.3, whose clock shows whole seconds.
             const OLD: &str = "SELECT CAST(UNIX_TIMESTAMP(NOW()) * 1000000 AS SIGNED)";
             let told = sqlx::query_scalar(SQL).fetch_one(self.connection()?).await;
             let micros: i64 = match told {
@@ -208,7 +208,7 @@ impl Session for MysqlSession {
         timeout: Duration,
     ) -> LocalBoxFuture<'a, Result<Outcome>> {
         Box::pin(async move {
-            let reading = Reading { offset_s: self.offset_s, charset: self.charset };
+            let reading = RowOptions { offset_s: self.offset_s, charset: self.charset };
             let buffered = (!self.is_in_snapshot(&statement.sql)).then(|| buffered(statement)).flatten();
             let statement = buffered.as_ref().unwrap_or(statement);
             let connection = self.connection()?;
@@ -245,7 +245,7 @@ impl Session for MysqlSession {
 async fn run(
     connection: &mut MySqlConnection,
     statement: &Statement<'_>,
-    reading: Reading,
+    reading: RowOptions,
     rows: &mut dyn Rows,
 ) -> Result<Outcome> {
     // The text comes from the operator's own configuration; values are bound, never spliced.
@@ -316,8 +316,8 @@ fn buffered<'a>(statement: &Statement<'a>) -> Option<Statement<'a>> {
 
 /// What a value means beside its bytes.
 #[derive(Clone, Copy)]
-struct Reading {
-    /// Of the session's clock from UTC.
+struct RowOptions {
+    /// Seconds from UTC to the session's clock.
     offset_s: i32,
     charset: Option<Charset>,
 }
@@ -325,7 +325,7 @@ struct Reading {
 fn hand_over(
     row: &MySqlRow,
     kinds: &[Kind],
-    reading: Reading,
+    reading: RowOptions,
     scratch: &mut String,
     rows: &mut ResultSets<'_>,
 ) -> Result<()> {

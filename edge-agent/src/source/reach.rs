@@ -35,7 +35,7 @@ async fn without_port(host: &str, shown: Option<String>, kind: ErrorKind, timeou
     found
 }
 
-/// The same as it is configured, for people; asks nobody.
+/// The configured host and port, for people. Does no I/O.
 pub fn shown(source: &SourceConfig) -> Option<String> {
     if let SourceConfig::SqlServer(server) = source
         && let Some(instance) = &server.instance

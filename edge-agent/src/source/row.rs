@@ -41,8 +41,8 @@ pub trait Rows {
     /// The value of column `index` of the current row. A value that does not fit is remembered
     /// and told by `end_row`, which knows the whole row.
     fn value(&mut self, index: usize, value: Value<'_>);
-    /// The same for a text as the till's program wrote it, in a character set that nobody knows but by `charset` of
-    /// the source or of the column.
+    /// The bytes of a text in column `index`, whose character set is known only by `charset` of the source or of the
+    /// column.
     fn raw_text(&mut self, index: usize, bytes: &[u8], charset: Option<Charset>) {
         match decoded(bytes, charset) {
             Some(text) => self.value(index, Value::Text(&text)),

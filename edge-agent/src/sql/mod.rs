@@ -104,7 +104,7 @@ impl Template {
         Ok(Self { sql, parameters, places: dialect.placeholder().is_empty().then_some(places), result_set })
     }
 
-    /// The same with its rows in the result set of that number, if there is one.
+    /// This template, reading the rows from the result set of that number, if one is given.
     pub fn in_result_set(self, number: Option<u32>) -> Self {
         Self { result_set: number.map_or(self.result_set, ResultSet::Nth), ..self }
     }

@@ -9,7 +9,7 @@ use super::Dialect;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DayOf {
     Utc,
-    /// Of the computer on which this program runs.
+    /// The clock of the computer on which this program runs.
     Computer,
 }
 

@@ -27,7 +27,7 @@ pub struct View {
     pub text: Option<String>,
 }
 
-/// Of what a mapping reads.
+/// The views that a mapping reads and that may hide rows.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct UserViews {
     /// They ask who the user is, themselves or by a view that they read.
@@ -63,7 +63,7 @@ impl Dialect {
 }
 
 impl UserViews {
-    /// Of `views` those that `asked` reads, directly or by another view.
+    /// The views among `views` that the SQL `asked` reads, directly or through another view.
     pub fn read_by(asked: &str, views: &[View]) -> Self {
         let mut found = Self::default();
         let mut looked_at = BTreeSet::new();

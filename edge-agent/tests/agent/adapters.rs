@@ -14,7 +14,7 @@ use ribera_agent::config::adapters::shipped;
 use ribera_agent::plan::Why;
 use ribera_agent::ports::SpoolDisk;
 use ribera_agent::report::{Exit, Report};
-use ribera_agent::run::collect::Ask;
+use ribera_agent::run::collect::RunMode;
 use ribera_core::ingest::{self, IngestSettings, Outcome, SweepBudget};
 use ribera_storage::delta::Table;
 use ribera_storage::ports::Clock;
@@ -206,14 +206,14 @@ fn mostrador() -> Till {
 }
 
 impl Till {
-    fn ask(&self, ask: Ask) -> Report {
+    fn ask(&self, ask: RunMode) -> Report {
         let mut agent = self.world.start().unwrap();
         stand_between(&mut agent, TillClock(self.world.clock.clone()));
         run(&agent, ask)
     }
 
     fn history(&self) -> Report {
-        self.ask(Ask::Backfill { days: days(FIRST, LAST), force: false })
+        self.ask(RunMode::Backfill { days: days(FIRST, LAST), force: false })
     }
 
     /// Changes both the product's tables and those that are counted.
@@ -320,14 +320,14 @@ fn changes_in_the_window_are_found(till: &Till, seed: usize) {
         ));
     }
     let expected: BTreeSet<Unit> = [void, back, swap].into_iter().map(|id| till.day_of(id)).collect();
-    let report = till.ask(Ask::Cycle);
+    let report = till.ask(RunMode::Cycle);
     assert_eq!(report.exit(), Exit::Done, "{:?}", report.problems);
     let planned = till.planned(&report);
     assert_eq!(planned.keys().copied().collect::<BTreeSet<_>>(), expected, "seed {seed}");
     assert!(planned.values().all(|why| *why == Why::Changed));
     assert_eq!(till.sent(), till.counted(), "seed {seed}");
     till.world.ingest();
-    let quiet = till.ask(Ask::Cycle);
+    let quiet = till.ask(RunMode::Cycle);
     assert!(till.planned(&quiet).is_empty(), "nothing more: {:?}", quiet.datasets);
 }
 
@@ -344,7 +344,7 @@ fn stock_is_in_the_lake_at_six_moments(till: &Till) {
         let at = jiff::civil::date(2017, 5, 10).at(hour, 3 + hour % 5, 0, 0).in_tz("America/New_York").unwrap();
         world.clock.set(&at.timestamp().to_string());
         till.change(&format!("UPDATE {table} SET {quantity} = {hour}.125 WHERE {code} LIKE 'P-00%';"));
-        let report = till.ask(Ask::Cycle);
+        let report = till.ask(RunMode::Cycle);
         assert_eq!(report.exit(), Exit::Done, "{:?}", report.problems);
         if hour % 4 == 0 {
             let sql = format!("SELECT SUM(CAST(ROUND({quantity} * 1000) AS INTEGER)) FROM {table}");
@@ -537,7 +537,7 @@ fn a_datasets_own_chunk_rows_win_over_the_limits() {
         }
         let report = world.backfill("2017-04-01", "2017-04-06");
         assert_eq!((report.exit(), report.datasets[0].rows), (Exit::Done, 12));
-        world.steps.seen.borrow().iter().filter(|step| **step == ribera_agent::ports::step::SOURCE_QUERY).count()
+        world.fail_points.seen.borrow().iter().filter(|step| **step == ribera_agent::ports::step::SOURCE_QUERY).count()
     };
     assert_eq!(queries("chunk_rows = 4") - queries(""), 2, "three queries of two days instead of one of six");
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ribera_agent::plan::TRIES_MAX;
 use ribera_agent::report::{Exit, Report};
-use ribera_agent::run::collect::Ask;
+use ribera_agent::run::collect::RunMode;
 use ribera_storage::batch::{AckOutcome, Facts};
 use ribera_storage::heartbeat::{AuditAlarm, Heartbeat, Trouble};
 
@@ -34,7 +34,7 @@ fn world() -> World {
 }
 
 fn cycle(agent: &TestAgent) -> Report {
-    block_on(agent.run("test", &request(Ask::Cycle), Duration::ZERO))
+    block_on(agent.run("test", &request(RunMode::Cycle), Duration::ZERO))
 }
 
 fn beat(world: &World, agent: &TestAgent) -> Vec<AuditAlarm> {
@@ -144,7 +144,7 @@ fn a_lake_that_always_reports_other_sums_raises_the_alarm_and_a_person_ends_it()
     assert_eq!(of_the_day(&world), TRIES_MAX as usize, "sent so often, and no more");
     assert_eq!(beat(&world, &agent)[0].trouble, Trouble::LakeDiffers);
     // Somebody mended the lake, and asks.
-    let asked = Ask::Extract { days: days("2017-05-09", "2017-05-09"), force: false };
+    let asked = RunMode::Extract { days: days("2017-05-09", "2017-05-09"), force: false };
     block_on(agent.run("test", &request(asked), Duration::ZERO));
     world.ingest();
     assert_eq!((cycle(&agent).exit(), beat(&world, &agent).len()), (Exit::Done, 0));
@@ -156,7 +156,7 @@ fn a_day_that_was_not_proven_when_it_left_the_lookback_is_tried_on_and_then_told
     world.sell("2017-04-03", 1..4);
     world.sql("DROP VIEW contadas; CREATE VIEW contadas AS SELECT * FROM lineas WHERE ticket <> 2");
     let agent = world.start().unwrap();
-    let backfill = Ask::Backfill { days: days("2017-04-03", "2017-04-03"), force: false };
+    let backfill = RunMode::Backfill { days: days("2017-04-03", "2017-04-03"), force: false };
     block_on(agent.run("test", &request(backfill), Duration::ZERO));
     world.ingest();
     for _ in 0..TRIES_MAX + 2 {

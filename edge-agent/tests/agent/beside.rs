@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use ribera_agent::host::TokioTimer;
 use ribera_agent::report::Exit;
-use ribera_agent::run::collect::Ask;
+use ribera_agent::run::collect::RunMode;
 
 use crate::each::{Kind, Place};
 use crate::fixture::{World, day, days, request};
@@ -101,7 +101,7 @@ fn beside(kind: Kind, engine: &str) {
     agent.config.limits.chunk_pause_ms = 60;
     agent.ports.timer = Rc::new(TokioTimer);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let run = |ask: Ask| runtime.block_on(agent.run("test", &request(ask), Duration::ZERO));
+    let run = |ask: RunMode| runtime.block_on(agent.run("test", &request(ask), Duration::ZERO));
     let alone = {
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -114,7 +114,9 @@ fn beside(kind: Kind, engine: &str) {
     let over = AtomicBool::new(false);
     let sold = std::thread::scope(|scope| {
         let selling = scope.spawn(|| sell(&place, 2_000_000, &over));
-        for ask in [Ask::Backfill { days: days("2017-03-01", "2017-05-09"), force: true }, Ask::Cycle, Ask::Cycle] {
+        for ask in
+            [RunMode::Backfill { days: days("2017-03-01", "2017-05-09"), force: true }, RunMode::Cycle, RunMode::Cycle]
+        {
             let report = run(ask);
             // A day that does not hold still may be unproven: the next run proves it.
             assert!(matches!(report.exit(), Exit::Done | Exit::Unproven), "{engine}: {:?}", report.problems);
@@ -125,7 +127,7 @@ fn beside(kind: Kind, engine: &str) {
     println!("{engine}: p99 {:?} alone, {:?} beside the agent, {} commits", alone.p99(), sold.p99(), sold.commits);
     assert!(sold.commits > 10, "{engine}: the till sold {}", sold.commits);
     assert_eq!((&sold.refused, &alone.refused), (&Vec::new(), &Vec::new()), "{engine}: of {}", sold.commits);
-    let report = run(Ask::Extract { days: days("2017-03-01", "2017-05-09"), force: false });
+    let report = run(RunMode::Extract { days: days("2017-03-01", "2017-05-09"), force: false });
     assert_eq!(report.exit(), Exit::Done, "{engine}: {:?}", report.problems);
     // As the server's own client counts them.
     let rows = place.ask(&world, "SELECT COUNT(*) FROM lineas WHERE fecha = '2017-05-09'");

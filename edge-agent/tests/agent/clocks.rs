@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use ribera_agent::report::Report;
-use ribera_agent::run::collect::Ask;
+use ribera_agent::run::collect::RunMode;
 
 use crate::between::{Between, stand_between};
 use crate::fixture::{World, block_on, day, days, request, run};
@@ -27,7 +27,7 @@ fn cycle(world: &World, now: &str, agent_off: SignedDuration, till_off: SignedDu
     world.objects.set_now(now);
     let mut agent = world.start().unwrap();
     stand_between(&mut agent, Off(till_off));
-    block_on(agent.run("test", &request(Ask::Cycle), Duration::ZERO))
+    block_on(agent.run("test", &request(RunMode::Cycle), Duration::ZERO))
 }
 
 #[test]
@@ -134,7 +134,7 @@ fn a_sources_own_clock_that_is_off_is_told_in_report_heartbeat_and_log() {
         let config = sqlserver::store(responder.port, "tienda", "off") + sqlserver::BY_HAND;
         let world = World::with_config(&config);
         let agent = world.start().unwrap();
-        let report = run(&agent, Ask::Cycle);
+        let report = run(&agent, RunMode::Cycle);
         block_on(agent.beat(&[])).unwrap();
         let heartbeat = world.object("agents/s1/heartbeat.json").unwrap();
         let heartbeat: serde_json::Value = serde_json::from_slice(&heartbeat).unwrap();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ribera_agent::ports::SpoolDisk;
 use ribera_agent::report::{Exit, Report};
-use ribera_agent::run::collect::Ask;
+use ribera_agent::run::collect::RunMode;
 use ribera_storage::heartbeat::Heartbeat;
 use ribera_storage::{ObjectStore, Unit, paths};
 
@@ -38,7 +38,7 @@ fn the_heart_beats_while_a_source_is_stuck_and_then_tells_the_failure() {
         world.object("agents/s1/heartbeat.json").map(|bytes| serde_json::from_slice(&bytes).unwrap())
     };
     let report: Report = runtime.block_on(async {
-        let whole_window = request(Ask::Cycle);
+        let whole_window = request(RunMode::Cycle);
         let mut cycle = std::pin::pin!(agent.run("run", &whole_window, Duration::ZERO));
         let early = tokio::time::timeout(Duration::from_millis(500), cycle.as_mut()).await;
         assert!(early.is_err(), "the source answers too early");
@@ -158,7 +158,7 @@ fn what_one_store_or_dataset_cleans_up_leaves_a_neighbour_of_nearly_its_name_alo
     for round in 0..4 {
         world.sell("2017-05-09", 20 + round * 10..22 + round * 10);
         let agent = world.start().unwrap();
-        let report = block_on(agent.run("test", &ours_alone(Ask::Cycle), Duration::ZERO));
+        let report = block_on(agent.run("test", &ours_alone(RunMode::Cycle), Duration::ZERO));
         assert_eq!(report.exit(), Exit::Done, "{:?}", report.problems);
     }
     assert_eq!((of_neighbours(&world), spooled(&world)), (files, waiting));

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use ribera_agent::agent::Agent;
 use ribera_agent::ports::Timer;
-use ribera_agent::run::collect::Ask;
+use ribera_agent::run::collect::RunMode;
 use ribera_storage::object::{MemoryStore, ObjectMeta, ObjectPath, Part, PutBody, PutOutcome};
 use ribera_storage::{ObjectStore, Result};
 
@@ -82,7 +82,7 @@ impl Day {
             if tick % 120 == 0 && (9..21).contains(&(tick / 120)) {
                 each_hour(tick / 120);
             }
-            block_on(agent.run("run", &request(Ask::Due), Duration::ZERO));
+            block_on(agent.run("run", &request(RunMode::Due), Duration::ZERO));
             for _ in 0..2 {
                 block_on(agent.beat_if_due(&[])).unwrap();
                 block_on(world.clock.sleep(Duration::from_secs(15)));

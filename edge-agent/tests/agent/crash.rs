@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ribera_agent::ports::step;
 use ribera_agent::report::Exit;
-use ribera_agent::run::collect::Ask;
+use ribera_agent::run::collect::RunMode;
 
 use crate::fixture::{World, block_on, day, days, request};
 
@@ -20,27 +20,27 @@ fn world() -> World {
 
 fn work(world: &World) {
     let Ok(agent) = world.start() else { return };
-    let backfill = Ask::Backfill { days: days("2017-04-20", "2017-05-09"), force: false };
+    let backfill = RunMode::Backfill { days: days("2017-04-20", "2017-05-09"), force: false };
     block_on(agent.run("test", &request(backfill), Duration::ZERO));
     world.ingest();
-    block_on(agent.run("test", &request(Ask::Cycle), Duration::ZERO));
+    block_on(agent.run("test", &request(RunMode::Cycle), Duration::ZERO));
 }
 
 fn crash_everywhere(power_cut: bool) {
     let whole = world();
     work(&whole);
     let wanted = whole.lake();
-    let steps = whole.steps.seen.borrow().clone();
+    let steps = whole.fail_points.seen.borrow().clone();
     let mut crashed_at: BTreeMap<&str, u32> = BTreeMap::new();
     for (nth, step) in steps.iter().enumerate() {
         let world = world();
-        world.steps.nth.set(Some(nth));
+        world.fail_points.nth.set(Some(nth));
         work(&world);
-        *crashed_at.entry(world.steps.crashed().unwrap()).or_default() += 1;
+        *crashed_at.entry(world.fail_points.crashed().unwrap()).or_default() += 1;
         if power_cut {
             world.disk.lose_power();
         }
-        world.steps.nth.set(None);
+        world.fail_points.nth.set(None);
         work(&world);
         work(&world);
         let place = format!("crash at step {nth}, {step}");
@@ -80,13 +80,13 @@ fn a_change_between_crash_and_restart_reaches_the_lake() {
     let steps = {
         let world = world();
         work(&world);
-        world.steps.seen.borrow().len()
+        world.fail_points.seen.borrow().len()
     };
     for nth in 0..steps {
         let world = world();
-        world.steps.nth.set(Some(nth));
+        world.fail_points.nth.set(Some(nth));
         work(&world);
-        world.steps.nth.set(None);
+        world.fail_points.nth.set(None);
         world.sell("2017-05-09", 70..75);
         world.sql("DELETE FROM lineas WHERE ticket = 3");
         world.clock.set("2017-05-10T18:00:00Z");

@@ -4,7 +4,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::{Date32Type, Decimal128Type, TimestampMicrosecondType};
 use ribera_agent::plan::Why;
 use ribera_agent::report::Exit;
-use ribera_agent::run::collect::Ask;
+use ribera_agent::run::collect::RunMode;
 use ribera_storage::Unit;
 
 use crate::fixture::{CONFIG, World, day, days};
@@ -79,7 +79,7 @@ fn a_cycle_that_failed_begins_again_after_a_quarter_of_an_hour() {
     world.sql("ALTER TABLE lineas RENAME TO otras");
     let begun = |at: &str| {
         world.clock.set(at);
-        world.run(Ask::Due).datasets.len()
+        world.run(RunMode::Due).datasets.len()
     };
     assert_eq!(begun("2017-05-10T16:00:00Z"), 1);
     world.sql("ALTER TABLE otras RENAME TO lineas");
@@ -154,13 +154,20 @@ fn a_dry_run_asks_and_writes_nothing() {
         ribera_agent::journal::Journal::open_file_to_read(&world.journal_file(), &ribera_agent::host::OsRandom)
             .unwrap();
     let agent = world.start_with(journal).unwrap();
-    let report =
-        crate::fixture::block_on(agent.run("test", &crate::fixture::request(Ask::Cycle), std::time::Duration::ZERO));
+    let report = crate::fixture::block_on(agent.run(
+        "test",
+        &crate::fixture::request(RunMode::Cycle),
+        std::time::Duration::ZERO,
+    ));
     assert!(report.datasets[0].planned.iter().any(|one| one.unit == day("2017-05-09")));
     assert_eq!(report.exit(), Exit::Done);
     assert!(world.objects_under("").is_empty());
     assert!(!world.journal_file().exists());
-    assert!(world.steps.seen.borrow().iter().all(|step| *step == "source.query"), "{:?}", world.steps.seen.borrow());
+    assert!(
+        world.fail_points.seen.borrow().iter().all(|step| *step == "source.query"),
+        "{:?}",
+        world.fail_points.seen.borrow()
+    );
 }
 
 #[test]
@@ -230,7 +237,7 @@ fn forced_days_are_sent_again_though_nothing_changed() {
     let world = World::new();
     world.sell("2017-05-09", 1..4);
     world.once();
-    let extract = |force| Ask::Extract { days: days("2017-05-09", "2017-05-09"), force };
+    let extract = |force| RunMode::Extract { days: days("2017-05-09", "2017-05-09"), force };
     assert_eq!(world.run(extract(false)).upload.batches, 0);
     assert_eq!(world.run(extract(true)).upload.batches, 1);
 }
@@ -294,7 +301,7 @@ fn history_is_compared_by_count_and_sums_and_the_days_of_the_window_by_a_hash_to
     assert_eq!(batches(&world.once()), 1);
     world.sql("UPDATE lineas SET centavos = centavos + 1 WHERE fecha = '2017-03-05' AND ticket = 1");
     assert_eq!(batches(&world.backfill("2017-03-01", "2017-03-31")), 1);
-    let insists = Ask::Backfill { days: days("2017-03-01", "2017-03-31"), force: true };
+    let insists = RunMode::Backfill { days: days("2017-03-01", "2017-03-31"), force: true };
     assert_eq!(batches(&world.run(insists)), 1);
 }
 
@@ -321,7 +328,7 @@ fn a_cycle_that_drifts_over_the_end_of_a_stretch_leaves_none_without_a_snapshot(
     // Every four hours by the clock of New York; each look comes a little later than the one a stretch before.
     for look in ["07:59:50", "08:00:20", "08:30:10", "11:59:40", "12:00:10", "16:00:40", "16:16:00"] {
         world.clock.set(&format!("2017-05-11T{look}Z"));
-        crate::fixture::block_on(agent.run("run", &crate::fixture::request(Ask::Due), std::time::Duration::ZERO));
+        crate::fixture::block_on(agent.run("run", &crate::fixture::request(RunMode::Due), std::time::Duration::ZERO));
     }
     let moments: Vec<String> = world
         .manifests()

@@ -2,7 +2,7 @@
 //! real MariaDB and a real Firebird.
 
 use ribera_agent::report::{Exit, Report};
-use ribera_agent::run::collect::Ask;
+use ribera_agent::run::collect::RunMode;
 use ribera_storage::Unit;
 use rusqlite::Connection;
 
@@ -182,7 +182,7 @@ fn a_fiscal_year_from_july_and_listed_databases_hold_what_they_say() {
 fn over_the_years_end(text: &str) {
     let world = World::with_config(text);
     let agent = world.start().unwrap();
-    let report = run(&agent, Ask::Backfill { days: days("2016-12-30", "2017-01-02"), force: false });
+    let report = run(&agent, RunMode::Backfill { days: days("2016-12-30", "2017-01-02"), force: false });
     is_good(&report, &world);
     assert_eq!(rows(&world), expected());
     world.ingest();

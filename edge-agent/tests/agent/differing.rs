@@ -106,11 +106,11 @@ fn no_crash_leaves_a_change_in_the_inbox_beside_an_unbroken_proof() {
     for nth in 0.. {
         let world = settled();
         world.sell("2017-05-09", 7..8);
-        world.steps.seen.borrow_mut().clear();
-        world.steps.nth.set(Some(nth));
+        world.fail_points.seen.borrow_mut().clear();
+        world.fail_points.nth.set(Some(nth));
         world.once();
-        let done = world.steps.crashed().is_none();
-        crashed_at.extend(world.steps.crashed());
+        let done = world.fail_points.crashed().is_none();
+        crashed_at.extend(world.fail_points.crashed());
         for manifest in sent(&world).iter().skip(1) {
             let awaits = awaited(&world, "2017-05-09").unwrap_or_else(|| panic!("{nth}: nothing is published"));
             assert!(position(0, 0) < awaits && awaits <= manifest.batch.position, "{nth}: {awaits}");

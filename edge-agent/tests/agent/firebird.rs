@@ -6,9 +6,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use ribera_agent::host::SystemClock;
-use ribera_agent::ports::{Steps, step};
+use ribera_agent::ports::{FailPoints, step};
 use ribera_agent::report::{Exit, Report};
-use ribera_agent::run::collect::Ask;
+use ribera_agent::run::collect::RunMode;
 use ribera_storage::ports::Clock;
 use ribera_storage::{ErrorKind, Result};
 
@@ -158,8 +158,8 @@ struct BusyTill {
     next: Cell<u32>,
 }
 
-impl Steps for BusyTill {
-    fn at(&self, at: &'static str) -> Result<()> {
+impl FailPoints for BusyTill {
+    fn hit(&self, at: &'static str) -> Result<()> {
         if at == step::SOURCE_QUERY {
             let ticket = self.next.replace(self.next.get() + 1);
             sell(server(), &self.database, "2017-05-09", ticket..ticket + 1);
@@ -174,10 +174,10 @@ fn a_snapshot_holds_a_busy_till_still() {
     sell(server, &database, "2017-05-09", 1..5);
     let world = World::with_config(&config(server, &database, ""));
     let mut ports = world.ports();
-    ports.steps = Rc::new(BusyTill { database: database.clone(), next: Cell::new(1000) });
+    ports.fail_points = Rc::new(BusyTill { database: database.clone(), next: Cell::new(1000) });
     let mut agent = world.start().unwrap();
     agent.ports = ports;
-    let report = run(&agent, Ask::Extract { days: days("2017-05-09", "2017-05-09"), force: false });
+    let report = run(&agent, RunMode::Extract { days: days("2017-05-09", "2017-05-09"), force: false });
     assert_eq!(report.exit(), Exit::Done, "{:?}", report.problems);
     let manifests = world.manifests();
     assert_eq!(manifests.len(), 1);
@@ -210,7 +210,7 @@ fn a_slow_source_is_asked_in_halves_and_stops_working_when_nobody_waits() {
         .replace("chunk_timeout_s = 20", "chunk_timeout_s = 1\nchunk_rows = 64")
         .replace("date = \"FECHA\"", "date = \"FECHA\"\nwhere = \"ESPERA(30) = 0\"\nrow_hash = false");
     let backfill = |world: &World| {
-        run(&world.start().unwrap(), Ask::Backfill { days: days("2017-05-01", "2017-05-08"), force: false })
+        run(&world.start().unwrap(), RunMode::Backfill { days: days("2017-05-01", "2017-05-08"), force: false })
     };
     let world = World::with_config(&text);
     let report = backfill(&world);

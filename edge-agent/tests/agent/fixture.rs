@@ -16,9 +16,9 @@ use ribera_agent::agent::{Agent, Ports, ServedStore};
 use ribera_agent::calendar::Days;
 use ribera_agent::config::Config;
 use ribera_agent::journal::Journal;
-use ribera_agent::ports::{SpoolDisk, SpoolFile, Steps, Timer};
+use ribera_agent::ports::{FailPoints, SpoolDisk, SpoolFile, Timer};
 use ribera_agent::report::Report;
-use ribera_agent::run::collect::{Ask, Request};
+use ribera_agent::run::collect::{Request, RunMode};
 use ribera_storage::batch::{Ack, AckOutcome, Manifest};
 use ribera_storage::object::{MemoryStore, ObjectPath, PutBody, list_all};
 use ribera_storage::ports::{Clock, Random};
@@ -28,14 +28,14 @@ use sha2::{Digest, Sha256};
 
 /// Runs a future that never waits for anything real.
 /// Runs one request on a runtime, for sources with sockets.
-pub fn run(agent: &TestAgent, ask: Ask) -> Report {
+pub fn run(agent: &TestAgent, ask: RunMode) -> Report {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(agent.run("test", &request(ask), Duration::ZERO))
 }
 
 /// These days if they differ, by an agent of their own on such a runtime.
 pub fn extract(world: &World, from: &str, to: &str) -> Report {
-    run(&world.start().unwrap(), Ask::Extract { days: days(from, to), force: false })
+    run(&world.start().unwrap(), RunMode::Extract { days: days(from, to), force: false })
 }
 
 pub fn block_on<F: Future>(future: F) -> F::Output {
@@ -139,8 +139,8 @@ impl CrashAt {
     }
 }
 
-impl Steps for CrashAt {
-    fn at(&self, step: &'static str) -> Result<()> {
+impl FailPoints for CrashAt {
+    fn hit(&self, step: &'static str) -> Result<()> {
         let at = self.seen.borrow().len();
         self.seen.borrow_mut().push(step);
         match self.nth.get() {
@@ -302,7 +302,7 @@ pub struct World {
     pub objects: MemoryStore,
     pub disk: MemoryDisk,
     pub clock: VirtualClock,
-    pub steps: Rc<CrashAt>,
+    pub fail_points: Rc<CrashAt>,
     pub config: Config,
     random: Rc<Seeded>,
 }
@@ -331,7 +331,7 @@ impl World {
             clock: VirtualClock::at("2017-05-10T16:00:00Z", &objects),
             objects,
             disk: MemoryDisk::default(),
-            steps: Rc::new(CrashAt::default()),
+            fail_points: Rc::new(CrashAt::default()),
             config,
             random: Rc::new(Seeded(Cell::new(0))),
         }
@@ -364,7 +364,7 @@ impl World {
             random: self.random.clone(),
             timer: Rc::new(self.clock.clone()),
             disk: Rc::new(self.disk.clone()),
-            steps: self.steps.clone(),
+            fail_points: self.fail_points.clone(),
         }
     }
 
@@ -373,7 +373,7 @@ impl World {
     }
 
     pub fn journal(&self) -> Result<Journal> {
-        Journal::open_file(&self.journal_file(), self.random.as_ref(), self.steps.clone())
+        Journal::open_file(&self.journal_file(), self.random.as_ref(), self.fail_points.clone())
     }
 
     pub fn start_with(&self, journal: Journal) -> Result<TestAgent> {
@@ -388,21 +388,21 @@ impl World {
             source: ribera_agent::source::open(store, &clock).unwrap(),
         };
         let stores = self.config.stores.iter().map(served).collect();
-        let Ports { clock, random, timer, disk, steps, .. } = self.ports();
-        Agent::start(self.config.clone(), Ports { objects, clock, random, timer, disk, steps }, journal, stores)
+        let Ports { clock, random, timer, disk, fail_points, .. } = self.ports();
+        Agent::start(self.config.clone(), Ports { objects, clock, random, timer, disk, fail_points }, journal, stores)
     }
 
     /// Starts an agent, runs one request, ends the agent.
-    pub fn run(&self, ask: Ask) -> Report {
+    pub fn run(&self, ask: RunMode) -> Report {
         block_on(self.start().unwrap().run("test", &request(ask), Duration::ZERO))
     }
 
     pub fn once(&self) -> Report {
-        self.run(Ask::Cycle)
+        self.run(RunMode::Cycle)
     }
 
     pub fn backfill(&self, from: &str, to: &str) -> Report {
-        self.run(Ask::Backfill { days: days(from, to), force: false })
+        self.run(RunMode::Backfill { days: days(from, to), force: false })
     }
 
     /// Plays the lake: takes every manifest in the inbox, acknowledges, moves it to done.
@@ -479,7 +479,7 @@ impl World {
     }
 }
 
-pub fn request(ask: Ask) -> Request {
+pub fn request(ask: RunMode) -> Request {
     Request { ask, stores: vec![], datasets: vec![] }
 }
 

@@ -69,7 +69,7 @@ fn of_two_agents_on_copies_of_one_disk_each_ends_in_an_epoch_of_its_own() {
     world.sell("2017-05-09", 10..14);
     world.once();
     world.sell("2017-05-09", 20..21);
-    let request = crate::fixture::request(ribera_agent::run::collect::Ask::Cycle);
+    let request = crate::fixture::request(ribera_agent::run::collect::RunMode::Cycle);
     let report = block_on(clone.run("test", &request, std::time::Duration::ZERO));
     assert_eq!(report.exit(), Exit::Done, "{:?}", report.problems);
     assert_eq!(report.upload.new_epochs, 1);
@@ -83,7 +83,7 @@ fn an_agent_answers_the_epoch_of_a_copy_that_sent_older_rows_and_died() {
     let mut world = World::new();
     let clone = agent_on_a_copy(&mut world);
     world.sell("2017-05-09", 10..14);
-    let cycle = crate::fixture::request(ribera_agent::run::collect::Ask::Cycle);
+    let cycle = crate::fixture::request(ribera_agent::run::collect::RunMode::Cycle);
     block_on(clone.collect(&cycle));
     // The first reads more and sends it; then the copy sends what it has, and ends.
     world.sell("2017-05-09", 20..21);
@@ -110,7 +110,7 @@ fn two_live_copies_do_not_make_each_other_read_everything_at_every_cycle() {
     let mut world = World::new();
     let clone = agent_on_a_copy(&mut world);
     let first = world.start().unwrap();
-    let cycle = crate::fixture::request(ribera_agent::run::collect::Ask::Cycle);
+    let cycle = crate::fixture::request(ribera_agent::run::collect::RunMode::Cycle);
     let begin: jiff::Timestamp = "2017-05-10T17:00:00Z".parse().unwrap();
     for half_hour in 0..96 {
         world.clock.set(&(begin + jiff::SignedDuration::from_mins(half_hour * 30)).to_string());
@@ -130,7 +130,7 @@ fn agent_on_a_copy(world: &mut World) -> crate::fixture::TestAgent {
     world.once();
     let copy = world.folder.path().join("copy.sqlite");
     std::fs::copy(world.journal_file(), &copy).unwrap();
-    let journal = ribera_agent::journal::Journal::open_file(&copy, &OsRandom, world.steps.clone()).unwrap();
+    let journal = ribera_agent::journal::Journal::open_file(&copy, &OsRandom, world.fail_points.clone()).unwrap();
     let disk = std::mem::take(&mut world.disk);
     let clone = world.start_with(journal).unwrap();
     world.disk = disk;

@@ -6,9 +6,9 @@ use std::rc::Rc;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Date32Type, Decimal128Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, RecordBatch};
-use ribera_agent::ports::{Steps, step};
+use ribera_agent::ports::{FailPoints, step};
 use ribera_agent::report::{Exit, Report};
-use ribera_agent::run::collect::Ask;
+use ribera_agent::run::collect::RunMode;
 use ribera_storage::dataset::DatasetDefinition;
 use ribera_storage::{Result, control};
 
@@ -161,8 +161,8 @@ struct BusyTill {
     until: u32,
 }
 
-impl Steps for BusyTill {
-    fn at(&self, at: &'static str) -> Result<()> {
+impl FailPoints for BusyTill {
+    fn hit(&self, at: &'static str) -> Result<()> {
         if at == step::SOURCE_QUERY && self.next.get() < self.until {
             let ticket = self.next.replace(self.next.get() + 1);
             sell(server(), self.database, "2017-05-09", ticket..ticket + 1);
@@ -173,10 +173,10 @@ impl Steps for BusyTill {
 
 fn busy(world: &World, database: &'static str, sales: u32) -> Report {
     let mut ports = world.ports();
-    ports.steps = Rc::new(BusyTill { database, next: Cell::new(1000), until: 1000 + sales });
+    ports.fail_points = Rc::new(BusyTill { database, next: Cell::new(1000), until: 1000 + sales });
     let mut agent = world.start().unwrap();
     agent.ports = ports;
-    run(&agent, Ask::Extract { days: days("2017-05-09", "2017-05-09"), force: false })
+    run(&agent, RunMode::Extract { days: days("2017-05-09", "2017-05-09"), force: false })
 }
 
 #[test]
@@ -228,14 +228,15 @@ fn a_slow_source_is_asked_in_halves_down_to_the_floor() {
         .replace("date = \"fecha\"", "date = \"fecha\"\nwhere = \"SLEEP(0.03) = 0\"\nrow_hash = false");
     let world = World::with_config(&text);
     let backfill =
-        || run(&world.start().unwrap(), Ask::Backfill { days: days("2017-05-01", "2017-05-08"), force: false });
+        || run(&world.start().unwrap(), RunMode::Backfill { days: days("2017-05-01", "2017-05-08"), force: false });
     let report = backfill();
     assert_eq!(report.exit(), Exit::Done, "{:?}", report.problems);
     let manifest = world.manifests().remove(0);
     assert_eq!((manifest.units.len(), manifest.file.rows), (8, 64));
     assert!(manifest.units.iter().all(|facts| facts.is_proven()));
     let floor = World::with_config(&text.replace("SLEEP(0.03)", "SLEEP(0.3)"));
-    let report = run(&floor.start().unwrap(), Ask::Backfill { days: days("2017-05-01", "2017-05-08"), force: false });
+    let report =
+        run(&floor.start().unwrap(), RunMode::Backfill { days: days("2017-05-01", "2017-05-08"), force: false });
     assert_eq!(report.exit(), Exit::Source);
     assert!(report.problems[0].hint.as_ref().unwrap().contains("chunk_timeout_s"), "{:?}", report.problems);
 }

@@ -9,7 +9,7 @@ use ribera_agent::agent::Progress;
 use ribera_agent::config::Config;
 use ribera_agent::ports::step;
 use ribera_agent::report::Exit;
-use ribera_agent::run::collect::Ask;
+use ribera_agent::run::collect::RunMode;
 use ribera_storage::heartbeat::Heartbeat;
 use ribera_storage::object::{MemoryStore, list_all};
 use ribera_storage::{DatasetName, StoreId, paths};
@@ -30,7 +30,7 @@ fn a_store_that_may_not_be_written_leaves_the_others_alone() {
     let objects = crate::policy::policed(&world.objects);
     let agent = world.start_on(objects, world.journal().unwrap()).unwrap();
     for _ in 0..2 {
-        let report = block_on(agent.run("test", &request(Ask::Cycle), Duration::ZERO));
+        let report = block_on(agent.run("test", &request(RunMode::Cycle), Duration::ZERO));
         assert_eq!(report.exit(), Exit::ObjectStore, "{:?}", report.problems);
         let blamed = report.problems.iter().filter_map(|problem| problem.store.as_ref()).collect::<Vec<_>>();
         assert!(blamed.iter().all(|store| store.as_str() == "s2"), "{:?}", report.problems);
@@ -69,22 +69,22 @@ fn an_idle_store_beats_every_ten_minutes_and_a_change_of_state_at_once() {
     let world = World::new();
     world.sell("2017-05-09", 1..5);
     let agent = world.start().unwrap();
-    block_on(agent.run("test", &request(Ask::Cycle), Duration::ZERO));
+    block_on(agent.run("test", &request(RunMode::Cycle), Duration::ZERO));
     world.ingest();
-    block_on(agent.run("test", &request(Ask::Cycle), Duration::ZERO));
+    block_on(agent.run("test", &request(RunMode::Cycle), Duration::ZERO));
     let beats = |seconds: u32| {
-        let before = world.steps.seen.borrow().iter().filter(|at| **at == step::HEARTBEAT).count();
+        let before = world.fail_points.seen.borrow().iter().filter(|at| **at == step::HEARTBEAT).count();
         for _ in 0..seconds / 15 {
             block_on(ribera_agent::ports::Timer::sleep(&world.clock, Duration::from_secs(15)));
             block_on(agent.beat_if_due(&[])).unwrap();
         }
-        world.steps.seen.borrow().iter().filter(|at| **at == step::HEARTBEAT).count() - before
+        world.fail_points.seen.borrow().iter().filter(|at| **at == step::HEARTBEAT).count() - before
     };
     beats(600);
     // A month of it is 4,464 PUTs: 0.02 USD at S3's list price.
     assert_eq!(beats(24 * 3600), 144);
     world.sql("ALTER TABLE lineas RENAME TO otras");
-    block_on(agent.run("test", &request(Ask::Cycle), Duration::ZERO));
+    block_on(agent.run("test", &request(RunMode::Cycle), Duration::ZERO));
     assert_eq!(beats(15), 1, "the cycle failed, and it is told at once");
     assert_eq!(beats(300), 0);
 }
@@ -246,7 +246,7 @@ fn between_two_months_of_history_todays_sales_leave_and_what_waits_is_sent() {
     let seen = Rc::new(RefCell::new(Vec::new()));
     agent.progress = Rc::new(Heard { objects: world.objects.clone(), seen: seen.clone() });
     world.clock.set("2017-05-10T18:00:00Z");
-    let ask = Ask::Backfill { days: crate::fixture::days("2016-12-01", "2017-03-31"), force: false };
+    let ask = RunMode::Backfill { days: crate::fixture::days("2016-12-01", "2017-03-31"), force: false };
     let report = block_on(agent.run("backfill", &request(ask), Duration::ZERO));
     assert_eq!(report.exit(), Exit::Done, "{:?}", report.problems);
     let sent = world.manifests();

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ribera_agent::report::Exit;
-use ribera_agent::run::collect::Ask;
+use ribera_agent::run::collect::RunMode;
 use ribera_storage::object::{
     MemoryStore, ObjectMeta, ObjectPath, Part, PutBody, PutOutcome, keeps_put_if_absent, object_store_now,
 };
@@ -139,7 +139,7 @@ impl ObjectStore for Policed {
 fn the_policy_of_a_store_is_enough_for_everything_its_agent_does() {
     let world = World::new();
     let store = Policed::of(&world.objects);
-    let run = |ask: Ask| {
+    let run = |ask: RunMode| {
         let agent = world.start_on(store.clone(), world.journal().unwrap()).unwrap();
         let report = block_on(agent.run("test", &request(ask), Duration::ZERO));
         assert_eq!(store.refused.take(), BTreeSet::new());
@@ -148,14 +148,14 @@ fn the_policy_of_a_store_is_enough_for_everything_its_agent_does() {
     world.sell("2017-05-07", 1..10);
     world.sell("2017-05-08", 10..20);
     world.sell("2017-05-09", 20..30);
-    run(Ask::Cycle);
+    run(RunMode::Cycle);
     // Proven, then different: a list is published, and the answers of many batches are listed.
     world.ingest();
     world.sell("2017-05-08", 50..60);
-    run(Ask::Cycle);
-    run(Ask::Extract { days: days("2017-05-07", "2017-05-09"), force: true });
+    run(RunMode::Cycle);
+    run(RunMode::Extract { days: days("2017-05-07", "2017-05-09"), force: true });
     world.ingest();
-    run(Ask::Cycle);
+    run(RunMode::Cycle);
     block_on(async {
         assert!(
             keeps_put_if_absent(&store, async |path, body| store.put_if_absent(path, body).await, "x").await.unwrap()

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use proptest::test_runner::{Config as Cases, TestRunner};
 use ribera_agent::report::{Exit, Report};
-use ribera_agent::run::collect::Ask;
+use ribera_agent::run::collect::RunMode;
 use ribera_storage::{Unit, control};
 
 use crate::fixture::{World, block_on, day, days, extract, run};
@@ -361,7 +361,7 @@ fn a_slow_server_is_asked_in_halves_and_left_at_the_floor() {
     let backfill = |text: &str| {
         let world = World::with_config(text);
         let report =
-            run(&world.start().unwrap(), Ask::Backfill { days: days("2017-05-01", "2017-05-08"), force: false });
+            run(&world.start().unwrap(), RunMode::Backfill { days: days("2017-05-01", "2017-05-08"), force: false });
         (world, report)
     };
     let (world, report) = backfill(&text);

@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use ribera_agent::report::{Exit, Report};
-use ribera_agent::run::collect::Ask;
+use ribera_agent::run::collect::RunMode;
 
 use crate::fixture::{World, days, run};
 use crate::{postgres_server, servers};
@@ -76,7 +76,7 @@ fn backfill(port: u16, database: &str) -> (World, Report) {
          time_zone = \"America/Bogota\"\nadapter = \"caja\"\n[store.source]\nkind = \"postgres\"\nhost = \"127.0.0.1\"\n\
          port = {port}\ndatabase = \"{database}\"\nuser = \"lector\"\npassword = \"contraseña\"\ntls = \"off\"\n{MAPPING}"
     ));
-    let ask = Ask::Backfill { days: days("2017-03-01", "2017-05-09"), force: false };
+    let ask = RunMode::Backfill { days: days("2017-03-01", "2017-05-09"), force: false };
     let report = run(&world.start().unwrap(), ask);
     (world, report)
 }

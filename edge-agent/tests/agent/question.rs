@@ -1,7 +1,7 @@
 //! A mapping that asks the wrong question ends with what is wrong with it, and proves nothing.
 
 use ribera_agent::report::{Exit, Report};
-use ribera_agent::run::collect::Ask;
+use ribera_agent::run::collect::RunMode;
 
 use crate::each::{KINDS, Kind, Place};
 use crate::fixture::{CONFIG, World, days, extract, run};
@@ -14,12 +14,12 @@ fn config(date: &str, range: Option<&str>, filter: Option<&str>) -> String {
 }
 
 /// Each way in which days are asked for.
-fn asks() -> [Ask; 4] {
+fn asks() -> [RunMode; 4] {
     [
-        Ask::Cycle,
-        Ask::Extract { days: days("2017-05-09", "2017-05-09"), force: false },
-        Ask::Extract { days: days("2017-05-01", "2017-05-10"), force: true },
-        Ask::Backfill { days: days("2017-04-01", "2017-05-10"), force: false },
+        RunMode::Cycle,
+        RunMode::Extract { days: days("2017-05-09", "2017-05-09"), force: false },
+        RunMode::Extract { days: days("2017-05-01", "2017-05-10"), force: true },
+        RunMode::Backfill { days: days("2017-04-01", "2017-05-10"), force: false },
     ]
 }
 
@@ -91,7 +91,7 @@ fn a_range_that_selects_other_days_too_is_refused() {
     let world = World::with_config(&config("fecha", Some("fecha >= :from"), None));
     world.sell("2017-05-08", 1..5);
     world.sell("2017-05-09", 11..15);
-    let ask = Ask::Extract { days: days("2017-05-08", "2017-05-08"), force: false };
+    let ask = RunMode::Extract { days: days("2017-05-08", "2017-05-08"), force: false };
     refused(&world, &world.run(ask), &["ventas.range", "whole days"]);
 }
 
@@ -242,9 +242,9 @@ fn every_kind_of_database_refuses_a_date_that_is_no_day() {
         ] {
             let (world, _) = till(kind, &format!("pregunta_{name}"), fecha, form, LINES_MAPPING);
             for ask in [
-                Ask::Extract { days: days("2017-05-09", "2017-05-09"), force: false },
-                Ask::Backfill { days: days("2017-05-01", "2017-05-10"), force: false },
-                Ask::Cycle,
+                RunMode::Extract { days: days("2017-05-09", "2017-05-09"), force: false },
+                RunMode::Backfill { days: days("2017-05-01", "2017-05-10"), force: false },
+                RunMode::Cycle,
             ] {
                 let report = run(&world.start().unwrap(), ask);
                 let told = format!("{kind:?} {name}: {:?}", report.problems);

@@ -3,7 +3,7 @@
 use ribera_agent::journal::Journal;
 use ribera_agent::plan::TRIES_MAX;
 use ribera_agent::report::{Exit, Report};
-use ribera_agent::run::collect::Ask;
+use ribera_agent::run::collect::RunMode;
 use ribera_storage::Unit;
 use ribera_storage::heartbeat::{Heartbeat, Trouble};
 use ribera_storage::paths;
@@ -38,7 +38,7 @@ fn the_other_days_are_sent_and_the_refusal_is_told_everywhere() {
     for bad in BAD {
         let world = world(bad);
         let agent = world.start().unwrap();
-        let report = block_on(agent.run("test", &crate::fixture::request(Ask::Cycle), std::time::Duration::ZERO));
+        let report = block_on(agent.run("test", &crate::fixture::request(RunMode::Cycle), std::time::Duration::ZERO));
         assert_eq!(report.exit(), Exit::Source, "{:?}", report.problems);
         assert_eq!(sent_days(&world).len(), 6, "{:?}", report.problems);
         assert!(!sent_days(&world).contains(&day("2017-05-06")));
@@ -163,7 +163,7 @@ fn a_person_who_asks_for_a_refused_day_has_it_tried_again() {
     for _ in 0..TRIES_MAX + 2 {
         world.once();
     }
-    let ask = Ask::Extract { days: days("2017-05-06", "2017-05-06"), force: false };
+    let ask = RunMode::Extract { days: days("2017-05-06", "2017-05-06"), force: false };
     assert_eq!(world.run(ask).datasets[0].refused.len(), 1);
 }
 
@@ -215,7 +215,8 @@ fn on_every_server_a_value_that_no_sum_takes_costs_its_day_only() {
         let told = format!("{kind:?}: {:?} {:?}", report.problems, report.datasets[0].refused);
         assert_eq!(report.exit(), Exit::Source, "{told}");
         assert_eq!((sent_days(&world).len(), report.datasets[0].refused.len()), (7, 1), "{told}");
-        let again = run(&world.start().unwrap(), Ask::Backfill { days: days("2017-05-01", "2017-05-08"), force: true });
+        let again =
+            run(&world.start().unwrap(), RunMode::Backfill { days: days("2017-05-01", "2017-05-08"), force: true });
         let told = format!("{kind:?}: {:?}", again.problems);
         assert_eq!((sent_days(&world).len(), again.datasets[0].refused.len()), (7, 1), "{told}");
     }

@@ -11,7 +11,7 @@ use ribera_agent::agent::Agent;
 use ribera_agent::host::SystemClock;
 use ribera_agent::ports::SpoolDisk;
 use ribera_agent::report::{Exit, Report};
-use ribera_agent::run::collect::Ask;
+use ribera_agent::run::collect::RunMode;
 use ribera_storage::batch::Manifest;
 use ribera_storage::hex::sha256_hex;
 use ribera_storage::object::{S3Store, list_all};
@@ -28,7 +28,7 @@ use crate::servers::python;
 /// Runs the agent of a world once on another object store.
 fn once(world: &World, store: &S3Store) -> Report {
     let agent: Agent<S3Store> = world.start_on(store.clone(), world.journal().unwrap()).unwrap();
-    on_runtime(agent.run("test", &request(Ask::Cycle), Duration::ZERO))
+    on_runtime(agent.run("test", &request(RunMode::Cycle), Duration::ZERO))
 }
 
 /// What is in the bucket, where the world looks for it.

@@ -309,7 +309,7 @@ fn a_file_leaves_as_evenly_as_the_limit_says() {
     let line = Line::to(server().port);
     let store = open(&server().settings(line.port, "pace"));
     let uplink = Arc::new(Uplink::new(&Limits { upload_bytes_per_s: Some(RATE), ..Limits::default() }));
-    store.set_pace(uplink.clone());
+    store.set_throttle(uplink.clone());
     let local = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(local.path(), vec![1; 200_000]).unwrap();
     let file = PutBody::File { path: local.path().to_owned(), bytes: 200_000 };

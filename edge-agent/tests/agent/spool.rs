@@ -85,12 +85,12 @@ fn a_batch_whose_file_is_lost_before_its_manifest_is_forgotten_and_its_days_come
         let whole = World::new();
         whole.sell("2017-05-09", 1..4);
         whole.once();
-        let seen = whole.steps.seen.borrow();
+        let seen = whole.fail_points.seen.borrow();
         seen.iter().position(|step| *step == "upload.manifest").unwrap()
     };
-    world.steps.nth.set(Some(nth));
+    world.fail_points.nth.set(Some(nth));
     world.once();
-    world.steps.nth.set(None);
+    world.fail_points.nth.set(None);
     world.disk.damage();
     world.once();
     world.once();

@@ -4,7 +4,7 @@
 use std::process::Command;
 
 use ribera_agent::report::{Exit, Report};
-use ribera_agent::run::collect::Ask;
+use ribera_agent::run::collect::RunMode;
 use ribera_storage::control;
 use ribera_storage::dataset::DatasetDefinition;
 
@@ -322,7 +322,8 @@ fn a_query_that_takes_too_long_is_ended_at_the_server_and_asked_in_halves() {
     let text = store(responder.port, "tienda", "off") + &derived();
     let text = text.replace("chunk_timeout_s = 20", "chunk_timeout_s = 1\nchunk_rows = 2\nchunk_rows_min = 1");
     let world = World::with_config(&text);
-    let report = run(&world.start().unwrap(), Ask::Backfill { days: days("2017-05-08", "2017-05-09"), force: false });
+    let report =
+        run(&world.start().unwrap(), RunMode::Backfill { days: days("2017-05-08", "2017-05-09"), force: false });
     assert_eq!(report.exit(), Exit::Done, "{:?}", report.problems);
     assert_eq!(responder.seen.lock().unwrap().attentions, 1, "the server was told");
     assert_eq!(world.manifests()[0].file.rows, 2);

@@ -5,9 +5,9 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use ribera_agent::ports::Steps;
+use ribera_agent::ports::FailPoints;
 use ribera_agent::report::Exit;
-use ribera_agent::run::collect::Ask;
+use ribera_agent::run::collect::RunMode;
 use ribera_storage::Result;
 use rusqlite::Connection;
 
@@ -21,8 +21,8 @@ struct ImpatientTill {
     refused: Cell<u32>,
 }
 
-impl Steps for ImpatientTill {
-    fn at(&self, _: &'static str) -> Result<()> {
+impl FailPoints for ImpatientTill {
+    fn hit(&self, _: &'static str) -> Result<()> {
         let ticket = 100_000 + self.sales.replace(self.sales.get() + 1);
         let sale = "INSERT INTO lineas VALUES (?1, 1, '2017-05-10', '11:00:00', 'p', 1, 100)";
         if self.till.execute(sale, [ticket]).is_err() {
@@ -46,16 +46,16 @@ fn a_sqlite_till_commits_between_any_two_reads_in_every_journal_mode() {
         till.busy_timeout(Duration::ZERO).unwrap();
         let till = Rc::new(ImpatientTill { till, sales: Cell::default(), refused: Cell::default() });
         let mut ports = world.ports();
-        ports.steps = till.clone();
+        ports.fail_points = till.clone();
         let mut agent = world.start().unwrap();
         agent.ports = ports;
-        let ask = Ask::Backfill { days: days("2017-03-01", "2017-05-09"), force: false };
+        let ask = RunMode::Backfill { days: days("2017-03-01", "2017-05-09"), force: false };
         let report = block_on(agent.run("test", &request(ask), Duration::ZERO));
         assert_eq!(report.exit(), Exit::Done, "{mode}: {:?}", report.problems);
         assert!(till.sales.get() > 20, "{mode}: the till sold {}", till.sales.get());
         assert_eq!(till.refused.get(), 0, "{mode}: commits refused of {}", till.sales.get());
         assert_eq!(world.lake().values().map(|(rows, _)| rows).sum::<u64>(), 70 * 40, "{mode}");
-        let report = block_on(agent.run("test", &request(Ask::Cycle), Duration::ZERO));
+        let report = block_on(agent.run("test", &request(RunMode::Cycle), Duration::ZERO));
         // Today does not hold still; no more is wrong.
         assert!(matches!(report.exit(), Exit::Done | Exit::Unproven), "{mode}: {:?}", report.problems);
         assert_eq!(till.refused.get(), 0, "{mode}");
@@ -164,7 +164,8 @@ fn a_servers_own_time_limit_is_asked_in_halves_like_the_agents() {
     let text = mariadb(&database, "chunk_timeout_s = 20\nchunk_rows = 8\nchunk_rows_min = 1").replace(MAPPING, &slow);
     server.sql("SET GLOBAL max_statement_time = 1");
     let world = World::with_config(&text);
-    let report = run(&world.start().unwrap(), Ask::Backfill { days: days("2017-05-01", "2017-05-08"), force: false });
+    let report =
+        run(&world.start().unwrap(), RunMode::Backfill { days: days("2017-05-01", "2017-05-08"), force: false });
     server.sql("SET GLOBAL max_statement_time = 0");
     assert_eq!(report.exit(), Exit::Done, "{:?}", report.problems);
     assert_eq!(world.lake().len(), 8);
@@ -179,7 +180,7 @@ fn a_backfill_holds_no_transaction_longer_than_a_month_and_a_myisam_table_is_let
         server.sql("SET GLOBAL log_output = 'TABLE'; TRUNCATE mysql.general_log; SET GLOBAL general_log = 1");
         let world = World::with_config(&mariadb(&database, "chunk_timeout_s = 20"));
         let report =
-            run(&world.start().unwrap(), Ask::Backfill { days: days("2017-01-01", "2017-04-30"), force: false });
+            run(&world.start().unwrap(), RunMode::Backfill { days: days("2017-01-01", "2017-04-30"), force: false });
         server.sql("SET GLOBAL general_log = 0");
         assert_eq!(report.exit(), Exit::Done, "{engine}: {:?}", report.problems);
         assert_eq!(world.lake().len(), 120, "{engine}");
@@ -220,7 +221,7 @@ fn a_pause_between_chunks_is_no_idle_transaction_to_postgres() {
     let world = World::with_config(&format!("{head}{source}{MAPPING}"));
     let mut agent = world.start().unwrap();
     agent.ports.timer = Rc::new(ribera_agent::host::TokioTimer);
-    let report = run(&agent, Ask::Backfill { days: days("2017-05-01", "2017-05-04"), force: false });
+    let report = run(&agent, RunMode::Backfill { days: days("2017-05-01", "2017-05-04"), force: false });
     assert_eq!(report.exit(), Exit::Done, "{:?}", report.problems);
     assert_eq!(world.lake()[&day("2017-05-01")].0, 1);
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use ribera_agent::report::{Exit, Report};
-use ribera_agent::run::collect::Ask;
+use ribera_agent::run::collect::RunMode;
 use ribera_storage::object::{MemoryStore, ObjectMeta, ObjectPath, Part, PutBody, PutOutcome};
 use ribera_storage::ports::Clock;
 use ribera_storage::{Error, ObjectStore, Result, Unit};
@@ -90,7 +90,7 @@ fn while_the_object_stores_clock_is_unknown_a_day_is_not_closed_by_a_till_that_i
         world.clock.set(by_the_till);
         world.objects.set_now(by_the_store.parse().unwrap());
         let agent = world.start_on(wire.clone(), world.journal().unwrap()).unwrap();
-        block_on(agent.run("test", &request(Ask::Cycle), Duration::ZERO))
+        block_on(agent.run("test", &request(RunMode::Cycle), Duration::ZERO))
     };
     assert_eq!(once("2017-05-10T16:00:00Z", "2017-05-10T16:00:00Z").exit(), Exit::Done);
     world.sell("2017-05-10", 500..503);
@@ -118,7 +118,7 @@ fn fourteen_days_offline_are_caught_up_newest_first_within_the_limit_and_its_hou
     let wire = Wire::of(&world);
     let once = || -> Report {
         let agent = world.start_on(wire.clone(), world.journal().unwrap()).unwrap();
-        block_on(agent.run("test", &request(Ask::Cycle), Duration::ZERO))
+        block_on(agent.run("test", &request(RunMode::Cycle), Duration::ZERO))
     };
     assert_eq!(once().exit(), Exit::Done);
     // New York is four hours behind. The line is cut, the till sells on.

@@ -8,7 +8,7 @@ use jiff::civil::date;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
-use ribera_agent::run::collect::Ask;
+use ribera_agent::run::collect::RunMode;
 use ribera_storage::{ExactDecimal, Unit};
 
 use crate::each::{Kind, Place};
@@ -203,7 +203,7 @@ impl Table {
         let mut refused = BTreeMap::new();
         for row in 0..self.literals.len() {
             let day = Self::day(row);
-            let report = run(&agent, Ask::Extract { days: days(&day, &day), force: false });
+            let report = run(&agent, RunMode::Extract { days: days(&day, &day), force: false });
             // The alarms of the days before stand in every report.
             let told = report.datasets[0].refused.first().map(|refused| refused.reason.clone());
             let told = told.or_else(|| report.problems.first().map(|problem| problem.message.clone()));

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use ribera_agent::host::SystemClock;
 use ribera_agent::plan::Why;
 use ribera_agent::report::{Exit, Report};
-use ribera_agent::run::collect::Ask;
+use ribera_agent::run::collect::RunMode;
 use ribera_agent::sql::Statement;
 use ribera_storage::Unit;
 use ribera_storage::ports::Clock;
@@ -84,7 +84,7 @@ fn listening(world: &World) -> (TestAgent, Asked) {
 }
 
 fn cycle(agent: &TestAgent) -> Report {
-    block_on(agent.run("test", &request(Ask::Cycle), Duration::ZERO))
+    block_on(agent.run("test", &request(RunMode::Cycle), Duration::ZERO))
 }
 
 #[test]
@@ -284,21 +284,21 @@ fn a_cycle_that_fails_or_dies_leaves_the_cursor_where_it_was() {
         world.clock.set("2017-05-10T18:00:00Z");
         write(world, 2, "2017-05-09", at("2017-05-10T17:00:00Z"));
         write(world, 3, "2017-05-07", at("2017-05-10T17:00:00Z"));
-        world.steps.seen.borrow_mut().clear();
+        world.fail_points.seen.borrow_mut().clear();
     };
     prepare(&whole);
     whole.once();
-    let steps = whole.steps.seen.borrow().clone();
+    let steps = whole.fail_points.seen.borrow().clone();
     let mut crashed = 0;
     for (nth, step) in steps.iter().enumerate() {
         let world = world();
         prepare(&world);
-        world.steps.nth.set(Some(nth));
+        world.fail_points.nth.set(Some(nth));
         if let Ok(agent) = world.start() {
             cycle(&agent);
         }
-        crashed += u32::from(world.steps.crashed().is_some());
-        world.steps.nth.set(None);
+        crashed += u32::from(world.fail_points.crashed().is_some());
+        world.fail_points.nth.set(None);
         world.disk.lose_power();
         // Hours later, when the lag no longer covers what the dead cycle had seen.
         world.clock.set("2017-05-10T23:00:00Z");
@@ -364,15 +364,15 @@ proptest! {
                 }
                 Step::Cycle { minutes, crash_at } => {
                     world.clock.set(&now(&world).checked_add(minutes.minutes()).unwrap().to_string());
-                    world.steps.seen.borrow_mut().clear();
-                    world.steps.nth.set(crash_at);
+                    world.fail_points.seen.borrow_mut().clear();
+                    world.fail_points.nth.set(crash_at);
                     if let Ok(agent) = world.start() {
                         cycle(&agent);
                     }
                     if crash_at.is_some() {
                         world.disk.lose_power();
                     }
-                    world.steps.nth.set(None);
+                    world.fail_points.nth.set(None);
                 }
                 Step::Ingest => drop(world.ingest()),
             }
@@ -418,7 +418,7 @@ fn every_kind_of_database_is_asked_for_the_days_written_since() {
         };
         let long_ago = today.to_datetime(jiff::civil::Time::midnight()).checked_sub(1.day()).unwrap();
         place.sql(&world, &(1..7).map(|days| insert(days as u32, days, long_ago)).collect::<Vec<_>>());
-        let cycle = || run(&world.start().unwrap(), Ask::Cycle);
+        let cycle = || run(&world.start().unwrap(), RunMode::Cycle);
         let first = cycle();
         assert_eq!(first.exit(), Exit::Done, "{kind:?}: {:?}", first.problems);
         world.ingest();
@@ -460,7 +460,7 @@ fn a_row_that_a_server_of_another_zone_stamped_hours_early_is_found() {
         };
         let long_ago = ago(2).to_datetime(jiff::civil::Time::midnight());
         place.sql(&world, &(1..7).map(|days| insert(days as u32, days, long_ago)).collect::<Vec<_>>());
-        let cycle = || run(&world.start().unwrap(), Ask::Cycle);
+        let cycle = || run(&world.start().unwrap(), RunMode::Cycle);
         assert_eq!(cycle().exit(), Exit::Done);
         world.ingest();
         // As the server's own clock shows it now.

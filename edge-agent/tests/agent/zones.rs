@@ -1,7 +1,7 @@
 //! The business date is the store's local day on every source, whatever zone the server or its session is in.
 
 use ribera_agent::report::Exit;
-use ribera_agent::run::collect::Ask;
+use ribera_agent::run::collect::RunMode;
 
 use crate::fixture::{World, day, days, extract, run};
 use crate::{mariadb_server, postgres_server};
@@ -83,7 +83,7 @@ fn an_evening_sale_lies_on_the_stores_day_on_mariadb_and_postgres() {
             "{kind}"
         );
         let again =
-            run(&world.start().unwrap(), Ask::Backfill { days: days("2017-05-01", "2017-05-10"), force: false });
+            run(&world.start().unwrap(), RunMode::Backfill { days: days("2017-05-01", "2017-05-10"), force: false });
         assert!(again.datasets[0].planned.iter().all(|one| !lake.contains_key(&one.unit)), "{kind}: nothing differs");
     }
     mariadb_server::server().sql("SET GLOBAL time_zone = '+00:00'");
@@ -188,7 +188,7 @@ fn seconds_since_1970_lie_on_the_stores_day_on_sqlite_and_days_of_another_clock_
     }
     for date in ["date(momento, 'unixepoch')", "date(momento, 'unixepoch', 'localtime')"] {
         let world = opened("Asia/Kathmandu", &format!("date = \"{date}\""));
-        for ask in [Ask::Cycle, Ask::Extract { days: days("2017-05-08", "2017-05-09"), force: false }] {
+        for ask in [RunMode::Cycle, RunMode::Extract { days: days("2017-05-08", "2017-05-09"), force: false }] {
             let report = run(&world.start().unwrap(), ask);
             assert_eq!((report.exit(), world.manifests().len()), (Exit::Config, 0), "{date}: {:?}", report.problems);
             assert!(report.problems[0].message.contains("ribera_day(SECONDS)"), "{:?}", report.problems);

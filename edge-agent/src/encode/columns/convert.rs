@@ -5,7 +5,7 @@ use std::fmt::Write;
 use ribera_storage::ExactDecimal;
 use ribera_storage::limits::{FIRST_DAY, FIRST_MICROS, LAST_DAY, LAST_MICROS, VALUE_BYTES_MAX};
 
-use super::{Reading, Refusal, parse};
+use super::{ColumnReadOptions, Refusal, parse};
 use crate::calendar::{DAY_MICROS, date_text, local_text, time_text};
 use crate::config::EpochUnit;
 use crate::source::Value;
@@ -50,7 +50,7 @@ pub fn integer(value: Value<'_>, min: i64, max: i64) -> Converted<i64> {
 }
 
 /// The unscaled number at `scale` fraction digits.
-pub fn decimal(value: Value<'_>, reading: &Reading, precision: u8, scale: u8) -> Converted<i128> {
+pub fn decimal(value: Value<'_>, reading: &ColumnReadOptions, precision: u8, scale: u8) -> Converted<i128> {
     let does_not_fit = || Refusal(format!("must fit decimal({precision},{scale}) without losing digits"));
     // An integer of the source counts 10^-reading.scale.
     let shifted = |number: i128| ExactDecimal::new(number, reading.scale).rescale(scale).map(ExactDecimal::unscaled);
@@ -137,14 +137,14 @@ pub fn date(value: Value<'_>) -> Converted<i32> {
 }
 
 /// UTC microseconds, of a moment that the centre takes.
-pub fn timestamp(value: Value<'_>, reading: &Reading) -> Converted<i64> {
+pub fn timestamp(value: Value<'_>, reading: &ColumnReadOptions) -> Converted<i64> {
     match micros(value, reading)? {
         micros if (FIRST_MICROS..=LAST_MICROS).contains(&micros) => Ok(micros),
         micros => refuse(format!("{YEARS} in UTC, where it is {}", local_text(micros))),
     }
 }
 
-fn micros(value: Value<'_>, reading: &Reading) -> Converted<i64> {
+fn micros(value: Value<'_>, reading: &ColumnReadOptions) -> Converted<i64> {
     let local = |micros| reading.zone.to_utc(micros).ok_or_else(|| Refusal(YEARS.to_owned()));
     if let Some(unit) = reading.epoch
         && let Some(counted) = counted(value, unit)

@@ -24,7 +24,7 @@ mod transform;
 
 /// How a column reads its source.
 #[derive(Debug)]
-pub struct Reading {
+pub struct ColumnReadOptions {
     pub scale: u8,
     pub zone: Rc<Zone>,
     pub epoch: Option<EpochUnit>,
@@ -37,7 +37,7 @@ pub struct Reading {
     pub round: Option<u8>,
     /// For a row that is only looked for: the source has not rounded.
     pub unrounded: bool,
-    /// Of text that the source does not convert.
+    /// Character set of text that the source does not convert.
     pub charset: Option<Charset>,
     /// Salt of the `hash` transform.
     pub salt: Arc<str>,
@@ -53,7 +53,7 @@ pub struct ColumnBuilder {
     column_type: ColumnType,
     nullable: bool,
     transforms: Vec<Transform>,
-    reading: Reading,
+    reading: ColumnReadOptions,
     data: Data,
     /// Text being transformed; kept for its allocation.
     scratch: String,
@@ -98,7 +98,7 @@ impl ColumnBuilder {
                     .with_source(error)
             })?)),
         };
-        let reading = Reading {
+        let reading = ColumnReadOptions {
             scale: mapping.scale.unwrap_or(0),
             zone,
             epoch: mapping.epoch,
@@ -122,7 +122,7 @@ impl ColumnBuilder {
         })
     }
 
-    /// The same for rows as they are before the source rounds, to find one that it refuses to.
+    /// This column for rows that the source has not rounded, to find the row that it cannot round.
     pub fn unrounded(mut self) -> Self {
         self.reading.unrounded = true;
         self

@@ -4,13 +4,13 @@ use ribera_storage::dataset::Transform;
 use ribera_storage::hex::hex;
 use sha2::{Digest, Sha256};
 
-use super::{Reading, Refusal, convert};
+use super::{ColumnReadOptions, Refusal, convert};
 use crate::source::Value;
 
 /// `value` after `transforms` in their order. Text that had to change lives in `scratch`.
 pub fn apply<'v>(
     transforms: &[Transform],
-    reading: &Reading,
+    reading: &ColumnReadOptions,
     value: Value<'v>,
     scratch: &'v mut String,
 ) -> Result<Value<'v>, Refusal> {

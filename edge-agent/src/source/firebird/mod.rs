@@ -18,17 +18,17 @@ use crate::config::FirebirdConfig;
 use crate::source::Rows;
 use crate::sql::{Dialect, Statement};
 
+mod charset;
+mod connection_thread;
 mod describe;
 mod errors;
-mod hello;
-mod link;
-mod relay;
+mod handshake;
 mod target;
+mod tcp_proxy;
 mod values;
-mod wire;
 
+use connection_thread::{Command, Event, Link};
 use describe::Column;
-use link::{Command, Event, Link};
 pub use target::PORT;
 use target::Target;
 use values::hand_over;
@@ -79,18 +79,18 @@ struct FirebirdSession {
 
 impl FirebirdSession {
     async fn send(&mut self, command: Command) -> Result<()> {
-        let link = self.link.as_ref().ok_or_else(link::ended)?;
-        link.commands.send(command).await.map_err(|_| link::ended())
+        let link = self.link.as_ref().ok_or_else(connection_thread::ended)?;
+        link.commands.send(command).await.map_err(|_| connection_thread::ended())
     }
 
     async fn ask<T>(&mut self, command: impl FnOnce(oneshot::Sender<Result<T>>) -> Command) -> Result<T> {
         let (reply, replied) = oneshot::channel();
         self.send(command(reply)).await?;
         match timeout(REPLY_TIMEOUT, replied).await {
-            Ok(reply) => reply.map_err(|_| link::ended())?,
+            Ok(reply) => reply.map_err(|_| connection_thread::ended())?,
             Err(_) => {
                 self.cut();
-                Err(link::ended())
+                Err(connection_thread::ended())
             }
         }
     }
@@ -106,7 +106,7 @@ impl FirebirdSession {
         loop {
             let taken = match timeout_at(deadline, events.recv()).await {
                 Err(_) => return Received::Late,
-                Ok(None) => return Received::Lost(link::ended()),
+                Ok(None) => return Received::Lost(connection_thread::ended()),
                 Ok(Some(Event::Done)) => return Received::All,
                 Ok(Some(Event::Failed(error))) => return Received::Failed(error),
                 Ok(Some(Event::Columns(these))) => {

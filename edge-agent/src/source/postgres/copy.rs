@@ -44,7 +44,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Of a type's name as the server calls it, an enumeration's as `enum`; `None` for types whose
+    /// The kind of a type by its name, as the server calls it, an enumeration's as `enum`; `None` for types whose
     /// binary form is not read here. `money_digits` are the fraction digits of MONEY.
     pub fn of(name: &str, money_digits: u8) -> Option<Self> {
         Some(match name {

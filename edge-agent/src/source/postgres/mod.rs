@@ -95,7 +95,7 @@ struct PostgresSession {
     known: Known,
     /// Fraction digits of MONEY, asked for when first needed.
     money_digits: Option<u8>,
-    /// Of text in a database without encoding.
+    /// Character set of text in a database without encoding.
     charset: Option<Charset>,
     /// Whether it is one, once asked.
     has_no_encoding: Option<bool>,

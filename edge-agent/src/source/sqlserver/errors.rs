@@ -32,7 +32,7 @@ const CONNECT: &[Meaning] = &[
     (916, ErrorKind::Config, "CREATE USER ... FOR LOGIN ... in that database"),
 ];
 
-/// The same of a login by a Windows account.
+/// The error of a login by a Windows account.
 const CONNECT_BY_WINDOWS: &[Meaning] = &[
     (
         18456,

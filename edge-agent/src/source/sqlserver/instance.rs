@@ -65,7 +65,7 @@ async fn exchange(server: SocketAddr, packet: &[u8]) -> std::io::Result<Vec<u8>>
     Ok(answer)
 }
 
-/// Of names and values that semicolons part.
+/// The value of a name in a list of names and values that semicolons separate.
 fn tcp_port(answer: &[u8]) -> Option<u16> {
     let text = answer.get(3..).filter(|_| answer.first() == Some(&ANSWER))?;
     let text = String::from_utf8_lossy(text);

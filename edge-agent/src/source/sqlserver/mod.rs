@@ -208,7 +208,7 @@ impl Session for SqlServerSession {
 
     fn write_rights(&mut self) -> LocalBoxFuture<'_, Result<Option<String>>> {
         Box::pin(async {
-            // Of the database as a whole, as db_datawriter gives them, or of one table.
+            // Rights on the whole database, as db_datawriter gives them, or on one table.
             const SQL: &str = "
                 SELECT CASE WHEN IS_SRVROLEMEMBER(N'sysadmin') = 1 THEN N'sysadmin'
                     WHEN HAS_PERMS_BY_NAME(DB_NAME(), N'DATABASE', N'CONTROL') = 1 THEN N'CONTROL on the database'

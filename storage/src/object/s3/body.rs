@@ -19,7 +19,7 @@ use crate::object::PutBody;
 const PIECE_BYTES: usize = 64 << 10;
 
 /// Limits the rate at which files are uploaded.
-pub trait Pace: Send + Sync {
+pub trait Throttle: Send + Sync {
     /// How many bytes to hand over at once, at most.
     fn piece(&self) -> usize;
     /// How long to wait before the next so many bytes.
@@ -44,7 +44,7 @@ impl Upload {
     }
 
     /// `handed` counts the bytes as they are taken.
-    pub fn to_body(&self, pace: Option<Arc<dyn Pace>>, handed: Arc<AtomicU64>) -> Result<reqwest::Body> {
+    pub fn to_body(&self, pace: Option<Arc<dyn Throttle>>, handed: Arc<AtomicU64>) -> Result<reqwest::Body> {
         match &self.body {
             PutBody::Bytes(bytes) => Ok(bytes.clone().into()),
             PutBody::File { path, bytes } => {
@@ -84,7 +84,7 @@ fn pieces(
     file: File,
     path: PathBuf,
     bytes: u64,
-    pace: Option<Arc<dyn Pace>>,
+    pace: Option<Arc<dyn Throttle>>,
     handed: Arc<AtomicU64>,
 ) -> impl Stream<Item = std::io::Result<Bytes>> + Send {
     try_unfold((file, bytes), move |(mut file, left)| {

@@ -33,7 +33,7 @@ mod failure;
 mod send;
 mod time;
 
-pub use body::Pace;
+pub use body::Throttle;
 pub use failure::{Cause, S3Failure};
 pub use time::SharedClock;
 
@@ -91,7 +91,7 @@ struct Inner {
     client: reqwest::Client,
     time: StoreTime,
     timeout: Duration,
-    pace: OnceLock<Arc<dyn Pace>>,
+    pace: OnceLock<Arc<dyn Throttle>>,
     /// Unique among all processes.
     token: String,
     probes: AtomicU64,
@@ -143,7 +143,7 @@ impl S3Store {
     }
 
     /// From now on files are uploaded no faster than this. What is set first stays.
-    pub fn set_pace(&self, pace: Arc<dyn Pace>) {
+    pub fn set_throttle(&self, pace: Arc<dyn Throttle>) {
         let _ = self.0.pace.set(pace);
     }
 

@@ -11,11 +11,11 @@ use rsfbclient_core::{
 use rsfbclient_rust::{DbHandle, RawValue, RustFbClient, TrHandle};
 use tokio::sync::{mpsc, oneshot};
 
+use super::charset::{self, Wire};
 use super::describe::{self, Coarse, Column, Described};
 use super::errors::{connect_error, query_error};
-use super::relay::Relay;
 use super::target::{Attachment, Target};
-use super::wire::{self, Wire};
+use super::tcp_proxy::Relay;
 
 /// Rows handed over at once: what the driver asks the server for in one go.
 const BATCH_ROWS: usize = 200;
@@ -271,7 +271,7 @@ impl Worker {
     /// Rows with blobs, which the driver fetches one by one.
     fn fetch(&mut self, mut transaction: TrHandle, statement: &mut Statement, batch: &mut Batch<'_>) -> Driver<()> {
         while let Some(row) = self.client.fetch(&mut self.database, &mut transaction, statement)? {
-            batch.add(row.into_iter().map(|column| wire::raw(column.value)))?;
+            batch.add(row.into_iter().map(|column| charset::raw(column.value)))?;
         }
         Ok(())
     }

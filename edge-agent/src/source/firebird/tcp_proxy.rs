@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional_with_sizes};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-use super::hello::srp_first;
+use super::handshake::srp_first;
 
 const TO_SERVER_BYTES: usize = 8 << 10;
 const FROM_SERVER_BYTES: usize = 64 << 10;

@@ -1,5 +1,5 @@
-//! Text on its way through the driver, which decodes some of it and refuses what is no text. It is
-//! told that the connection is in ISO 8859-1, whose characters are the bytes; we encode and decode.
+//! Character sets of a Firebird connection. We tell the driver that the connection uses ISO 8859-1, so that it passes
+//! bytes through unchanged; the real encoding and decoding happens here.
 
 use bytes::Bytes;
 use rsfbclient_core::{Charset, FbError, SqlType, charset};
