@@ -1,5 +1,5 @@
-//! This computer's clock and the source's, each against the object store's. A till whose battery is dead, or whose zone is wrong, writes its sales on other days: it is
-//! compared with the object store's clock, and told when it is off.
+//! The clock of this computer and those of the sources, each against the object store's. A till whose battery is dead, or
+//! whose zone is wrong, writes its sales on other days: people are told when a source's clock is off.
 
 use std::collections::BTreeMap;
 

@@ -9,12 +9,6 @@ use ribera_storage::dataset::DatasetDefinition;
 use ribera_storage::ports::{Clock, Random};
 use ribera_storage::{DatasetName, ObjectStore, Result, StoreId};
 
-mod clock;
-mod definitions;
-
-pub use clock::{ClockOffset, is_off, rounded};
-pub use definitions::{DatasetContext, StoreCalendar};
-
 use crate::config::{Config, StoreConfig};
 use crate::journal::Journal;
 use crate::objects::uplink::Uplink;
@@ -22,6 +16,12 @@ use crate::ports::{FailPoints, SpoolDisk, Timer, step};
 use crate::report::UploadReport;
 use crate::source::Source;
 use clock::SourceClocks;
+
+mod clock;
+mod definitions;
+
+pub use clock::{ClockOffset, is_off, rounded};
+pub use definitions::{DatasetContext, StoreCalendar};
 
 /// What the agent is given by its host or by a simulation.
 #[derive(Clone)]

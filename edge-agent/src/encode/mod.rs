@@ -12,14 +12,14 @@ use ribera_storage::batch::Facts;
 use ribera_storage::dataset::{DatasetDefinition, DatasetKind};
 use ribera_storage::{Error, ExactDecimal, Result, StoreId, Unit};
 
-pub mod batch_file;
-pub mod columns;
-
 use crate::calendar::{Zone, date_of, date_text, days_of};
 use crate::config::{Charset, DatasetMapping};
 use crate::source::{Rows, Value};
 use batch_file::BatchFile;
 use columns::{ColumnBuilder, Refusal};
+
+pub mod batch_file;
+pub mod columns;
 
 /// Rows gathered before they are encoded; few enough to stay in the processor's cache.
 const ROWS_BUFFERED: usize = 8192;

@@ -5,6 +5,10 @@ use std::time::Duration;
 use jiff::ToSpan;
 use ribera_storage::{ErrorKind, ObjectStore};
 
+use crate::agent::Agent;
+use crate::report::{Exit, Problem, Report, Stage};
+use crate::run::collect::{Collected, Request, RunMode};
+
 mod alarms;
 pub mod backfill;
 mod blame;
@@ -17,10 +21,6 @@ pub(crate) mod session;
 mod trial;
 mod values_digest;
 mod watermark;
-
-use crate::agent::Agent;
-use crate::report::{Exit, Problem, Report, Stage};
-use crate::run::collect::{Collected, Request, RunMode};
 
 /// Pauses between two looks for acknowledgements.
 const ACK_PAUSE_FIRST_MS: u64 = 100;

@@ -62,6 +62,13 @@ impl Dialect {
     }
 }
 
+impl Dialect {
+    /// Asks for the text of one view, as second column, where that needs fewer rights than the list.
+    pub fn show_view(self, name: &str) -> Option<String> {
+        (self == Self::Mysql).then(|| format!("SHOW CREATE VIEW {}", self.quote(name)))
+    }
+}
+
 impl UserViews {
     /// The views among `views` that the SQL `asked` reads, directly or through another view.
     pub fn read_by(asked: &str, views: &[View]) -> Self {
@@ -132,7 +139,7 @@ mod tests {
             view("de_todos", "SELECT user, usuario FROM ventas"),
             view("otra", "SELECT * FROM x WHERE u = USER()"),
             View { name: "cerrada".to_owned(), text: None },
-            view("sobre cerrada", "select * from [cerrada]"),
+            view("sobre la cerrada", "select * from [cerrada]"),
         ];
         let read = |asked: &str| UserViews::read_by(asked, &views);
         let names = |names: &BTreeSet<String>| names.iter().cloned().collect::<Vec<_>>().join(" ");
@@ -143,7 +150,7 @@ mod tests {
             ("[Resumen], \"otra\"", "Resumen otra", ""),
             ("de_todos", "", ""),
             ("mis_ventas_mias_2", "", ""),
-            ("[sobre cerrada]", "", "sobre cerrada"),
+            ("[Sobre La Cerrada]", "", "cerrada sobre la cerrada"),
         ] {
             let found = read(asked);
             assert_eq!(
