@@ -106,7 +106,8 @@ fn only_days_with_rows_written_since_are_asked_for_and_by_way_of_an_index() {
     let report = cycle(&agent);
     assert_eq!(planned(&report), [(day("2017-05-05"), Why::Changed)]);
     assert_eq!(report.datasets[0].compared, 2, "the day that was written to, and today, which has no rows yet");
-    let asked = asked.0.take();
+    // The zone of the computer is asked without the table.
+    let asked: Vec<String> = asked.0.take().into_iter().filter(|sql| sql.contains("lineas")).collect();
     assert!(asked[0].contains("escrito >= '2017-05-10 11:45:00'"), "{asked:?}");
     for sql in &asked {
         let plan: Vec<String> = world
