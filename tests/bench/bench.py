@@ -1,7 +1,7 @@
 """`./run bench [NAME...]`: measures against the figures that the project set itself.
 
 Each benchmark prints a table and writes target/bench/NAME.json. Options are environment
-variables: RIBERA_BENCH_CACHE (folder of peers and data), RIBERA_BENCH_ROWS (rows of `agent`),
+variables: RIBERA_BENCH_CACHE (folder of peers and data), RIBERA_BENCH_ROWS (rows of `agent` and `till`),
 RIBERA_BENCH_TIMES (alternating runs of each side, 3), RIBERA_BENCH_LAYOUT and others
 of its own (see runner/bench_layout.py), RIBERA_BENCH_BUILD=no (measures the programs
 as they were built last).
@@ -15,7 +15,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from runner import place  # noqa: E402
 
-NAMES = ("agent", "ingest", "commit", "history", "host", "layout")
+NAMES = ("agent", "till", "ingest", "commit", "history", "host", "layout")
 
 
 def main():

@@ -64,12 +64,20 @@ class Firebird(server.Server):
 
     def sql(self, statement, database=DATABASE):
         """Runs statements as the server's own administrator; the output as text."""
-        place = f"127.0.0.1/{self.port}:{self.file(database)}"
-        return self.isql(f"SET HEADING OFF;\n{statement}\nCOMMIT;\n", place, *ADMINISTRATOR)
+        return self.isql(f"SET HEADING OFF;\n{statement}\nCOMMIT;\n", self.place(database), *ADMINISTRATOR)
+
+    def shell(self, database=DATABASE):
+        """The client that `sql` runs, as a command that reads statements until its input ends, and answers each at once."""
+        return ["stdbuf", "-oL", *self.isql_command(self.place(database), *ADMINISTRATOR)]
+
+    def place(self, database):
+        return f"127.0.0.1/{self.port}:{self.file(database)}"
 
     def isql(self, statements, place=None, *login):
-        command = ["isql-fb", "-quiet", "-bail", "-charset", "UTF8", *login, *([place] if place else [])]
-        return server.client(command, statements, self.environment())
+        return server.client(self.isql_command(place, *login), statements, self.environment())
+
+    def isql_command(self, place, *login):
+        return ["isql-fb", "-quiet", "-bail", "-charset", "UTF8", *login, *([place] if place else [])]
 
     def settings(self, database=DATABASE):
         return super().settings(self.file(database))

@@ -56,10 +56,12 @@ class MariaDb(server.Server):
 
     def sql(self, statement, database=DATABASE):
         """Runs statements as the server's own administrator; the output as text."""
-        return server.client(
-            ["mariadb", "--no-defaults", f"--socket={self.socket}", "--batch", "-N", "--local-infile=1",
-             f"--user={os_user()}", database], statement,
-        )
+        return server.client(self.shell(database), statement)
+
+    def shell(self, database=DATABASE):
+        """The client that `sql` runs, as a command that reads statements until its input ends."""
+        return ["mariadb", "--no-defaults", f"--socket={self.socket}", "--batch", "--unbuffered", "-N", "--local-infile=1",
+                f"--user={os_user()}", database]
 
     def longest_query_s(self):
         times = [line.split("Query_time:")[1].split()[0] for line in self.slow.lines() if "Query_time:" in line]

@@ -52,10 +52,12 @@ class Postgres(server.Server):
 
     def sql(self, statement, database=DATABASE):
         """Runs statements as the server's own administrator; the output as text."""
-        return server.client(
-            [program("psql"), "--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--field-separator=\t",
-             "-v", "ON_ERROR_STOP=1", "-h", self.run, "-p", str(self.port), "-U", "postgres", database], statement,
-        )
+        return server.client(self.shell(database), statement)
+
+    def shell(self, database=DATABASE):
+        """The client that `sql` runs, as a command that reads statements until its input ends."""
+        return [program("psql"), "--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--field-separator=\t",
+                "-v", "ON_ERROR_STOP=1", "-h", self.run, "-p", str(self.port), "-U", "postgres", database]
 
     def longest_query_s(self):
         found = (re.search(r"duration: ([0-9.]+) ms", line) for line in self.log.lines())

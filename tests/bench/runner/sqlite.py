@@ -42,4 +42,5 @@ class SqliteFile:
     def sql(self, statement):
         with contextlib.closing(sqlite3.connect(self.path)) as connection:
             rows = connection.execute(statement).fetchall()
+            connection.commit()
         return "\n".join("\t".join(map(str, row)) for row in rows)
