@@ -137,7 +137,8 @@ fn only_days_with_rows_written_since_are_asked_for_and_by_way_of_an_index() {
     world.clock.set("2017-05-10T18:00:00Z");
     let (agent, asked) = listening(&world);
     assert_eq!(planned(&cycle(&agent)), []);
-    assert_eq!(asked.0.borrow().len(), 2, "{asked:?}", asked = asked.0);
+    let of_the_table = asked.0.borrow().iter().filter(|sql| sql.contains("lineas")).count();
+    assert_eq!(of_the_table, 2, "{asked:?}", asked = asked.0);
 }
 
 #[test]
