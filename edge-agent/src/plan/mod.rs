@@ -120,7 +120,7 @@ impl Comparison<'_> {
             () if self.force => Why::Forced,
             () if !self.same(day, &known.fingerprint, found) => Why::Changed,
             () if known.stale && may_try => Why::Stale,
-            () if known.dataset_version != self.definition.version || self.reads_otherwise(known) => Why::Definition,
+            () if known.is_of_another_definition(self.definition.version, self.values) => Why::Definition,
             () if closed && !known.closed => Why::Closed,
             () if !known.proven && closed && may_try => Why::Unproven,
             () if troubled && self.requested_by_person => Why::Stale,
@@ -141,11 +141,6 @@ impl Comparison<'_> {
             () if self.requested_by_person || known.tries < TRIES_MAX => Why::Refused,
             () => return None,
         })
-    }
-
-    /// Whether the same rows would be sent with other values.
-    fn reads_otherwise(&self, known: &UnitRow) -> bool {
-        known.values_digest.as_deref().is_some_and(|digest| digest != self.values)
     }
 
     /// Equal as far as can be said: a hash that is requested_by_person for no more says nothing; one that is new has never been

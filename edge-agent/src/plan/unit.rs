@@ -125,6 +125,12 @@ impl UnitRow {
         self.closed && self.proven
     }
 
+    /// Whether the unit was sent by another version of the dataset, or the same rows would be sent with other values.
+    pub fn is_of_another_definition(&self, dataset_version: u32, values_digest: &str) -> bool {
+        self.dataset_version != dataset_version
+            || self.values_digest.as_deref().is_some_and(|digest| digest != values_digest)
+    }
+
     /// The state after `event`.
     #[must_use]
     pub fn after(self, event: Event, now: Timestamp) -> Self {

@@ -288,8 +288,7 @@ impl<S: ObjectStore> Agent<S> {
             None => Some(Why::New),
             Some(row) if row.stale && row.tries < TRIES_MAX => Some(Why::Stale),
             Some(row) if row.fingerprint != said => Some(Why::Changed),
-            Some(row) if row.dataset_version != context.definition.version => Some(Why::Definition),
-            Some(row) if row.values_digest.as_ref().is_some_and(|digest| *digest != reading.digests.values) => {
+            Some(row) if row.is_of_another_definition(context.definition.version, &reading.digests.values) => {
                 Some(Why::Definition)
             }
             Some(row) if said.hash.is_none() && self.is_over(&context.definition, row.extracted_at)? => {

@@ -19,12 +19,8 @@ impl DayOf {
         let date = date.to_lowercase();
         let calls = |word: &str| date.matches(word).count();
         match dialect {
-            Dialect::Sqlite
-                if !["unixepoch", "julianday", "'auto'", "ribera_day"].iter().any(|word| date.contains(word)) =>
-            {
-                None
-            }
             Dialect::Sqlite if date.contains("ribera_day") => None,
+            Dialect::Sqlite if !["unixepoch", "julianday", "'auto'"].iter().any(|word| date.contains(word)) => None,
             Dialect::Sqlite if date.contains("'localtime'") => Some(Self::Computer),
             Dialect::Sqlite => (!says_an_offset(&date)).then_some(Self::Utc),
             Dialect::SqlServer | Dialect::Firebird => {

@@ -164,12 +164,7 @@ def server_cpu(one):
 
 def agent(program, source, running, folder, last_day=sales.last_day(ROWS)):
     """One backfill of all days into a fresh spool: fingerprints, audit, extraction, audit."""
-    config = os.path.join(folder, "agent.toml")
-    with open(config, "w", encoding="utf-8") as file:
-        columns = {name: source.columns.get(name, f'"{name}"') for name in AMOUNTS}
-        file.write(CONFIG.format(folder=folder, settings=running.settings(), **columns))
-    command = [program, "--config", config, "--json", "--local-only", "backfill",
-               "--from", sales.FIRST_DAY, "--to", last_day]
+    command = backfill(program, source, running, folder, last_day)
     spool = os.path.join(folder, "agent")
 
     def once():
@@ -188,6 +183,16 @@ def agent(program, source, running, folder, last_day=sales.last_day(ROWS)):
         return one
 
     return once
+
+
+def backfill(program, source, running, folder, last_day):
+    """The command that reads all days up to `last_day` into the spool; its configuration is written."""
+    config = os.path.join(folder, "agent.toml")
+    with open(config, "w", encoding="utf-8") as file:
+        columns = {name: source.columns.get(name, f'"{name}"') for name in AMOUNTS}
+        file.write(CONFIG.format(folder=folder, settings=running.settings(), **columns))
+    return [program, "--config", config, "--json", "--local-only", "backfill",
+               "--from", sales.FIRST_DAY, "--to", last_day]
 
 
 def sums_of(line):

@@ -10,7 +10,7 @@ import sqlite3
 import time
 
 from . import measure, place, sales, tills
-from .bench_agent import AMOUNTS, CONFIG, ROWS, TIMEOUT_S, sales_file, scratch
+from .bench_agent import ROWS, TIMEOUT_S, backfill, sales_file, scratch
 from .sources import PASSWORD, SOURCES
 
 ALONE_S = 10
@@ -44,7 +44,9 @@ def measure_till(report, program, source, running, folder, journal_mode, title):
             backfills = 0
             began = time.monotonic()
             while backfills == 0 or time.monotonic() - began < ALONE_S:
-                backfill(program, source, running, folder)
+                shutil.rmtree(os.path.join(folder, "agent"), ignore_errors=True)
+                command = backfill(program, source, running, folder, sales.last_day(ROWS))
+                measure.run(command, TIMEOUT_S, env={"POS_PASSWORD": PASSWORD})
                 backfills += 1
     finally:
         running.sql(f"DELETE FROM ventas_detalle WHERE fecha = '{DAY}';")
@@ -61,14 +63,3 @@ def connected(source, running, journal_mode):
     with contextlib.closing(sqlite3.connect(running.path)) as connection:
         connection.execute(f"PRAGMA journal_mode = {journal_mode}")
     return tills.File(running.path)
-
-
-def backfill(program, source, running, folder):
-    config = os.path.join(folder, "agent.toml")
-    with open(config, "w", encoding="utf-8") as file:
-        columns = {name: source.columns.get(name, f'"{name}"') for name in AMOUNTS}
-        file.write(CONFIG.format(folder=folder, settings=running.settings(), **columns))
-    shutil.rmtree(os.path.join(folder, "agent"), ignore_errors=True)
-    command = [program, "--config", config, "--json", "--local-only", "backfill",
-               "--from", sales.FIRST_DAY, "--to", sales.last_day(ROWS)]
-    measure.run(command, TIMEOUT_S, env={"POS_PASSWORD": PASSWORD})

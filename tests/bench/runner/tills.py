@@ -7,11 +7,12 @@ import subprocess
 import threading
 import time
 
+from .sources import COLUMNS
+
 LINES = 3
 INTERVAL_S = 0.025
 # A till's program gives up after this.
 PATIENCE_S = 5.0
-COLUMNS = "ticket, linea, fecha, tienda, vendido_en, producto, cliente, cantidad, precio, descuento, total"
 MARK = "vendido"
 
 
